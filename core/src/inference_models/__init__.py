@@ -1,0 +1,188 @@
+"""Computer-vision models behind one interface, on whatever hardware there is.
+
+    from inference_models import AutoModel
+
+    model = AutoModel.from_pretrained("yolox-nano")
+    predictions = model(image)
+
+Names are imported on first use: importing the package itself loads next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inference_models.auto import AutoModel
+    from inference_models.boxes import (
+        cxcywh_to_xyxy,
+        nms,
+    )
+    from inference_models.card import (
+        Artifact,
+        Bundle,
+        Facts,
+        File,
+        ModelCard,
+        Plan,
+        TensorSpec,
+    )
+    from inference_models.errors import (
+        DownloadFailed,
+        HashMismatch,
+        InferenceModelsError,
+        InvalidCard,
+        InvalidInput,
+        InvalidOption,
+        InvalidWeights,
+        MissingDependency,
+        ModelClosed,
+        ModelNotFound,
+        NoBackend,
+        Offline,
+        Unavailable,
+    )
+    from inference_models.explain import Explanation
+    from inference_models.hookspecs import hookimpl
+    from inference_models.images import (
+        Array,
+        Image,
+    )
+    from inference_models.interfaces import (
+        Access,
+        Architecture,
+        Backend,
+        ConfidenceOptions,
+        NoOptions,
+        Operations,
+        Session,
+        WeightsProvider,
+    )
+    from inference_models.model import (
+        ClassificationModel,
+        Model,
+        MultiLabelClassificationModel,
+        ObjectDetectionModel,
+    )
+    from inference_models.negotiate import Candidate
+    from inference_models.preprocess import (
+        Frame,
+        Preprocessing,
+    )
+    from inference_models.results import (
+        ClassificationPrediction,
+        Detections,
+        MultiLabelClassificationPrediction,
+        Scores,
+    )
+
+_HOMES = {
+    "Access": "interfaces",
+    "Architecture": "interfaces",
+    "Array": "images",
+    "Artifact": "card",
+    "AutoModel": "auto",
+    "Backend": "interfaces",
+    "Bundle": "card",
+    "Candidate": "negotiate",
+    "ClassificationModel": "model",
+    "ClassificationPrediction": "results",
+    "ConfidenceOptions": "interfaces",
+    "Detections": "results",
+    "DownloadFailed": "errors",
+    "Explanation": "explain",
+    "Facts": "card",
+    "File": "card",
+    "Frame": "preprocess",
+    "HashMismatch": "errors",
+    "Image": "images",
+    "InferenceModelsError": "errors",
+    "InvalidCard": "errors",
+    "InvalidInput": "errors",
+    "InvalidOption": "errors",
+    "InvalidWeights": "errors",
+    "MissingDependency": "errors",
+    "Model": "model",
+    "ModelCard": "card",
+    "ModelClosed": "errors",
+    "ModelNotFound": "errors",
+    "MultiLabelClassificationModel": "model",
+    "MultiLabelClassificationPrediction": "results",
+    "NoBackend": "errors",
+    "NoOptions": "interfaces",
+    "ObjectDetectionModel": "model",
+    "Offline": "errors",
+    "Operations": "interfaces",
+    "Plan": "card",
+    "Preprocessing": "preprocess",
+    "Scores": "results",
+    "Session": "interfaces",
+    "TensorSpec": "card",
+    "Unavailable": "errors",
+    "WeightsProvider": "interfaces",
+    "cxcywh_to_xyxy": "boxes",
+    "hookimpl": "hookspecs",
+    "nms": "boxes",
+}
+
+__all__ = [
+    "Access",
+    "Architecture",
+    "Array",
+    "Artifact",
+    "AutoModel",
+    "Backend",
+    "Bundle",
+    "Candidate",
+    "ClassificationModel",
+    "ClassificationPrediction",
+    "ConfidenceOptions",
+    "Detections",
+    "DownloadFailed",
+    "Explanation",
+    "Facts",
+    "File",
+    "Frame",
+    "HashMismatch",
+    "Image",
+    "InferenceModelsError",
+    "InvalidCard",
+    "InvalidInput",
+    "InvalidOption",
+    "InvalidWeights",
+    "MissingDependency",
+    "Model",
+    "ModelCard",
+    "ModelClosed",
+    "ModelNotFound",
+    "MultiLabelClassificationModel",
+    "MultiLabelClassificationPrediction",
+    "NoBackend",
+    "NoOptions",
+    "ObjectDetectionModel",
+    "Offline",
+    "Operations",
+    "Plan",
+    "Preprocessing",
+    "Scores",
+    "Session",
+    "TensorSpec",
+    "Unavailable",
+    "WeightsProvider",
+    "cxcywh_to_xyxy",
+    "hookimpl",
+    "nms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"inference_models.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

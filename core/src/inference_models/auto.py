@@ -1,0 +1,425 @@
+"""`AutoModel`: an id in, a model out, by the best backend that works here."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, overload
+
+import attrs
+
+from inference_models import derive, find
+from inference_models.batching import wrapped
+from inference_models.card import Artifact, Bundle, ModelCard, TensorSpec
+from inference_models.errors import (
+    InferenceModelsError,
+    InvalidOption,
+    InvalidWeights,
+    NoBackend,
+    did_you_mean,
+)
+from inference_models.explain import Explanation
+from inference_models.interfaces import Access, Architecture, Backend, WeightsProvider
+from inference_models.model import (
+    DEFAULT_BATCH,
+    TASKS,
+    ClassificationModel,
+    Loaded,
+    Model,
+    MultiLabelClassificationModel,
+    ObjectDetectionModel,
+    Recipe,
+)
+from inference_models.negotiate import (
+    Negotiation,
+    Option,
+    Wishes,
+    advice,
+    install_hint,
+    negotiate,
+)
+from inference_models.preprocess import Preprocessing
+from inference_models.registry import Registry, installed
+from inference_models.sources import Request
+from inference_models.store import Store
+
+log = logging.getLogger("inference_models")
+
+BackendName = str | Backend | Sequence[str | Backend]
+
+
+@attrs.frozen
+class _Search:
+    """One call's surroundings: what is installed, what was found, what was named."""
+
+    registry: Registry
+    store: Store
+    access: Access
+    found: find.Found
+    wishes: Wishes
+
+    @property
+    def card(self) -> ModelCard:
+        return self.found.card
+
+    def negotiation(self) -> Negotiation:
+        is_built = functools.partial(derive.is_built, self.store)
+        return negotiate(self.card, self.wishes, self.registry, is_built)
+
+    def architecture(self) -> type[Architecture[Any]]:
+        """The class of the card's architecture; `NoBackend` says how to get it."""
+        name = self.card.architecture
+        cls = self.registry.architecture(name)
+        if cls is None:
+            known = sorted(self.registry.architectures)
+            hint = install_hint("architecture", name)
+            listed = ", ".join(known) or "none"
+            raise NoBackend(
+                f"no installed plugin offers architecture {name!r}, which "
+                f"{self.card.id!r} needs{did_you_mean(name, known)}; "
+                f"{hint or 'installed: ' + listed}"
+            )
+        return cls
+
+    def bundle(self, artifact: Artifact) -> Bundle:
+        """Fetch an artifact, and what it adapts, and complete its card."""
+        folder = self.store.folder(artifact, self._request())
+        base = self._base(artifact)
+        bundle = Bundle(self.card, artifact, folder, base)
+        return self.found.provider.complete(bundle)
+
+    def _request(self) -> Request:
+        provider: WeightsProvider = self.found.provider
+        return lambda source: provider.request(source, self.access)
+
+    def _base(self, artifact: Artifact) -> Bundle | None:
+        if artifact.base is None:
+            return None
+        found = find.find(artifact.base, self.registry, self.access, None)
+        search = attrs.evolve(self, found=found)
+        for candidate in found.card.artifacts:
+            if candidate.format == artifact.format:
+                return search.bundle(candidate)
+        raise NoBackend(
+            f"{self.card.id!r} adapts {artifact.base!r}, which has no "
+            f"weights in format {artifact.format!r}"
+        )
+
+
+class AutoModel:
+    """Finds a model's weights and runs them with the best backend that works here."""
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id_or_path: str | os.PathLike[str],
+        *,
+        task: Literal["object-detection"],
+        backend: BackendName | None = ...,
+        device: Any = ...,
+        quantization: str | None = ...,
+        batch_size: int | tuple[int, ...] | None = ...,
+        labels: Sequence[str | None] | None = ...,
+        derive: bool | None = ...,
+        weights_provider: str | None = ...,
+        api_key: str | None = ...,
+        revision: str | None = ...,
+    ) -> ObjectDetectionModel: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id_or_path: str | os.PathLike[str],
+        *,
+        task: Literal["classification"],
+        backend: BackendName | None = ...,
+        device: Any = ...,
+        quantization: str | None = ...,
+        batch_size: int | tuple[int, ...] | None = ...,
+        labels: Sequence[str | None] | None = ...,
+        derive: bool | None = ...,
+        weights_provider: str | None = ...,
+        api_key: str | None = ...,
+        revision: str | None = ...,
+    ) -> ClassificationModel: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id_or_path: str | os.PathLike[str],
+        *,
+        task: Literal["multi-label-classification"],
+        backend: BackendName | None = ...,
+        device: Any = ...,
+        quantization: str | None = ...,
+        batch_size: int | tuple[int, ...] | None = ...,
+        labels: Sequence[str | None] | None = ...,
+        derive: bool | None = ...,
+        weights_provider: str | None = ...,
+        api_key: str | None = ...,
+        revision: str | None = ...,
+    ) -> MultiLabelClassificationModel: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id_or_path: str | os.PathLike[str],
+        *,
+        task: str | None = ...,
+        backend: BackendName | None = ...,
+        device: Any = ...,
+        quantization: str | None = ...,
+        batch_size: int | tuple[int, ...] | None = ...,
+        labels: Sequence[str | None] | None = ...,
+        derive: bool | None = ...,
+        weights_provider: str | None = ...,
+        api_key: str | None = ...,
+        revision: str | None = ...,
+    ) -> Any: ...
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id_or_path: str | os.PathLike[str],
+        *,
+        task: str | None = None,
+        backend: BackendName | None = None,
+        device: Any = None,
+        quantization: str | None = None,
+        batch_size: int | tuple[int, ...] | None = None,
+        labels: Sequence[str | None] | None = None,
+        derive: bool | None = None,
+        weights_provider: str | None = None,
+        api_key: str | None = None,
+        revision: str | None = None,
+        **unknown: Any,
+    ) -> Any:
+        """Load a model by its id, a folder with a card, or a file of weights.
+
+        task              refuse a model of another task
+        backend           name, `Backend`, or several of these; else the best that works
+        device            "cpu", "cuda", "cuda:1", "mps", or a `torch.device`
+        quantization      "fp32", "fp16", "bf16" or "int8"
+        batch_size        images prepared and run at a time; or (min, max)
+        labels            class names, in place of the card's
+        derive            build a better artifact first, where a backend can
+        weights_provider  ask this one alone
+        api_key, revision for the provider
+
+        What is named never falls back; what is left open falls back with one WARNING.
+        Raises `ModelNotFound`, `NoBackend`, `DownloadFailed`, `InvalidWeights`,
+        `InvalidCard`, and `InvalidOption` (a `TypeError`) for an unknown parameter.
+        """
+        _refuse_unknown(unknown)
+        wishes = Wishes.read(backend, device, quantization, batch_size, derive)
+        access = Access(api_key, revision)
+        search = _search(model_id_or_path, wishes, access, weights_provider, labels)
+        _check_task(search.card, task)
+        parameters = {
+            "backend": backend,
+            "device": None if device is None else str(device),
+            "quantization": quantization,
+            "batch_size": batch_size,
+            "labels": labels,
+            "derive": derive,
+            "weights_provider": weights_provider,
+            "revision": revision,
+        }
+        given = {name: value for name, value in parameters.items() if value is not None}
+        return _load(search, Recipe(os.fspath(model_id_or_path), given))
+
+    @classmethod
+    def explain(
+        cls,
+        model_id_or_path: str | os.PathLike[str],
+        *,
+        backend: BackendName | None = None,
+        device: Any = None,
+        quantization: str | None = None,
+        batch_size: int | tuple[int, ...] | None = None,
+        derive: bool | None = None,
+        weights_provider: str | None = None,
+        api_key: str | None = None,
+        revision: str | None = None,
+        **unknown: Any,
+    ) -> Explanation:
+        """What would run here, in order, and why not the rest.
+
+        Fetches no weights and imports no runtime; takes what `from_pretrained` takes.
+        """
+        _refuse_unknown(unknown)
+        wishes = Wishes.read(backend, device, quantization, batch_size, derive)
+        access = Access(api_key, revision)
+        search = _search(model_id_or_path, wishes, access, weights_provider, None)
+        search.architecture()
+        return Explanation.of(search.card, search.negotiation(), search.registry)
+
+    @classmethod
+    def models(cls) -> list[str]:
+        """Every id and alias that installed packs and card folders name, sorted."""
+        return find.known_ids(find.providers(installed()))
+
+
+def _refuse_unknown(unknown: Mapping[str, Any]) -> None:
+    import inspect
+
+    for name in unknown:
+        known = inspect.signature(AutoModel.from_pretrained).parameters
+        raise InvalidOption(
+            f"from_pretrained() has no parameter {name!r}{did_you_mean(name, known)}; "
+            "what concerns a backend alone is an argument of its class: "
+            "backend=OnnxBackend(threads=2)"
+        )
+
+
+def _search(
+    model_id: Any,
+    wishes: Wishes,
+    access: Access,
+    weights_provider: str | None,
+    labels: Sequence[str | None] | None,
+) -> _Search:
+    registry = installed()
+    found = find.find(model_id, registry, access, weights_provider)
+    if labels is not None:
+        found = attrs.evolve(found, card=attrs.evolve(found.card, labels=tuple(labels)))
+    return _Search(registry, Store(), access, found, wishes)
+
+
+def _check_task(card: ModelCard, task: str | None) -> None:
+    if task is not None and card.task != task:
+        raise InvalidOption(f"{card.id!r} is a model for {card.task}, not for {task}")
+
+
+def _load(search: _Search, recipe: Recipe) -> Model:
+    """Open the first option that works, with a warning for each that did not."""
+    search.architecture()
+    negotiation = search.negotiation()
+    failures: list[str] = []
+    errors: list[Exception] = []
+    for option in negotiation.order:
+        try:
+            model = _open(search, option, negotiation, failures, recipe)
+        except Exception as error:  # noqa: BLE001 - any failure of a plugin or a file
+            failures.append(f"{option.backend.name} on {option.plan.device}: {error}")
+            errors.append(error)
+            continue
+        _warn_of_fallback(search.card, model, failures)
+        return model
+    raise _failure(search, negotiation, failures, errors)
+
+
+def _warn_of_fallback(card: ModelCard, model: Model, failures: Sequence[str]) -> None:
+    if failures:
+        log.warning(
+            "%s runs on %s, %s, because the better choice failed: %s",
+            card.id,
+            model.backend,
+            model.device,
+            "; ".join(failures),
+        )
+
+
+def _failure(
+    search: _Search,
+    negotiation: Negotiation,
+    failures: Sequence[str],
+    errors: Sequence[Exception],
+) -> InferenceModelsError:
+    if len(errors) == 1 and isinstance(errors[0], InferenceModelsError):
+        return errors[0]
+    lines = [f"nothing here can run {search.card.id!r}:"]
+    lines += [f"  {failure}" for failure in failures]
+    lines += [f"  {_refusal(candidate)}" for candidate in negotiation.refusals]
+    lines += [f"  {line}" for line in advice(search.card, search.registry)]
+    lines += [f"  plugin set aside: {plugin}" for plugin in search.registry.set_aside]
+    failure = NoBackend("\n".join(lines))
+    failure.__cause__ = errors[0] if errors else None
+    return failure
+
+
+def _refusal(candidate: Any) -> str:
+    where = f" on {candidate.device}" if candidate.device else ""
+    return f"{candidate.backend}{where}: {candidate.reason}"
+
+
+def _open(
+    search: _Search,
+    option: Option,
+    negotiation: Negotiation,
+    failures: Sequence[str],
+    recipe: Recipe,
+) -> Model:
+    make = search.architecture()
+    if option.steps:
+        bundle = derive.derived(search.store, option, search.bundle, make)
+    else:
+        bundle = search.bundle(option.artifact)
+    architecture = make(bundle)
+    operations = option.backend.operations(option.plan.device)
+    opened = option.backend.open(bundle, architecture, option.plan)
+    artifact = bundle.artifact
+    sessions = wrapped(opened, artifact.rename, artifact.batch, operations.host)
+    number = negotiation.options.index(option)
+    loaded = Loaded(
+        bundle=bundle,
+        architecture=architecture,
+        sessions=sessions,
+        operations=operations,
+        backend=option.backend.name,
+        plan=option.plan,
+        spec=_spec(architecture, sessions),
+        batch_size=_batch_size(search.wishes, artifact),
+        explanation=Explanation.of(
+            search.card, negotiation, search.registry, number, failures
+        ),
+        recipe=recipe,
+    )
+    return TASKS.get(bundle.card.task, Model)(loaded)
+
+
+def _batch_size(wishes: Wishes, artifact: Artifact) -> int:
+    if wishes.batch is not None:
+        return wishes.batch[1]
+    return DEFAULT_BATCH if artifact.batch is None else artifact.batch[1]
+
+
+def _spec(
+    architecture: Architecture[Any], sessions: Mapping[str, Any]
+) -> Preprocessing:
+    """The preprocessing, in the dtype of the graph's input and of its size."""
+    spec = architecture.preprocessing
+    graph, tensor = architecture.image_input
+    if graph not in sessions:
+        raise InvalidWeights(
+            f"there is no graph {graph!r} for the image; the artifact has "
+            f"{', '.join(sorted(sessions))}"
+        )
+    inputs: Mapping[str, TensorSpec] = sessions[graph].inputs
+    if tensor not in inputs:
+        raise InvalidWeights(
+            f"graph {graph!r} has no input {tensor!r}; it has "
+            f"{', '.join(map(repr, inputs))}: add a rename to the card's artifact"
+        )
+    _check_size(spec, inputs[tensor])
+    if inputs[tensor].dtype in ("float32", "float16", "bfloat16", "uint8"):
+        return attrs.evolve(spec, dtype=inputs[tensor].dtype)
+    return spec
+
+
+def _check_size(spec: Preprocessing, wanted: TensorSpec) -> None:
+    if len(wanted.shape) != 4:
+        return
+    height, width = wanted.shape[2:] if spec.layout == "NCHW" else wanted.shape[1:3]
+    for side, made in zip((height, width), spec.size or (height, width), strict=True):
+        if isinstance(side, int) and side != made:
+            raise InvalidWeights(
+                f"the graph takes images of {height}x{width}, and the card's "
+                f"preprocessing makes {spec.size}; correct preprocessing.size"
+            )

@@ -1,0 +1,132 @@
+"""A graph as its architecture sees it: its names, and batches of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from inference_models.card import Batch, TensorSpec
+from inference_models.errors import InvalidInput, InvalidWeights, ModelClosed
+from inference_models.images import Array, to_host
+from inference_models.interfaces import Session
+
+ToHost = Callable[[Array], np.ndarray]
+
+
+class NamedSession(Session):
+    """A session under the architecture's tensor names, for batches of any size.
+
+    `rename` maps names of the file, or "#1" for the second output, to the
+    architecture's. A graph with a fixed batch, or one in (min, best, max), gets what
+    it takes: larger batches are split, smaller ones padded, and padding is dropped.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        rename: Mapping[str, str],
+        batch: Batch | None,
+        host: ToHost,
+    ) -> None:
+        self._session: Session | None = session
+        self._inputs = _names(session.inputs, rename)
+        self._outputs = _names(session.outputs, _by_name(rename, session.outputs))
+        self._host = host
+        stateful = any(name.startswith("state.") for name in self._outputs.values())
+        self._batch = None if stateful else batch
+        self.inputs = {self._inputs[n]: spec for n, spec in session.inputs.items()}
+        self.outputs = {self._outputs[n]: spec for n, spec in session.outputs.items()}
+
+    def __call__(self, **inputs: Array) -> dict[str, Array]:
+        """Run, in as many parts as the graph's batch asks for."""
+        if self._session is None:
+            raise ModelClosed("the model is closed; load it again to use it")
+        self._check_names(inputs)
+        count = len(next(iter(inputs.values()))) if inputs else 0
+        if self._batch is None or self._batch[0] <= count <= self._batch[2]:
+            return self._run(inputs)
+        return self._run_parts(inputs, count, self._batch)
+
+    def close(self) -> None:
+        """Close the session; further calls raise `ModelClosed`."""
+        if self._session is not None:
+            self._session.close()
+        self._session = None
+
+    def _check_names(self, inputs: Mapping[str, Array]) -> None:
+        if inputs.keys() != self.inputs.keys():
+            raise InvalidInput(
+                f"the graph takes {', '.join(map(repr, self.inputs))}, not "
+                f"{', '.join(map(repr, inputs)) or 'nothing'}"
+            )
+
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        session = self._session
+        if session is None:
+            raise ModelClosed("the model is closed; load it again to use it")
+        outputs = session(**{file: inputs[ours] for file, ours in self._inputs.items()})
+        return {self._outputs[name]: array for name, array in outputs.items()}
+
+    def _run_parts(
+        self, inputs: Mapping[str, Array], count: int, batch: Batch
+    ) -> dict[str, Array]:
+        parts: list[dict[str, np.ndarray]] = []
+        for start in range(0, count, batch[2]):
+            part = {
+                name: array[start : start + batch[2]] for name, array in inputs.items()
+            }
+            size = min(batch[2], count - start)
+            outputs = self._run(_padded(part, size, batch[0]))
+            parts.append({n: self._host(a)[:size] for n, a in outputs.items()})
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def _padded(part: Mapping[str, Array], size: int, least: int) -> dict[str, Array]:
+    if size >= least:
+        return dict(part)
+    return {name: _pad(to_host(array), least) for name, array in part.items()}
+
+
+def _pad(array: np.ndarray, least: int) -> np.ndarray:
+    padded = np.zeros((least, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded
+
+
+def _names(
+    specs: Mapping[str, TensorSpec], rename: Mapping[str, str]
+) -> dict[str, str]:
+    return {name: rename.get(name, name) for name in specs}
+
+
+def _by_name(
+    rename: Mapping[str, str], outputs: Mapping[str, TensorSpec]
+) -> dict[str, str]:
+    """`rename` with its "#1" replaced by the name of the second output."""
+    names = list(outputs)
+    plain = {}
+    for file, ours in rename.items():
+        if file.startswith("#"):
+            number = int(file[1:]) if file[1:].isdigit() else -1
+            if not 0 <= number < len(names):
+                raise InvalidWeights(
+                    f"rename has {file!r}, and the graph has outputs "
+                    f"{', '.join(map(repr, names))}"
+                )
+            file = names[number]
+        plain[file] = ours
+    return plain
+
+
+def wrapped(
+    sessions: Mapping[str, Session],
+    rename: Mapping[str, str],
+    batch: Batch | None,
+    host: ToHost,
+) -> dict[str, Session]:
+    """Every graph's session as its architecture sees it."""
+    return {
+        graph: NamedSession(session, rename, batch, host)
+        for graph, session in sessions.items()
+    }

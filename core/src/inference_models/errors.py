@@ -1,0 +1,81 @@
+"""What can go wrong, as a tree with one root.
+
+Each message is one sentence with the value, what is possible, and what to type.
+
+    InferenceModelsError
+    ├── ModelNotFound        no provider knows the id
+    ├── InvalidCard          a card, or the folder it lies in, says something impossible
+    ├── InvalidWeights       a file of weights is damaged, foreign or of another size
+    ├── NoBackend            nothing installed here can run the model
+    ├── DownloadFailed       a file could not be fetched
+    │   ├── HashMismatch     what arrived is not what the card promised
+    │   └── Offline          the network was needed, and is switched off
+    ├── InvalidInput         an image that cannot be used
+    ├── InvalidOption        an option or parameter that does not fit (a TypeError)
+    ├── MissingDependency    an optional library is wanted and not installed
+    ├── Unavailable          a backend's word for "not on this machine"
+    └── ModelClosed          the model was used after `close()`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InferenceModelsError(Exception):
+    """Root of every error this library raises on purpose."""
+
+
+class ModelNotFound(InferenceModelsError):
+    """No weights provider knows the id; the nearest known ones are named."""
+
+
+class InvalidCard(InferenceModelsError):
+    """A model card, or the folder it lies in, says something impossible."""
+
+
+class InvalidWeights(InferenceModelsError):
+    """A file of weights is damaged, of another architecture or of another size."""
+
+
+class NoBackend(InferenceModelsError):
+    """No installed backend can run the model as asked; one line per refusal."""
+
+
+class DownloadFailed(InferenceModelsError):
+    """A file could not be fetched from any of its sources."""
+
+
+class HashMismatch(DownloadFailed):
+    """The bytes that arrived are not those the card promised; they were discarded."""
+
+
+class Offline(DownloadFailed):
+    """A file is not in the cache, and the network is switched off."""
+
+
+class InvalidInput(InferenceModelsError):
+    """An image, or what was given in its place, cannot be used."""
+
+
+class InvalidOption(InferenceModelsError, TypeError):
+    """A parameter or option that does not exist, or a value that it cannot take."""
+
+
+class MissingDependency(InferenceModelsError):
+    """An optional library is needed for this call and is not installed."""
+
+
+class Unavailable(InferenceModelsError):
+    """Raised by a plugin: says in one sentence what is missing, and what to type."""
+
+
+class ModelClosed(InferenceModelsError):
+    """The model was used after `close()`."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x' or 'y'?"` for the nearest known words, else `""`."""
+    near = get_close_matches(word, sorted(set(known)), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -1,0 +1,91 @@
+"""From an id or a path to a card, by asking the weights providers in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from inference_models.card import ModelCard
+from inference_models.errors import InvalidOption, ModelNotFound, did_you_mean
+from inference_models.interfaces import Access, WeightsProvider
+from inference_models.negotiate import install_hint
+from inference_models.registry import Registry
+
+
+@attrs.frozen
+class Found:
+    """A card, and the provider that answers for its files."""
+
+    card: ModelCard
+    provider: WeightsProvider
+
+
+def providers(registry: Registry) -> list[WeightsProvider]:
+    """All weights providers, in the order in which they are asked."""
+    classes = sorted(
+        registry.weights_providers.values(), key=lambda cls: (cls.order, cls.name)
+    )
+    return [cls() for cls in classes]
+
+
+def find(
+    model_id: Any, registry: Registry, access: Access, weights_provider: str | None
+) -> Found:
+    """The first provider's card for this id; `ModelNotFound` names the nearest ids.
+
+    A `Path` is asked of providers as a string that is written as a path.
+    """
+    asked = providers(registry)
+    name = _written(model_id)
+    prefix, separator, rest = name.partition("://")
+    if separator:
+        asked, name = [_provider(prefix, asked)], rest
+    elif weights_provider is not None:
+        asked = [_provider(weights_provider, asked)]
+    for provider in asked:
+        card = provider.find(name, access)
+        if card is not None:
+            return Found(card, provider)
+    raise ModelNotFound(_not_found(name, asked, registry))
+
+
+def _written(model_id: Any) -> str:
+    if isinstance(model_id, str) and model_id:
+        return model_id
+    if isinstance(model_id, os.PathLike):
+        return str(Path(model_id).absolute())
+    raise InvalidOption(f"model id {model_id!r} is neither a name nor a path")
+
+
+def _provider(name: str, known: Sequence[WeightsProvider]) -> WeightsProvider:
+    for provider in known:
+        if provider.name == name:
+            return provider
+    names = [provider.name for provider in known]
+    raise InvalidOption(
+        f"there is no weights provider {name!r}{did_you_mean(name, names)}; installed: "
+        f"{', '.join(names)}"
+    )
+
+
+def known_ids(asked: Iterable[WeightsProvider]) -> list[str]:
+    """Every id and alias that the providers can list, sorted."""
+    ids: set[str] = set()
+    for provider in asked:
+        for card in provider.models():
+            ids.update((card.id, *card.aliases))
+    return sorted(ids)
+
+
+def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) -> str:
+    ids = known_ids(asked)
+    sentence = f"no model {name!r} is known{did_you_mean(name, ids)}"
+    family = name.partition("-")[0].rstrip("0123456789")
+    hint = install_hint("architecture", family)
+    if hint and registry.architecture(family) is None:
+        return f"{sentence}; models of this family come with: {hint}"
+    return f"{sentence}; AutoModel.models() lists {len(ids)} known ids"

@@ -1,0 +1,232 @@
+"""Images in every form that users hold them, read without copying a pixel.
+
+numpy arrays are HWC and BGR, as OpenCV reads them; tensors (anything with DLPack) are
+CHW and RGB, as torchvision reads them; PIL images, paths and encoded bytes are decoded
+to RGB with their EXIF orientation applied. uint8 is 0–255, floats are 0–1.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+
+from inference_models.errors import InvalidInput
+
+Array = Any
+"""A `numpy.ndarray`, or a device array that speaks DLPack."""
+
+Color = Literal["rgb", "bgr"]
+
+_FORMS = (
+    "a numpy array (H, W, 3), a torch tensor (3, H, W), a PIL image, a path, encoded "
+    "bytes, or a list of these"
+)
+
+
+@attrs.frozen(eq=False)
+class Image:
+    """One picture as the caller holds it: 8-bit or 0–1 float, three or more channels.
+
+    `pixels` is (H, W, C), (H, W) or (C, H, W) by `layout`; C is 1, 3 or 4, and the
+    fourth channel is ignored. Nothing has been copied or converted.
+    """
+
+    pixels: Array
+    layout: Literal["HWC", "CHW"]
+    color: Color
+    height: int
+    width: int
+
+    def host(self) -> np.ndarray:
+        """Pixels as uint8 (H, W, 3) in host memory; a view where that is possible."""
+        pixels = to_host(self.pixels)
+        if pixels.ndim == 2:
+            pixels = pixels[:, :, None]
+        elif self.layout == "CHW":
+            pixels = pixels.transpose(1, 2, 0)
+        if pixels.dtype != np.uint8:
+            pixels = np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
+        if pixels.shape[2] == 1:
+            return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+        return pixels[:, :, :3]
+
+
+def to_host(array: Array) -> np.ndarray:
+    """Any array as numpy in host memory, without a copy where it is there already.
+
+    Half precisions that numpy has no name for (bfloat16) arrive as float32.
+    """
+    if isinstance(array, np.ndarray):
+        return array
+    if getattr(array, "requires_grad", False):
+        array = array.detach()
+    if "bfloat16" in str(array.dtype):
+        array = array.float() if hasattr(array, "float") else array.astype("float32")
+    try:
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError, TypeError, AttributeError):
+        # A device's array: numpy asks for a copy only from version 2.1 on.
+        return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
+
+
+def read_images(source: Any, color: Color | None = None) -> list[Image]:
+    """Whatever the caller gave -> images; `InvalidInput` says what is wrong with it.
+
+    `color` overrides the channel order of arrays and tensors; decoded files and PIL
+    images know their own.
+    """
+    if color not in (None, "rgb", "bgr"):
+        raise InvalidInput(f"input_color_format {color!r} is neither 'rgb' nor 'bgr'")
+    if isinstance(source, Iterable) and not _is_single(source):
+        sources = list(source)
+    elif getattr(source, "ndim", None) == 4:
+        sources = [source[i] for i in range(len(source))]
+    else:
+        sources = [source]
+    if not sources:
+        raise InvalidInput(f"there is no image in {source!r}; give {_FORMS}")
+    return [
+        _read(one, color, i if len(sources) > 1 else None)
+        for i, one in enumerate(sources)
+    ]
+
+
+def _is_single(source: Any) -> bool:
+    kinds = (str, bytes, bytearray, memoryview, os.PathLike)
+    return isinstance(source, kinds) or hasattr(source, "shape") or _is_pil(source)
+
+
+def _is_pil(source: Any) -> bool:
+    return hasattr(source, "getexif") and hasattr(source, "convert")
+
+
+def _read(source: Any, color: Color | None, index: int | None) -> Image:
+    try:
+        return _read_one(source, color)
+    except InvalidInput as error:
+        if index is None:
+            raise
+        raise InvalidInput(f"image {index}: {error}") from error.__cause__
+
+
+def _read_one(source: Any, color: Color | None) -> Image:
+    if isinstance(source, (str, os.PathLike)):
+        return _from_file(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decode(io.BytesIO(source), f"{len(source)} bytes")
+    if _is_pil(source):
+        return _from_pil(source)
+    if isinstance(source, np.ndarray):
+        return _from_numpy(source, color or "bgr")
+    if hasattr(source, "__dlpack__") and hasattr(source, "shape"):
+        return _from_tensor(source, color or "rgb")
+    raise InvalidInput(f"{type(source).__name__} is no image; give {_FORMS}")
+
+
+def _from_file(path: str | os.PathLike[str]) -> Image:
+    text = os.fspath(path)
+    if text.startswith(("http://", "https://")):
+        raise InvalidInput(
+            f"{text.split('?')[0]!r} is a URL, and images are not downloaded; fetch it "
+            "first, for example with httpx.get(url).content, and give the bytes"
+        )
+    if not Path(text).is_file():
+        raise InvalidInput(f"there is no image file {text!r}")
+    with Path(text).open("rb") as file:
+        return _decode(file, repr(text))
+
+
+def _decode(file: Any, name: str) -> Image:
+    import PIL.Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            picture = PIL.Image.open(file)
+        return _from_pil(picture)
+    except (
+        PIL.Image.DecompressionBombError,
+        PIL.Image.DecompressionBombWarning,
+    ) as error:
+        raise InvalidInput(
+            f"{name} is refused: {error}; if you trust it, raise "
+            "PIL.Image.MAX_IMAGE_PIXELS or decode it yourself and give the array"
+        ) from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise InvalidInput(f"{name} cannot be decoded as an image: {error}") from error
+
+
+def _from_pil(picture: Any) -> Image:
+    from PIL import ImageOps
+
+    if 0 in picture.size:
+        raise InvalidInput(f"a PIL image of size {picture.size} has no pixels")
+    if picture.mode.startswith(("I;16", "I", "F")):
+        raise InvalidInput(
+            f"a PIL image of mode {picture.mode!r} has more than 8 bits a pixel; scale "
+            "it to 0–255 and convert it to 'L' or 'RGB'"
+        )
+    upright = ImageOps.exif_transpose(picture).convert("RGB")
+    return Image(np.asarray(upright), "HWC", "rgb", upright.height, upright.width)
+
+
+def _from_numpy(pixels: np.ndarray, color: Color) -> Image:
+    shape = pixels.shape
+    if pixels.ndim == 2:
+        shape = (*shape, 1)
+    if len(shape) != 3 or shape[2] not in (1, 3, 4):
+        hint = ""
+        if len(shape) == 3 and shape[0] in (1, 3, 4):
+            hint = "; channels first? use array.transpose(1, 2, 0)"
+        raise InvalidInput(
+            f"an array of shape {pixels.shape} is no image: numpy images are (H, W, 3)"
+            f"{hint}"
+        )
+    _check_values(pixels, str(pixels.dtype), shape)
+    return Image(pixels, "HWC", color, shape[0], shape[1])
+
+
+def _from_tensor(pixels: Array, color: Color) -> Image:
+    shape = tuple(pixels.shape)
+    if len(shape) == 2:
+        shape = (1, *shape)
+    if len(shape) != 3 or shape[0] not in (1, 3, 4):
+        hint = ""
+        if len(shape) == 3 and shape[2] in (1, 3, 4):
+            hint = "; channels last? use tensor.permute(2, 0, 1)"
+        raise InvalidInput(
+            f"a tensor of shape {tuple(pixels.shape)} is no image: tensors are "
+            f"(3, H, W){hint}"
+        )
+    _check_values(pixels, str(pixels.dtype).rpartition(".")[2], shape)
+    return Image(pixels, "CHW", color, shape[1], shape[2])
+
+
+def _check_values(pixels: Array, dtype: str, shape: Sequence[int]) -> None:
+    if 0 in shape:
+        raise InvalidInput(f"an image of shape {tuple(pixels.shape)} has no pixels")
+    if dtype == "uint8":
+        return
+    if dtype not in ("float16", "bfloat16", "float32", "float64"):
+        raise InvalidInput(
+            f"an image of dtype {dtype} is ambiguous; give uint8 in 0–255, or floats "
+            "in 0–1"
+        )
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):
+        advice = "divide by 255?" if high > 1 else "clip it, or mend its source"
+        problem = (
+            "NaN values"
+            if low != low or high != high
+            else f"values from {low:g} to {high:g}"
+        )
+        raise InvalidInput(
+            f"a {dtype} image has {problem}; floats must lie in 0–1 ({advice})"
+        )

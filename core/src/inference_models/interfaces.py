@@ -1,0 +1,354 @@
+"""What plugins implement: backends, architectures and weights providers.
+
+An architecture turns images into a network's inputs and a network's outputs into
+results; a backend opens the graphs of an artifact as sessions; a weights provider knows
+where models are. Neither knows the others: N architectures and M backends are N + M
+plugins. The shortest architecture is a class with a `name`, `Options` and
+`postprocess`:
+
+    import attrs
+    from inference_models import Architecture, ClassificationPrediction, hookimpl
+
+    class Tiny(Architecture):
+        name = "tiny"
+
+        def postprocess(self, outputs, frames, options, ops):
+            scores = ops.host(outputs["scores"])
+            return [ClassificationPrediction.from_scores(scores, self.class_names)]
+
+    @hookimpl
+    def architectures():
+        return [Tiny]
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import attrs
+import numpy as np
+
+from inference_models.card import Artifact, Bundle, Facts, ModelCard, Plan, TensorSpec
+from inference_models.errors import InvalidOption, InvalidWeights
+from inference_models.images import Array, Image, to_host
+from inference_models.prepare import prepare
+from inference_models.preprocess import Frame, Preprocessing
+
+O = TypeVar("O")  # noqa: E741 - the options of an architecture
+
+Report = Callable[[str, float], None]
+"""Told what is being done, in words, and the share of it that is done, 0–1."""
+
+
+class Session(ABC):
+    """One graph on one device; safe to call from several threads.
+
+    `inputs` and `outputs` describe the graph's tensors by name, in order.
+    """
+
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+    @abstractmethod
+    def __call__(self, **inputs: Array) -> dict[str, Array]:
+        """Run the graph once.
+
+        Outputs are the caller's, to keep and to write to. Those named `state.*` are
+        opaque: they are passed back once, as inputs of the next call.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most sessions hold nothing
+        """Free what is held on the device."""
+
+
+class Operations:
+    """What surrounds a network on one device.
+
+    These are the host references; a device's own are faster and mean the same (within
+    2/255 before normalisation).
+    """
+
+    def prepare(
+        self, images: Sequence[Image], spec: Preprocessing
+    ) -> tuple[Array, list[Frame]]:
+        """Images -> one batch (N, 3, H, W), or (N, H, W, 3), and a frame for each."""
+        return prepare(images, spec)
+
+    def host(self, array: Array) -> np.ndarray:
+        """A device's array as numpy; half precisions arrive as float32."""
+        host = to_host(array)
+        return host.astype(np.float32) if host.dtype == np.float16 else host
+
+
+class Backend(ABC):
+    """Runs artifacts of some formats.
+
+    Settings are picklable arguments of the constructor, each with a default. `rank`
+    orders backends on the same device, highest first.
+    """
+
+    name: ClassVar[str]
+    formats: ClassVar[tuple[str, ...]]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    rank: ClassVar[int] = 0
+    derives: ClassVar[Mapping[str, str]] = {}
+    """Format read -> format written by `derive`."""
+
+    @abstractmethod
+    def devices(self) -> Sequence[str]:
+        """Devices usable now, such as `["cuda:0", "cpu"]`; or raise `Unavailable`.
+
+        Told from metadata and core's hardware facts, without importing the runtime.
+        """
+
+    def precisions(self, artifact: Artifact, device: str) -> Sequence[str]:
+        """Precisions this artifact can run in there, best first; no int8 unasked."""
+        return (artifact.precision,)
+
+    def refuse(self, card: ModelCard, artifact: Artifact, plan: Plan) -> str | None:
+        """Why not, in one sentence and from facts alone; None if it can."""
+        return None
+
+    @abstractmethod
+    def open(
+        self, bundle: Bundle, architecture: Architecture[Any], plan: Plan
+    ) -> Mapping[str, Session]:
+        """Open all graphs at once, as they may share weights; sessions by graph."""
+
+    def operations(self, device: str) -> Operations:
+        """What surrounds a network on this device."""
+        return Operations()
+
+    def inspect(self, path: Path) -> Facts | None:
+        """Read a file of these formats without running it; None if it is not one."""
+        return None
+
+    def derive(
+        self,
+        source: Bundle,
+        architecture: Architecture[Any],
+        plan: Plan,
+        folder: Path,
+        report: Report,
+    ) -> Artifact:
+        """Write `source` in the other format into `folder`, and describe it.
+
+        Core fetches the source, holds the lock, compares outputs, keeps or discards.
+        """
+        raise NotImplementedError(f"{type(self).__name__} derives nothing")
+
+
+@attrs.frozen
+class NoOptions:
+    """Options of an architecture that has none."""
+
+
+def check_confidence(
+    instance: Any, attribute: attrs.Attribute[Any], value: Any
+) -> None:
+    """An attrs validator for `confidence`: a number in 0–1, "best" or "default"."""
+    if value in ("best", "default"):
+        return
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise InvalidOption(
+            f"{attribute.name} {value!r} is neither a number from 0 to 1 nor 'best' or "
+            "'default'"
+        )
+
+
+@attrs.frozen
+class ConfidenceOptions:
+    """Options of an architecture that keeps what is confident enough.
+
+    A number is used as it is; "best" is what the card recommends for each class, and
+    "default" the architecture's own.
+    """
+
+    confidence: float | Literal["best", "default"] = attrs.field(
+        default="default", validator=check_confidence
+    )
+
+
+class Architecture(ABC, Generic[O]):
+    """A family of models. One object per loaded model, made after the fetch.
+
+    It holds no sessions and no call's state, so threads can share it.
+    """
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    Options: ClassVar[type] = NoOptions
+    """An attrs class of what a call may set; unknown names are refused by core."""
+    rank: ClassVar[int] = 0
+    """Of several that claim a file the highest serves; generic ones: -1."""
+    image_input: ClassVar[tuple[str, str]] = ("main", "input")
+    """Graph and tensor whose dtype the batch takes."""
+    fp32_modules: ClassVar[tuple[str, ...]] = ()
+    """Module names that a half-precision derivation leaves alone."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.card = bundle.card
+        self.class_names = bundle.card.class_names
+
+    @classmethod
+    def cards(cls) -> Iterable[ModelCard]:
+        """Public models; by default `cards/*.json` beside the module of the class."""
+        folder = resources.files(cls.__module__.partition(".")[0]) / "cards"
+        files = folder.iterdir() if folder.is_dir() else ()
+        for file in sorted(files, key=lambda file: file.name):
+            if file.name.endswith(".json"):
+                card = ModelCard.from_json(json.loads(file.read_text("utf-8")))
+                if card.architecture in (cls.name, *cls.aliases):
+                    yield card
+
+    @classmethod
+    def claims(cls, facts: Facts) -> ModelCard | None:
+        """The card of a bare file of this family, or None if it is not of it.
+
+        An artifact in it needs no files: core fills in the one that was inspected.
+        """
+        return None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the network wants; by default the key "preprocessing" of the config."""
+        return Preprocessing.from_config(self.bundle.config.get("preprocessing", {}))
+
+    def preprocess(
+        self,
+        images: Sequence[Image],
+        options: O,
+        ops: Operations,
+        spec: Preprocessing,
+    ) -> tuple[dict[str, Array], list[Frame]]:
+        """Images -> the graph's inputs by name, and a frame for each image."""
+        batch, frames = ops.prepare(images, spec)
+        return {self.image_input[1]: batch}, frames
+
+    def forward(
+        self,
+        sessions: Mapping[str, Session],
+        inputs: dict[str, Array],
+        options: O,
+        ops: Operations,
+    ) -> dict[str, Array]:
+        """Run the graphs; by default `main` once. A generation loop lives here."""
+        return sessions["main"](**inputs)
+
+    @abstractmethod
+    def postprocess(
+        self,
+        outputs: dict[str, Array],
+        frames: Sequence[Frame],
+        options: O,
+        ops: Operations,
+    ) -> list[Any]:
+        """Outputs -> one result an image, or one of several: the task's class joins."""
+
+    def modules(self, loaded: Any = None) -> Mapping[str, Any]:
+        """torch modules by graph: new ones, or views of a loaded transformers model."""
+        raise NotImplementedError(
+            f"architecture {self.name!r} has no torch module; it runs from ready graphs"
+        )
+
+    def weights(self, graph: str, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Tensors as the file names them -> as the module does."""
+        return tensors
+
+    def signature(
+        self, graph: str
+    ) -> tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]:
+        """A torch graph's inputs and outputs by name, in order.
+
+        By default one image batch as `preprocessing` makes it, and one output "output".
+        """
+        spec = self.preprocessing
+        height, width = spec.size or ("height", "width")
+        shape: tuple[int | str, ...] = ("batch", 3, height, width)
+        if spec.layout == "NHWC":
+            shape = ("batch", height, width, 3)
+        return (
+            {self.image_input[1]: TensorSpec("float32", shape)},
+            {"output": TensorSpec("float32", ("batch", "classes"))},
+        )
+
+    def columns(self, scores: np.ndarray, hidden: float = 0.0) -> np.ndarray:
+        """Scores (..., C), with `hidden` in the columns that are never returned.
+
+        Raises `InvalidWeights` if C is not the number of the card's labels.
+        """
+        labels = self.card.labels
+        if scores.shape[-1] != len(labels):
+            raise InvalidWeights(
+                f"the network of {self.card.id!r} has {scores.shape[-1]} classes, and "
+                f"its card names {len(labels)}; give labels=[...] of that length"
+            )
+        never = [index for index, label in enumerate(labels) if label is None]
+        if never:
+            scores = scores.copy()
+            scores[..., never] = hidden
+        return scores
+
+    def threshold(self, confidence: float | str, default: float) -> Any:
+        """A confidence option as a number, or one number a class, float32 (C,).
+
+        "best" and "default" read the config's "confidence", a mapping of these words to
+        a number or, for "best", to a number by class name.
+        """
+        if not isinstance(confidence, str):
+            return confidence
+        known = self.bundle.config.get("confidence", {})
+        value = known.get(confidence, known.get("default", default))
+        if not isinstance(value, Mapping):
+            return value
+        rest = known.get("default", default)
+        return np.array([value.get(n, rest) for n in self.class_names], np.float32)
+
+
+def _empty_headers() -> dict[str, str]:
+    return {}
+
+
+@attrs.frozen
+class Access:
+    """What a provider may show to its own server; never printed, stored or pickled."""
+
+    key: str | None = attrs.field(default=None, repr=False)
+    revision: str | None = None
+    headers: Mapping[str, str] = attrs.field(factory=_empty_headers, repr=False)
+
+    def __reduce__(self) -> Any:
+        return Access, (None, self.revision)
+
+
+class WeightsProvider(ABC):
+    """Knows where some models are.
+
+    Providers are asked in their `order`, then by name; `"<name>://id"` asks one alone.
+    """
+
+    name: ClassVar[str]
+    order: ClassVar[int] = 100
+
+    @abstractmethod
+    def find(self, model_id: str, access: Access) -> ModelCard | None:
+        """The card, from small metadata only; None at once for ids it cannot know."""
+
+    def models(self) -> Iterable[ModelCard]:
+        """Every model this provider can list without asking a network."""
+        return ()
+
+    def request(self, source: str, access: Access) -> tuple[str, Mapping[str, str]]:
+        """URL and headers of a file's source, fresh for each try."""
+        return source, {}
+
+    def complete(self, bundle: Bundle) -> Bundle:
+        """After the fetch: labels and preprocessing from the artifact's own files."""
+        return bundle

@@ -1,0 +1,308 @@
+"""What the user holds: a loaded model, one class a task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+
+from inference_models.card import Bundle, ModelCard, Plan
+from inference_models.errors import (
+    InferenceModelsError,
+    InvalidOption,
+    ModelClosed,
+    did_you_mean,
+)
+from inference_models.images import Array, Color, Image, read_images
+from inference_models.interfaces import Architecture, Operations, Session
+from inference_models.preprocess import Frame, Preprocessing
+from inference_models.results import (
+    ClassificationPrediction,
+    Detections,
+    MultiLabelClassificationPrediction,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from inference_models.explain import Explanation
+
+DEFAULT_BATCH = 16
+"""Images prepared and run at a time, where neither user nor artifact says."""
+
+
+@attrs.frozen
+class Recipe:
+    """How a model was loaded: what pickling keeps. Secrets are not in it."""
+
+    model_id: str
+    parameters: Mapping[str, Any]
+
+
+@attrs.frozen(eq=False)
+class Loaded:
+    """A bundle that a backend has opened."""
+
+    bundle: Bundle
+    architecture: Architecture[Any]
+    sessions: Mapping[str, Session]
+    operations: Operations
+    backend: str
+    plan: Plan
+    spec: Preprocessing
+    batch_size: int
+    explanation: Explanation
+    recipe: Recipe
+
+
+class Model:
+    """A loaded model: call it with images, or use its three steps one by one.
+
+    Safe to call from several threads. `with model:` closes it at the end.
+    """
+
+    task: ClassVar[str | None] = None
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._closed = False
+        self._process = os.getpid()
+
+    @classmethod
+    def from_pretrained(cls, model_id_or_path: Any, **parameters: Any) -> Self:
+        """As `AutoModel.from_pretrained`, for this task alone."""
+        from inference_models.auto import AutoModel
+
+        model: Self = AutoModel.from_pretrained(
+            model_id_or_path, task=cls.task, **parameters
+        )
+        return model
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model is: id, labels, licence, configuration."""
+        return self._loaded.bundle.card
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names by class id; a class that is never returned is `""`."""
+        return self.card.class_names
+
+    @property
+    def device(self) -> str:
+        """Where the network runs, such as "cpu" or "cuda:0"."""
+        return self._loaded.plan.device
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that runs it."""
+        return self._loaded.backend
+
+    @property
+    def precision(self) -> str:
+        """Numeric type of the network, such as "fp32" or "fp16"."""
+        return self._loaded.plan.precision
+
+    @property
+    def explanation(self) -> Explanation:
+        """Why this backend was chosen, and the others were not."""
+        return self._loaded.explanation
+
+    @property
+    def batch_size(self) -> int:
+        """How many images are prepared and run at a time."""
+        return self._loaded.batch_size
+
+    def __call__(
+        self, images: Any, *, input_color_format: Color | None = None, **options: Any
+    ) -> Any:
+        """Predict for one image or several; see `read_images` for what an image may be.
+
+        Raises `InvalidInput` for an image, `InvalidOption` for an option that does not
+        fit; `options` are the fields of the architecture's `Options`.
+        """
+        chosen = self._options(options)
+        results: list[Any] = []
+        pictures = read_images(images, input_color_format)
+        for part in _parts(pictures, self.batch_size):
+            inputs, frames = self._preprocess(part, chosen)
+            results += self._postprocess(self._forward(inputs, chosen), frames, chosen)
+        return self.join(results)
+
+    def pre_process(
+        self, images: Any, *, input_color_format: Color | None = None, **options: Any
+    ) -> tuple[dict[str, Array], list[Frame]]:
+        """Images -> the network's inputs by name, and a frame for each image."""
+        pictures = read_images(images, input_color_format)
+        return self._preprocess(pictures, self._options(options))
+
+    def forward(self, inputs: dict[str, Array], **options: Any) -> dict[str, Array]:
+        """The network's inputs -> its outputs by name, where the device has them."""
+        return self._forward(inputs, self._options(options))
+
+    def post_process(
+        self, outputs: dict[str, Array], frames: Sequence[Frame], **options: Any
+    ) -> Any:
+        """The network's outputs -> results, as a call returns them."""
+        chosen = self._options(options)
+        return self.join(self._postprocess(outputs, frames, chosen))
+
+    def join(self, results: list[Any]) -> Any:
+        """What a call returns for the results of its images; a list of them."""
+        return results
+
+    def close(self) -> None:
+        """Free what the model holds on its device; using it then is `ModelClosed`."""
+        self._closed = True
+        for session in self._loaded.sessions.values():
+            session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:
+        return _load_again, (self._loaded.recipe,)
+
+    def __repr__(self) -> str:
+        plan = self._loaded.plan
+        return (
+            f"<{type(self).__name__} {self.card.id!r} on {self.backend}, "
+            f"{plan.device}, {plan.precision}>"
+        )
+
+    def _preprocess(
+        self, images: Sequence[Image], options: Any
+    ) -> tuple[dict[str, Array], list[Frame]]:
+        self._check_usable()
+        loaded = self._loaded
+        return loaded.architecture.preprocess(
+            images, options, loaded.operations, loaded.spec
+        )
+
+    def _forward(self, inputs: dict[str, Array], options: Any) -> dict[str, Array]:
+        self._check_usable()
+        loaded = self._loaded
+        return loaded.architecture.forward(
+            loaded.sessions, inputs, options, loaded.operations
+        )
+
+    def _postprocess(
+        self, outputs: dict[str, Array], frames: Sequence[Frame], options: Any
+    ) -> list[Any]:
+        loaded = self._loaded
+        return loaded.architecture.postprocess(
+            outputs, frames, options, loaded.operations
+        )
+
+    def _options(self, given: Mapping[str, Any]) -> Any:
+        return make_options(self._loaded.architecture.Options, given)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ModelClosed("the model is closed; load it again to use it")
+        if self.device.startswith("cuda") and os.getpid() != self._process:
+            raise InferenceModelsError(
+                "CUDA does not survive fork(); load the model in the child process, or "
+                "start it with multiprocessing's 'spawn'"
+            )
+
+
+def make_options(cls: type[Any], given: Mapping[str, Any]) -> Any:
+    """An architecture's options; `InvalidOption` names an unknown one's neighbours."""
+    known = list(attrs.fields_dict(cls))
+    for name in given:
+        if name not in known:
+            listed = ", ".join(known) or "no options"
+            raise InvalidOption(
+                f"there is no option {name!r}{did_you_mean(name, known)}; this model "
+                f"takes {listed}"
+            )
+    try:
+        return cls(**given)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidOption):
+            raise
+        raise InvalidOption(f"options {dict(given)!r} do not fit: {error}") from error
+
+
+def _parts(images: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
+
+
+def _load_again(recipe: Recipe) -> Any:
+    from inference_models.auto import AutoModel
+
+    return AutoModel.from_pretrained(recipe.model_id, **recipe.parameters)
+
+
+class ObjectDetectionModel(Model):
+    """Returns one `Detections` an image, in a list, also for a single image."""
+
+    task = "object-detection"
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            images: Any,
+            *,
+            input_color_format: Color | None = None,
+            **options: Any,
+        ) -> list[Detections]:
+            """Boxes of each image; options as the architecture's."""
+
+
+class ClassificationModel(Model):
+    """Returns one `ClassificationPrediction` for all images of a call."""
+
+    task = "classification"
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            images: Any,
+            *,
+            input_color_format: Color | None = None,
+            **options: Any,
+        ) -> ClassificationPrediction:
+            """One prediction for all images."""
+
+    def join(self, results: list[ClassificationPrediction]) -> ClassificationPrediction:
+        """One prediction for the images of all parts."""
+        return ClassificationPrediction.join(results)
+
+
+class MultiLabelClassificationModel(Model):
+    """Returns one `MultiLabelClassificationPrediction` an image, in a list."""
+
+    task = "multi-label-classification"
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            images: Any,
+            *,
+            input_color_format: Color | None = None,
+            **options: Any,
+        ) -> list[MultiLabelClassificationPrediction]:
+            """The classes of each image."""
+
+
+TASKS: dict[str, type[Model]] = {
+    cls.task: cls
+    for cls in (
+        ObjectDetectionModel,
+        ClassificationModel,
+        MultiLabelClassificationModel,
+    )
+    if cls.task is not None
+}
+"""The class of each task; a task without one gets `Model`, which returns a list."""

@@ -1,0 +1,433 @@
+"""Which backend runs a model here: every possible plan, in order, and every refusal.
+
+Nothing is fetched and no runtime is imported: backends answer from metadata and from
+core's hardware facts.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any, Literal
+
+import attrs
+
+from inference_models.card import Artifact, Batch, ModelCard, Plan
+from inference_models.errors import InvalidOption, NoBackend, Unavailable, did_you_mean
+from inference_models.interfaces import Backend
+from inference_models.registry import Registry
+
+Verdict = Literal["runs", "buildable", "refused"]
+
+
+@attrs.frozen
+class Wishes:
+    """What the user named; None is left to negotiation, and only that may change."""
+
+    backends: tuple[str | Backend, ...] | None = None
+    device: str | None = None
+    precision: str | None = None
+    batch: Batch | None = None
+    derive: bool = False
+
+    @classmethod
+    def read(
+        cls, backend: Any, device: Any, precision: Any, batch: Any, derive: bool | None
+    ) -> Wishes:
+        """From the arguments of `from_pretrained`; `InvalidOption` for a wrong one."""
+        if derive is None:
+            derive = os.environ.get("INFERENCE_MODELS_DERIVE") == "always"
+        return cls(
+            _read_backends(backend),
+            _read_device(device),
+            _read_precision(precision),
+            _read_batch(batch),
+            derive,
+        )
+
+
+def _read_backends(backend: Any) -> tuple[str | Backend, ...] | None:
+    if backend is None:
+        return None
+    named = backend if isinstance(backend, (list, tuple, set)) else [backend]
+    values = tuple(str(n.value) if hasattr(n, "value") else n for n in named)
+    for value in values:
+        if not isinstance(value, (str, Backend)):
+            raise InvalidOption(
+                f"backend {value!r} is neither a name, such as 'onnx', nor a Backend"
+            )
+    return tuple(v.lower() if isinstance(v, str) else v for v in values)
+
+
+def _read_device(device: Any) -> str | None:
+    if device is None:
+        return None
+    name = str(device).lower()
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*(:\d+)?", name):
+        raise InvalidOption(
+            f"device {device!r} is not a name such as 'cpu' or 'cuda:0'"
+        )
+    return name
+
+
+def _read_precision(precision: Any) -> str | None:
+    if precision is None:
+        return None
+    name = str(getattr(precision, "value", precision)).lower()
+    if name not in ("fp32", "fp16", "bf16", "int8"):
+        raise InvalidOption(
+            f"quantization {precision!r} is not one of 'fp32', 'fp16', 'bf16', 'int8'"
+        )
+    return name
+
+
+def _read_batch(batch: Any) -> Batch | None:
+    if batch is None:
+        return None
+    sizes = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes)
+    if not whole or len(sizes) not in (1, 2, 3) or list(sizes) != sorted(sizes):
+        raise InvalidOption(
+            f"batch_size {batch!r} is not a number above 0, nor (min, max), nor "
+            "(min, best, max)"
+        )
+    if len(sizes) == 1:
+        return 1, sizes[0], sizes[0]
+    return sizes[0], sizes[-2] if len(sizes) == 3 else sizes[-1], sizes[-1]
+
+
+@attrs.frozen
+class Candidate:
+    """One way to run the model, or one reason why there is none."""
+
+    backend: str
+    verdict: Verdict
+    reason: str = ""
+    format: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    batch: Batch | None = None
+
+
+@attrs.frozen
+class Option:
+    """A plan that can be carried out: open `artifact` with `backend`.
+
+    `steps` are the backends that derive it first, in order; empty where the card has
+    the artifact ready. `built` says that the derived artifact lies in the cache.
+    """
+
+    backend: Backend
+    artifact: Artifact
+    plan: Plan
+    steps: tuple[tuple[Backend, str], ...] = ()
+    built: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing has to be derived first."""
+        return self.built or not self.steps
+
+    @property
+    def format(self) -> str:
+        """The format that the backend opens."""
+        return self.steps[-1][1] if self.steps else self.artifact.format
+
+    def candidate(self) -> Candidate:
+        """The same, as data for `explain`."""
+        route = " -> ".join([self.artifact.format, *(step[1] for step in self.steps)])
+        reason = ""
+        if self.steps:
+            reason = f"derived, {route}" if self.built else f"can be derived, {route}"
+        return Candidate(
+            self.backend.name,
+            "runs" if self.ready else "buildable",
+            reason,
+            self.format,
+            self.plan.device,
+            self.plan.precision,
+            self.plan.batch,
+        )
+
+
+IsBuilt = Callable[[Option], bool]
+
+
+@attrs.frozen
+class Negotiation:
+    """Options in the order of preference, and why the rest is out."""
+
+    options: tuple[Option, ...]
+    refusals: tuple[Candidate, ...]
+    derive: bool
+
+    @property
+    def order(self) -> list[Option]:
+        """Options in the order in which they are tried."""
+        if self.derive:
+            return list(self.options)
+        ready = [option for option in self.options if option.ready]
+        return ready + [option for option in self.options if not option.ready]
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Options and refusals as data."""
+        return (*(option.candidate() for option in self.options), *self.refusals)
+
+
+def negotiate(
+    card: ModelCard, wishes: Wishes, registry: Registry, is_built: IsBuilt
+) -> Negotiation:
+    """Every plan for the card, sorted: accelerators, then rank, then precision."""
+    backends = [cls() for cls in registry.backends.values()]
+    order = _preference(backends, registry)
+    options: list[tuple[Any, Option]] = []
+    refusals: list[Candidate] = []
+    for backend in _wished(backends, wishes, registry):
+        reason = _out_of_order(backend, order, wishes)
+        if reason:
+            refusals.append(Candidate(backend.name, "refused", reason))
+            continue
+        found, refused = _plans(card, backend, backends, wishes, is_built)
+        refusals += refused
+        place = order.get(backend.name, (0, -backend.rank))
+        options += [
+            ((_key(option, place, index, card, wishes)), option)
+            for index, option in found
+        ]
+    options.sort(key=lambda pair: pair[0])
+    refusals += _not_wished(backends, wishes)
+    named = wishes.backends is not None
+    return Negotiation(
+        tuple(option for _, option in options), tuple(refusals), wishes.derive or named
+    )
+
+
+def _preference(
+    backends: Iterable[Backend], registry: Registry
+) -> dict[str, tuple[int, int]]:
+    """Each allowed backend's place: by `INFERENCE_MODELS_BACKENDS`, else by rank."""
+    text = os.environ.get("INFERENCE_MODELS_BACKENDS", "")
+    names = [name.lower() for name in re.split(r"[,\s]+", text) if name]
+    if not names:
+        return {backend.name: (0, -backend.rank) for backend in backends}
+    known = [registry.backend(name) for name in names]
+    return {cls.name: (0, place) for place, cls in enumerate(known) if cls is not None}
+
+
+def _out_of_order(
+    backend: Backend, order: Mapping[str, Any], wishes: Wishes
+) -> str | None:
+    if wishes.backends is None and backend.name not in order:
+        return "left out by INFERENCE_MODELS_BACKENDS"
+    return None
+
+
+def _wished(
+    backends: Sequence[Backend], wishes: Wishes, registry: Registry
+) -> list[Backend]:
+    if wishes.backends is None:
+        return list(backends)
+    chosen = []
+    for wish in wishes.backends:
+        if isinstance(wish, Backend):
+            chosen.append(wish)
+            continue
+        cls = registry.backend(wish)
+        if cls is None:
+            raise NoBackend(_no_such_backend(wish, registry))
+        chosen.append(next(b for b in backends if type(b) is cls))
+    return chosen
+
+
+def _not_wished(backends: Sequence[Backend], wishes: Wishes) -> list[Candidate]:
+    if wishes.backends is None:
+        return []
+    named = {w for w in wishes.backends if isinstance(w, str)}
+    names = {w.name for w in wishes.backends if isinstance(w, Backend)}
+    return [
+        Candidate(backend.name, "refused", "another backend was asked for")
+        for backend in backends
+        if backend.name not in names and not named & {backend.name, *backend.aliases}
+    ]
+
+
+def _no_such_backend(name: str, registry: Registry) -> str:
+    names = sorted(registry.backends)
+    hint = install_hint("backend", name)
+    listed = ", ".join(names) or "none"
+    advice = hint or f"installed: {listed}{did_you_mean(name, names)}"
+    return f"no installed plugin offers backend {name!r}; {advice}"
+
+
+def _plans(
+    card: ModelCard,
+    backend: Backend,
+    backends: Sequence[Backend],
+    wishes: Wishes,
+    is_built: IsBuilt,
+) -> tuple[list[tuple[int, Option]], list[Candidate]]:
+    """Options of one backend with their artifact's number, and its refusals."""
+    refuse = functools.partial(Candidate, backend.name, "refused")
+    try:
+        devices, refused = _devices(backend, wishes)
+    except Unavailable as error:
+        return [], [refuse(str(error))]
+    except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+        return [], [refuse(f"devices() failed: {type(error).__name__}: {error}")]
+    if refused:
+        return [], [refuse(refused)]
+    routes = list(_routes(card, backend, backends))
+    if not routes:
+        formats = ", ".join(sorted({a.format for a in card.artifacts})) or "none"
+        wanted = "/".join(backend.formats)
+        return [], [refuse(f"needs {wanted}; the card has {formats}")]
+    options, refusals = [], []
+    for number, artifact, steps in routes:
+        for device in devices:
+            found = _plan(card, backend, artifact, steps, device, wishes)
+            if isinstance(found, Candidate):
+                refusals.append(found)
+            else:
+                built = bool(steps) and is_built(found)
+                options.append((number, attrs.evolve(found, built=built)))
+    return options, refusals
+
+
+def _devices(backend: Backend, wishes: Wishes) -> tuple[list[str], str | None]:
+    offered = list(backend.devices())
+    if wishes.device is None:
+        # Many operators of Apple's mps are missing or wrong: it is used when named.
+        return [d for d in offered if not d.startswith("mps")], None
+    fitting = [d for d in offered if wishes.device in (d, d.partition(":")[0])]
+    if not fitting:
+        listed = ", ".join(offered) or "no device"
+        return [], f"offers {listed} here, not {wishes.device}"
+    return fitting[:1], None
+
+
+def _routes(
+    card: ModelCard, backend: Backend, backends: Sequence[Backend]
+) -> Iterable[tuple[int, Artifact, tuple[tuple[Backend, str], ...]]]:
+    """Artifacts the backend can open as they are; failing these, those to derive."""
+    ready = [
+        (number, artifact, ())
+        for number, artifact in enumerate(card.artifacts)
+        if artifact.format in backend.formats
+    ]
+    if ready:
+        return ready
+    routes = []
+    for number, artifact in enumerate(card.artifacts):
+        steps = chain(artifact.format, backend.formats, backends)
+        if steps:
+            routes.append((number, artifact, steps))
+    return routes
+
+
+def chain(
+    source: str, targets: Sequence[str], backends: Sequence[Backend]
+) -> tuple[tuple[Backend, str], ...]:
+    """The shortest way from one format to any of `targets`: (deriver, format) steps."""
+    paths: list[tuple[str, tuple[tuple[Backend, str], ...]]] = [(source, ())]
+    seen = {source}
+    for form, steps in paths:
+        if form in targets:
+            return steps
+        for backend in sorted(backends, key=lambda b: (-b.rank, b.name)):
+            written = backend.derives.get(form)
+            if written is not None and written not in seen and _available(backend):
+                seen.add(written)
+                paths.append((written, (*steps, (backend, written))))
+    return ()
+
+
+def _available(backend: Backend) -> bool:
+    try:
+        return bool(backend.devices())
+    except Exception:  # noqa: BLE001 - why not is said where the backend itself is asked
+        return False
+
+
+def _plan(
+    card: ModelCard,
+    backend: Backend,
+    artifact: Artifact,
+    steps: tuple[tuple[Backend, str], ...],
+    device: str,
+    wishes: Wishes,
+) -> Option | Candidate:
+    """The best precision that is not refused, or why all are."""
+    form = steps[-1][1] if steps else artifact.format
+    opened = (
+        attrs.evolve(artifact, format=form, batch=None, needs={}) if steps else artifact
+    )
+    batch = opened.batch or wishes.batch
+    reason, precision = "", wishes.precision
+    try:
+        offered = list(backend.precisions(opened, device))
+        if precision is not None and precision not in offered:
+            reason = f"offers {', '.join(offered)} for {form}, not {precision}"
+            offered = []
+        for choice in [precision] if precision in offered else offered:
+            plan = Plan(device, str(choice), batch)
+            refusal = backend.refuse(card, opened, plan)
+            if refusal is None:
+                return Option(backend, artifact, plan, steps)
+            reason = reason or refusal
+    except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+        reason = f"refuse() failed: {type(error).__name__}: {error}"
+    return Candidate(backend.name, "refused", reason, form, device, precision, batch)
+
+
+def _key(
+    option: Option, place: tuple[int, int], number: int, card: ModelCard, wishes: Wishes
+) -> tuple[Any, ...]:
+    """A total order; nothing in it depends on how plugins were found."""
+    kind, _, index = option.plan.device.partition(":")
+    offered = list(option.backend.precisions(option.artifact, option.plan.device))
+    precision = option.plan.precision
+    return (
+        kind == "cpu",
+        place,
+        offered.index(precision) if precision in offered else len(offered),
+        _misfit(option.artifact.batch, wishes.batch),
+        number,
+        int(index or 0),
+        option.backend.name,
+    )
+
+
+def _misfit(offered: Batch | None, wished: Batch | None) -> bool:
+    if offered is None or wished is None:
+        return False
+    return not offered[0] <= wished[1] <= offered[2]
+
+
+@functools.cache
+def _hints() -> dict[str, dict[str, str]]:
+    text = resources.files("inference_models").joinpath("first_party.json").read_text()
+    hints: dict[str, dict[str, str]] = json.loads(text)
+    return hints
+
+
+def install_hint(kind: str, name: str) -> str | None:
+    """What to type for a first-party plugin; None for names that are not ours."""
+    command = _hints()[kind].get(name)
+    return f"pip install {command}" if command else None
+
+
+def advice(card: ModelCard, registry: Registry) -> list[str]:
+    """What to type for formats of the card that no installed backend opens."""
+    read = {form for cls in registry.backends.values() for form in cls.formats}
+    lines = []
+    for form in dict.fromkeys(artifact.format for artifact in card.artifacts):
+        if form not in read:
+            hint = install_hint("format", form)
+            missing = f"no installed plugin offers format {form!r}"
+            lines.append(f"{missing}; {hint}" if hint else missing)
+    return lines

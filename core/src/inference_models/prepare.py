@@ -1,0 +1,207 @@
+"""The host's reference of `Preprocessing`, in NumPy and Pillow.
+
+What a device does instead must mean the same: within 2/255 of this before
+normalisation, in every mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from inference_models.errors import InvalidInput, MissingDependency
+from inference_models.images import Image
+from inference_models.preprocess import Frame, Placement, Preprocessing, place_batch
+
+
+def prepare(
+    images: Sequence[Image], spec: Preprocessing
+) -> tuple[np.ndarray, list[Frame]]:
+    """Images -> one batch (N, 3, H, W) or (N, H, W, 3) of `spec.dtype`, and frames."""
+    places, canvas = place_batch(spec, [(i.height, i.width) for i in images])
+    batch = np.empty((len(images), 3, *canvas), _work_dtype(spec))
+    for planes, image, place in zip(batch, images, places, strict=True):
+        _lay(planes, _resampled(image, spec, place), image.color, spec, place)
+    return _finish(batch, spec), [place.frame for place in places]
+
+
+def _work_dtype(spec: Preprocessing) -> type[np.generic]:
+    return np.uint8 if spec.dtype == "uint8" else np.float32
+
+
+def _finish(batch: np.ndarray, spec: Preprocessing) -> np.ndarray:
+    if spec.dtype == "bfloat16":
+        raise InvalidInput("numpy has no bfloat16; choose float16 or float32")
+    if spec.layout == "NHWC":
+        batch = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+    return batch.astype(spec.dtype, copy=False)
+
+
+def _resampled(image: Image, spec: Preprocessing, place: Placement) -> np.ndarray:
+    """The image's pixels after crop, contrast, grayscale and resizes, (h, w, 3)."""
+    top, left, bottom, right = place.source
+    pixels = image.host()[top:bottom, left:right]
+    if spec.contrast is not None:
+        pixels = equalize(pixels, spec.contrast)
+    if spec.grayscale:
+        pixels = _gray(pixels, image.color)
+    for size in (place.intermediate, place.resized):
+        if size is not None and size != pixels.shape[:2]:
+            pixels = resize(pixels, size, spec)
+    return pixels
+
+
+def resize(
+    pixels: np.ndarray, size: tuple[int, int], spec: Preprocessing
+) -> np.ndarray:
+    """Resize uint8 (H, W, 3) to (height, width) with the stated interpolation."""
+    import PIL.Image
+
+    if spec.interpolation == "bicubic" and not spec.antialias:
+        return _sample_cubic(pixels, size)
+    filters = PIL.Image.Resampling
+    picture = PIL.Image.fromarray(pixels)
+    target = size[::-1]
+    if spec.interpolation == "nearest":
+        resized = picture.resize(target, filters.NEAREST)
+    elif spec.antialias:
+        name = filters.BILINEAR if spec.interpolation == "bilinear" else filters.BICUBIC
+        resized = picture.resize(target, name)
+    else:
+        return _sample_linear(pixels, size)
+    return np.asarray(resized)
+
+
+def _sample_linear(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear without a low-pass: each output pixel reads its four neighbours."""
+    rows, row_weights = _taps(pixels.shape[0], size[0], _linear)
+    columns, column_weights = _taps(pixels.shape[1], size[1], _linear)
+    return _weigh(pixels, rows, row_weights, columns, column_weights)
+
+
+def _sample_cubic(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bicubic without a low-pass, a = -0.75 as in OpenCV and torch."""
+    rows, row_weights = _taps(pixels.shape[0], size[0], _cubic)
+    columns, column_weights = _taps(pixels.shape[1], size[1], _cubic)
+    return _weigh(pixels, rows, row_weights, columns, column_weights)
+
+
+def _linear(t: np.ndarray) -> np.ndarray:
+    return np.stack([1 - t, t])
+
+
+def _cubic(t: np.ndarray) -> np.ndarray:
+    a = -0.75
+    outer = [((a * d - 5 * a) * d + 8 * a) * d - 4 * a for d in (t + 1, 2 - t)]
+    inner = [((a + 2) * d - (a + 3)) * d * d + 1 for d in (t, 1 - t)]
+    return np.stack([outer[0], *inner, outer[1]])
+
+
+def _taps(length: int, target: int, kernel: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Source indices and weights, each (taps, target), of one axis."""
+    centre = (np.arange(target) + 0.5) * (length / target) - 0.5
+    if kernel is _linear:
+        centre = np.clip(centre, 0, None)
+    first = np.floor(centre).astype(np.intp)
+    weights = kernel((centre - first).astype(np.float32))
+    taps = len(weights)
+    steps = np.arange(taps)[:, None] - (taps // 2 - 1)
+    return np.clip(first + steps, 0, length - 1), weights
+
+
+def _weigh(
+    pixels: np.ndarray,
+    rows: np.ndarray,
+    row_weights: np.ndarray,
+    columns: np.ndarray,
+    column_weights: np.ndarray,
+) -> np.ndarray:
+    out = np.zeros((rows.shape[1], columns.shape[1], pixels.shape[2]), np.float32)
+    for column, weight in zip(columns, column_weights, strict=True):
+        gathered = np.take(pixels, column, axis=1)
+        for row, factor in zip(rows, row_weights, strict=True):
+            part = gathered[row] * factor[:, None, None]
+            out += part * weight[None, :, None]
+    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+
+
+def _gray(pixels: np.ndarray, color: str) -> np.ndarray:
+    """ITU-R 601 luma in Pillow's fixed point, as three equal channels."""
+    weights = np.array([19595, 38470, 7471], np.uint32)
+    if color == "bgr":
+        weights = weights[::-1]
+    luma = ((pixels.astype(np.uint32) @ weights + 0x8000) >> 16).astype(np.uint8)
+    return np.broadcast_to(luma[:, :, None], pixels.shape)
+
+
+def equalize(pixels: np.ndarray, contrast: str) -> np.ndarray:
+    """Contrast of uint8 (H, W, 3), by scikit-image; `MissingDependency` without it."""
+    try:
+        import skimage.exposure
+    except ImportError as error:
+        raise MissingDependency(
+            f"contrast {contrast!r} needs scikit-image; pip install scikit-image"
+        ) from error
+    exposure: Any = skimage.exposure
+    if contrast == "contrast-stretching":
+        low, high = np.percentile(pixels, (2, 98))
+        stretched = exposure.rescale_intensity(pixels, in_range=(low, high))
+        return np.asarray(stretched, np.uint8)
+    unit = pixels.astype(np.float32) / 255
+    if contrast == "histogram-equalization":
+        unit = exposure.equalize_hist(unit)
+    else:
+        unit = exposure.equalize_adapthist(unit, clip_limit=0.03)
+    return np.asarray(unit * 255, np.uint8)
+
+
+def _lay(
+    planes: np.ndarray,
+    pixels: np.ndarray,
+    color: str,
+    spec: Preprocessing,
+    place: Placement,
+) -> None:
+    """Write pixels (h, w, 3) onto `planes` (3, H, W), normalised and in order."""
+    pixels, top, left = _cut(pixels, place.offset, planes.shape[1:])
+    multiply, add = spec.affine
+    if spec.dtype == "uint8":
+        multiply, add = np.ones(3, np.float32), np.zeros(3, np.float32)
+    if pixels.shape[:2] != planes.shape[1:]:
+        if spec.resize == "letterbox-reflect":
+            pixels, top, left = _reflect(pixels, top, left, place.canvas), 0, 0
+        else:
+            planes[:] = (spec.padding_value * multiply + add)[:, None, None]
+    rows, columns = pixels.shape[:2]
+    order = (0, 1, 2) if color == spec.color else (2, 1, 0)
+    for channel, plane in enumerate(planes[:, top : top + rows, left : left + columns]):
+        if spec.dtype == "uint8":
+            plane[:] = pixels[:, :, order[channel]]
+        else:
+            source = pixels[:, :, order[channel]]
+            np.multiply(source, multiply[channel], out=plane, dtype=np.float32)
+            plane += add[channel]
+
+
+def _cut(
+    pixels: np.ndarray, offset: tuple[int, int], canvas: tuple[int, ...]
+) -> tuple[np.ndarray, int, int]:
+    """Cut off what sticks out of the canvas; the rest, and where its corner lies."""
+    top, left = (max(0, start) for start in offset)
+    first_row, first_column = (max(0, -start) for start in offset)
+    rows, columns = canvas[0] - top, canvas[1] - left
+    cut = pixels[
+        first_row : first_row + rows,
+        first_column : first_column + columns,
+    ]
+    return cut, top, left
+
+
+def _reflect(
+    pixels: np.ndarray, top: int, left: int, canvas: tuple[int, int]
+) -> np.ndarray:
+    bottom = canvas[0] - top - pixels.shape[0]
+    right = canvas[1] - left - pixels.shape[1]
+    return np.pad(pixels, ((top, bottom), (left, right), (0, 0)), mode="reflect")

@@ -1,0 +1,307 @@
+"""Preprocessing as data, and where it puts an image's pixels.
+
+`Preprocessing` says what a network wants. `place` works out, for one image, which
+rectangle is read, how it is resized and where it lands; host and devices share that
+answer, so they can differ only in how they resample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+
+from inference_models.errors import InvalidCard, did_you_mean
+
+ResizeMode = Literal[
+    "stretch", "letterbox", "letterbox-reflect", "center-crop", "fit-longer-edge"
+]
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Contrast = Literal[
+    "adaptive-equalization", "contrast-stretching", "histogram-equalization"
+]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "resize": (
+        "stretch",
+        "letterbox",
+        "letterbox-reflect",
+        "center-crop",
+        "fit-longer-edge",
+    ),
+    "interpolation": ("nearest", "bilinear", "bicubic"),
+    "contrast": (
+        "adaptive-equalization",
+        "contrast-stretching",
+        "histogram-equalization",
+    ),
+    "color": ("rgb", "bgr"),
+    "padding_place": ("center", "top-left"),
+    "layout": ("NCHW", "NHWC"),
+    "dtype": ("float32", "float16", "bfloat16", "uint8"),
+}
+
+
+def _choice(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    known = _CHOICES[attribute.name]
+    if value is not None and value not in known:
+        raise InvalidCard(
+            f"preprocessing {attribute.name} {value!r} is not one of {', '.join(known)}"
+        )
+
+
+def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    if value is not None and not all(isinstance(n, int) and n > 0 for n in numbers):
+        raise InvalidCard(
+            f"preprocessing {attribute.name} {value!r} must be whole pixels above 0"
+        )
+
+
+def _percent(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is None:
+        return
+    if len(value) != 4 or not (
+        0 <= value[0] < value[2] <= 100 and 0 <= value[1] < value[3] <= 100
+    ):
+        raise InvalidCard(
+            f"preprocessing crop {value!r} is not (x_min, y_min, x_max, y_max) in "
+            "percent, 0 to 100"
+        )
+
+
+def _per_channel(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    finite = all(isinstance(v, float) and np.isfinite(v) for v in value)
+    nonzero = attribute.name != "std" or all(value)
+    if len(value) != 3 or not finite or not nonzero:
+        raise InvalidCard(
+            f"preprocessing {attribute.name} {value!r} must be three finite numbers"
+            + ("" if attribute.name == "mean" else " other than 0")
+        )
+
+
+def _floats(value: Any) -> tuple[float, ...]:
+    values = value if isinstance(value, (Sequence, np.ndarray)) else (value,) * 3
+    return tuple(float(v) for v in values)
+
+
+def _pair(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@attrs.frozen
+class Preprocessing:
+    """What is done to an image before the network, in this order.
+
+    crop            static crop in percent of the image: (x_min, y_min, x_max, y_max)
+    contrast        equalization of the cropped image (needs scikit-image)
+    grayscale       three equal channels of ITU-R 601 luma
+    intermediate    a first resize: (height, width), or the length of the shorter side
+    size            the network's (height, width); None keeps the image's
+    divisible       with `size=None`: pad to multiples of this many pixels
+    resize          how `size` is reached. "stretch" ignores the aspect ratio;
+                    "letterbox" keeps it and pads with `padding_value`,
+                    "letterbox-reflect" pads by reflection; "center-crop" cuts or pads
+                    without scaling; "fit-longer-edge" keeps the ratio and does not pad
+    interpolation   "nearest", "bilinear" or "bicubic"
+    antialias       low-pass when shrinking, as Pillow does; False samples points, as
+                    OpenCV's and torch's plain resizes do. They are different functions
+    padding_value   grey level, 0 to 255
+    padding_place   "center", or "top-left": the image's place on the padded canvas
+    color           order of the network's channels
+    scale, mean, std
+                    value = (pixel * scale - mean) / std, per channel in `color` order
+    dtype           of the batch; "uint8" batches are not normalised. The session's
+                    input decides over what stands here
+    layout          "NCHW" or "NHWC"
+
+    Raises `InvalidCard` for a value outside these.
+    """
+
+    size: tuple[int, int] | None = attrs.field(
+        default=None, converter=_pair, validator=_positive
+    )
+    resize: ResizeMode = attrs.field(default="stretch", validator=_choice)
+    interpolation: Interpolation = attrs.field(default="bilinear", validator=_choice)
+    antialias: bool = True
+    crop: tuple[float, float, float, float] | None = attrs.field(
+        default=None, converter=_pair, validator=_percent
+    )
+    contrast: Contrast | None = attrs.field(default=None, validator=_choice)
+    grayscale: bool = False
+    intermediate: tuple[int, int] | int | None = attrs.field(
+        default=None, converter=_pair, validator=_positive
+    )
+    divisible: int | None = attrs.field(default=None, validator=_positive)
+    padding_value: float = 0.0
+    padding_place: Literal["center", "top-left"] = attrs.field(
+        default="center", validator=_choice
+    )
+    color: Literal["rgb", "bgr"] = attrs.field(default="rgb", validator=_choice)
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = attrs.field(
+        default=(0.0, 0.0, 0.0), converter=_floats, validator=_per_channel
+    )
+    std: tuple[float, ...] = attrs.field(
+        default=(1.0, 1.0, 1.0), converter=_floats, validator=_per_channel
+    )
+    dtype: str = attrs.field(default="float32", validator=_choice)
+    layout: Literal["NCHW", "NHWC"] = attrs.field(default="NCHW", validator=_choice)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
+        """Read a card's "preprocessing"; `InvalidCard` names an unknown field."""
+        for key in config:
+            if key not in attrs.fields_dict(cls):
+                raise InvalidCard(
+                    f"preprocessing has no field {key!r}"
+                    f"{did_you_mean(key, attrs.fields_dict(cls))}"
+                )
+        try:
+            return cls(**config)
+        except (TypeError, ValueError) as error:
+            raise InvalidCard(f"preprocessing cannot be read: {error}") from error
+
+    @property
+    def affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """Per channel (multiply, add), float32 (3,): value = pixel * multiply + add."""
+        mean, std = np.asarray(self.mean), np.asarray(self.std)
+        return (self.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
+
+
+@attrs.frozen
+class Frame:
+    """One affine map from the network's pixels to the original's.
+
+    `x_original = x * scale_x + offset_x`, with pixel edges at whole numbers; `height`
+    and `width` are the original's, `input_height` and `input_width` the network's.
+    """
+
+    height: int
+    width: int
+    input_height: int
+    input_width: int
+    scale_x: float = 1.0
+    scale_y: float = 1.0
+    offset_x: float = 0.0
+    offset_y: float = 0.0
+
+    def to_original(self, xyxy: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4) in the network's pixels -> the original's, clipped, float32."""
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        offset = np.array([self.offset_x, self.offset_y] * 2, np.float32)
+        limit = np.array([self.width, self.height] * 2, np.float32)
+        moved = np.asarray(xyxy, np.float32) * scale + offset
+        return np.asarray(np.clip(moved, 0, limit))
+
+    def from_normalized(self, xyxy: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4) in 0–1 of the network's input -> the original's pixels."""
+        size = np.array([self.input_width, self.input_height] * 2, np.float32)
+        return self.to_original(np.asarray(xyxy, np.float32) * size)
+
+
+@attrs.frozen
+class Placement:
+    """Where one image's pixels go.
+
+    The rectangle `source` (top, left, bottom, right) is resized to `intermediate`, if
+    any, then to `resized`, and laid with its top left corner at `offset` on a canvas of
+    `canvas`; negative offsets and what sticks out are cut off.
+    """
+
+    source: tuple[int, int, int, int]
+    intermediate: tuple[int, int] | None
+    resized: tuple[int, int]
+    canvas: tuple[int, int]
+    offset: tuple[int, int]
+    frame: Frame
+
+
+def place(spec: Preprocessing, height: int, width: int) -> Placement:
+    """Work out where the pixels of an image of this size go."""
+    source = _static_crop(spec.crop, height, width)
+    rows, columns = source[2] - source[0], source[3] - source[1]
+    intermediate = _intermediate(spec.intermediate, rows, columns)
+    before = intermediate or (rows, columns)
+    resized, canvas = _sizes(spec, *before)
+    if resized == before and intermediate is not None:
+        intermediate = None
+    offset = _offset(spec, resized, canvas)
+    scale_y, scale_x = rows / resized[0], columns / resized[1]
+    frame = Frame(
+        height=height,
+        width=width,
+        input_height=canvas[0],
+        input_width=canvas[1],
+        scale_x=scale_x,
+        scale_y=scale_y,
+        offset_x=source[1] - offset[1] * scale_x,
+        offset_y=source[0] - offset[0] * scale_y,
+    )
+    return Placement(source, intermediate, resized, canvas, offset, frame)
+
+
+def place_batch(
+    spec: Preprocessing, sizes: Sequence[tuple[int, int]]
+) -> tuple[list[Placement], tuple[int, int]]:
+    """Place images of these (height, width) on one canvas, large enough for all."""
+    places = [place(spec, *size) for size in sizes]
+    canvas = (max(p.canvas[0] for p in places), max(p.canvas[1] for p in places))
+    return [_on_canvas(place, canvas) for place in places], canvas
+
+
+def _on_canvas(place: Placement, canvas: tuple[int, int]) -> Placement:
+    frame = attrs.evolve(place.frame, input_height=canvas[0], input_width=canvas[1])
+    return attrs.evolve(place, canvas=canvas, frame=frame)
+
+
+def _static_crop(
+    crop: tuple[float, float, float, float] | None, height: int, width: int
+) -> tuple[int, int, int, int]:
+    if crop is None:
+        return 0, 0, height, width
+    left, right = int(crop[0] / 100 * width), int(crop[2] / 100 * width)
+    top, bottom = int(crop[1] / 100 * height), int(crop[3] / 100 * height)
+    return top, left, max(bottom, top + 1), max(right, left + 1)
+
+
+def _intermediate(
+    size: tuple[int, int] | int | None, height: int, width: int
+) -> tuple[int, int] | None:
+    if not isinstance(size, int):
+        return size
+    if height <= width:
+        return size, max(1, size * width // height)
+    return max(1, size * height // width), size
+
+
+def _sizes(
+    spec: Preprocessing, height: int, width: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size an image is resized to, and the size of the canvas it is laid on."""
+    if spec.size is None:
+        step = spec.divisible or 1
+        canvas = (-(-height // step) * step, -(-width // step) * step)
+        return (height, width), canvas
+    if spec.resize == "stretch":
+        return spec.size, spec.size
+    if spec.resize == "center-crop":
+        return (height, width), spec.size
+    ratio = min(spec.size[0] / height, spec.size[1] / width)
+    fitted = (max(1, round(height * ratio)), max(1, round(width * ratio)))
+    return fitted, fitted if spec.resize == "fit-longer-edge" else spec.size
+
+
+def _offset(
+    spec: Preprocessing, resized: tuple[int, int], canvas: tuple[int, int]
+) -> tuple[int, int]:
+    if spec.padding_place == "top-left" or spec.size is None:
+        return 0, 0
+    # torchvision's CenterCrop rounds half to even; published ImageNet numbers use it.
+    if spec.resize == "center-crop":
+        top, left = (round((r - c) / 2) for r, c in zip(resized, canvas, strict=True))
+        return -top, -left
+    top, left = ((c - r) // 2 for r, c in zip(resized, canvas, strict=True))
+    return top, left

@@ -1,0 +1,110 @@
+"""Models by the cards of folders, and of installed packs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from inference_models.card import Artifact, File, ModelCard
+from inference_models.errors import InferenceModelsError, InvalidCard
+from inference_models.interfaces import Access, WeightsProvider
+from inference_models.registry import installed
+from inference_models.sources import scheme
+
+log = logging.getLogger("inference_models")
+
+
+class CardsProvider(WeightsProvider):
+    """Folders named in `INFERENCE_MODELS_CARDS`, then the cards that packs ship.
+
+    A folder holds `<any name>.json` or `<any name>/card.json`; sources in it that are
+    plain names lie beside the card.
+    """
+
+    name = "cards"
+    order = 10
+
+    def find(self, model_id: str, access: Access) -> ModelCard | None:
+        """The first card of this id or alias; `InvalidCard` if that card is wrong."""
+        for path, data in _raw_cards():
+            if model_id == data.get("id") or model_id in _aliases(data):
+                return card_from(path, data)
+        return next((c for c in _pack_cards() if model_id in (c.id, *c.aliases)), None)
+
+    def models(self) -> Iterable[ModelCard]:
+        """Every sound card; a wrong one is left out with a warning."""
+        for path, data in _raw_cards():
+            try:
+                yield card_from(path, data)
+            except InferenceModelsError as error:
+                log.warning("a card is left out: %s", error)
+        yield from _pack_cards()
+
+
+def _folders() -> list[Path]:
+    text = os.environ.get("INFERENCE_MODELS_CARDS", "")
+    return [Path(part).expanduser() for part in text.split(os.pathsep) if part]
+
+
+def _raw_cards() -> Iterator[tuple[Path, dict[str, Any]]]:
+    for folder in _folders():
+        for path in sorted([*folder.glob("*.json"), *folder.glob("*/card.json")]):
+            try:
+                yield path, read_json(path)
+            except InvalidCard as error:
+                log.warning("a card is left out: %s", error)
+
+
+def _aliases(data: dict[str, Any]) -> list[Any]:
+    aliases = data.get("aliases", [])
+    return aliases if isinstance(aliases, list) else []
+
+
+def _pack_cards() -> Iterator[ModelCard]:
+    for name, architecture in installed().architectures.items():
+        try:
+            yield from architecture.cards()
+        except Exception as error:  # noqa: BLE001 - a stranger's pack
+            log.warning("the cards of architecture %r cannot be read: %s", name, error)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping; `InvalidCard` names the file."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidCard(f"{str(path)!r} cannot be read as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise InvalidCard(f"{str(path)!r} is not a card: it holds no mapping")
+    return data
+
+
+def card_from(path: Path, data: dict[str, Any]) -> ModelCard:
+    """The card in a folder, its plain sources made absolute."""
+    try:
+        card = ModelCard.from_json(data)
+    except InvalidCard as error:
+        raise InvalidCard(f"{str(path)!r}: {error}") from error
+    folder = path.parent.resolve()
+    return attrs.evolve(
+        card, artifacts=tuple(_placed(artifact, folder) for artifact in card.artifacts)
+    )
+
+
+def _placed(artifact: Artifact, folder: Path) -> Artifact:
+    named = {file.name for file in artifact.files}
+    entries = [n for n in artifact.graphs.values() if n != "." and n not in named]
+    files = (*artifact.files, *map(File, dict.fromkeys(entries)))
+    return attrs.evolve(artifact, files=tuple(_located(file, folder) for file in files))
+
+
+def _located(file: File, folder: Path) -> File:
+    sources = file.sources or (file.name,)
+    placed = [s if scheme(s) else (folder / s).as_uri() for s in sources]
+    return attrs.evolve(file, sources=tuple(placed))

@@ -1,0 +1,241 @@
+"""The plugins that are installed and sound, and why the others are set aside.
+
+Discovery happens on first use, over the entry points of group "inference_models". A
+plugin that fails to import, misspells a hook or returns something else than classes is
+set aside with its reason; the others work. The order of installation never matters.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+import pluggy
+
+from inference_models import hookspecs
+from inference_models.interfaces import Architecture, Backend, WeightsProvider
+
+C = TypeVar("C", type[Backend], type[Architecture[Any]])
+
+API = 1
+"""Value of `inference_models_api` that a plugin module may state."""
+
+_KINDS: dict[str, type[Any]] = {
+    "backends": Backend,
+    "architectures": Architecture,
+    "weights_providers": WeightsProvider,
+}
+
+
+@attrs.frozen
+class Plugin:
+    """An entry point: its name, the distribution it came from, and how to load it."""
+
+    name: str
+    distribution: str
+    version: str
+    load: Any = attrs.field(repr=False, eq=False)
+
+    @property
+    def first_party(self) -> bool:
+        """Whether its distribution is `inference-models-<name>`."""
+        return self.distribution == f"inference-models-{_normal(self.name)}"
+
+
+@attrs.frozen
+class SetAside:
+    """A plugin, or one class of it, that is not used, and why."""
+
+    name: str
+    distribution: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution}): {self.reason}"
+
+
+@attrs.frozen
+class Registry:
+    """Classes by name, one mapping a kind, and what was set aside."""
+
+    backends: Mapping[str, type[Backend]]
+    architectures: Mapping[str, type[Architecture[Any]]]
+    weights_providers: Mapping[str, type[WeightsProvider]]
+    plugins: tuple[Plugin, ...]
+    set_aside: tuple[SetAside, ...]
+
+    def backend(self, name: str) -> type[Backend] | None:
+        """The backend of this name or alias."""
+        return _by_name(self.backends, name)
+
+    def architecture(self, name: str) -> type[Architecture[Any]] | None:
+        """The architecture of this name or alias."""
+        return _by_name(self.architectures, name)
+
+
+def _by_name(classes: Mapping[str, C], name: str) -> C | None:
+    if name in classes:
+        return classes[name]
+    aliased = (c for c in classes.values() if name in c.aliases)
+    return next(aliased, None)
+
+
+def installed() -> Registry:
+    """The registry of this environment, made once for each list of disabled plugins."""
+    return _installed(os.environ.get("INFERENCE_MODELS_DISABLED_PLUGINS", ""))
+
+
+def refresh() -> None:
+    """Look for plugins anew, for those installed since the first use."""
+    _installed.cache_clear()
+
+
+@functools.cache
+def _installed(disabled: str) -> Registry:
+    return build(
+        entry_points(), [name for name in re.split(r"[,\s]+", disabled) if name]
+    )
+
+
+def entry_points() -> list[Plugin]:
+    """Every plugin that installed distributions declare, not yet imported."""
+    import importlib_metadata
+
+    return [
+        Plugin(
+            name=point.name,
+            distribution=_normal(point.dist.name) if point.dist else "unknown",
+            version=point.dist.version if point.dist else "",
+            load=point.load,
+        )
+        for point in importlib_metadata.entry_points(group="inference_models")
+    ]
+
+
+def build(plugins: Iterable[Plugin], disabled: Iterable[str] = ()) -> Registry:
+    """Load plugins and sort their classes by kind and name."""
+    aside: list[SetAside] = []
+    allowed = _without_disabled(plugins, set(disabled), aside)
+    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+    sound = []
+    for plugin in _without_doubles(allowed, aside):
+        try:
+            classes = _classes(plugin)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger raises
+            aside.append(_set_aside(plugin, _sentence(error)))
+            continue
+        sound.append(plugin)
+        for kind, found in classes.items():
+            _add(kinds[kind], found, plugin, aside)
+    by_name = {
+        kind: {name: found[name][0] for name in sorted(found)}
+        for kind, found in kinds.items()
+    }
+    return Registry(**by_name, plugins=tuple(sound), set_aside=tuple(aside))
+
+
+def _without_disabled(
+    plugins: Iterable[Plugin], disabled: set[str], aside: list[SetAside]
+) -> list[Plugin]:
+    names = {_normal(name) for name in disabled}
+    allowed = []
+    for plugin in plugins:
+        if plugin.distribution in names or _normal(plugin.name) in names:
+            reason = "disabled by INFERENCE_MODELS_DISABLED_PLUGINS"
+            aside.append(_set_aside(plugin, reason))
+        else:
+            allowed.append(plugin)
+    return allowed
+
+
+def _without_doubles(plugins: Iterable[Plugin], aside: list[SetAside]) -> list[Plugin]:
+    """One plugin a name, first-party ones first, then by distribution."""
+    chosen: dict[str, Plugin] = {}
+    for plugin in sorted(plugins, key=_precedence):
+        other = chosen.setdefault(plugin.name, plugin)
+        if other is not plugin:
+            aside.append(_set_aside(plugin, _taken(f"name {plugin.name!r}", other)))
+    return list(chosen.values())
+
+
+def _precedence(plugin: Plugin) -> tuple[bool, str, str]:
+    return not plugin.first_party, plugin.distribution, plugin.name
+
+
+def _taken(what: str, other: Plugin) -> str:
+    return (
+        f"the {what} is taken by {other.distribution}; to use this one instead, set "
+        f"INFERENCE_MODELS_DISABLED_PLUGINS={other.distribution}"
+    )
+
+
+def _classes(plugin: Plugin) -> dict[str, list[type[Any]]]:
+    """What the hooks of one plugin return; raises for whatever is wrong with it."""
+    module = plugin.load()
+    stated = getattr(module, "inference_models_api", API)
+    if stated != API:
+        raise TypeError(f"made for plugin API {stated!r}, and this is {API}")
+    manager = pluggy.PluginManager("inference_models")
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, plugin.name)
+    manager.check_pending()
+    if not manager.get_hookcallers(module):
+        raise TypeError(f"implements none of the hooks {', '.join(sorted(_KINDS))}")
+    return {kind: _checked(kind, getattr(manager.hook, kind)()) for kind in _KINDS}
+
+
+def _checked(kind: str, returned: list[Any]) -> list[type[Any]]:
+    wanted = _KINDS[kind]
+    classes = []
+    for result in returned:
+        if not isinstance(result, (list, tuple)):
+            raise TypeError(f"{kind}() returned {result!r}, not a list of classes")
+        for found in result:
+            _check_class(kind, found, wanted)
+            classes.append(found)
+    return classes
+
+
+def _check_class(kind: str, found: Any, wanted: type[Any]) -> None:
+    if not (isinstance(found, type) and issubclass(found, wanted)):
+        raise TypeError(f"{kind}() returned {found!r}, no class of {wanted.__name__}")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise TypeError(f"{found.__name__} does not implement {missing}")
+    if not isinstance(getattr(found, "name", None), str):
+        raise TypeError(f"{found.__name__} has no name")
+    if issubclass(found, Backend) and not isinstance(
+        getattr(found, "formats", None), tuple
+    ):
+        raise TypeError(f"{found.__name__} has no tuple of formats")
+
+
+def _add(
+    known: dict[str, tuple[type[Any], Plugin]],
+    classes: list[type[Any]],
+    plugin: Plugin,
+    aside: list[SetAside],
+) -> None:
+    for found in classes:
+        _, owner = known.setdefault(found.name, (found, plugin))
+        if owner is not plugin:
+            reason = _taken(f"name {found.name!r} of {found.__name__}", owner)
+            aside.append(_set_aside(plugin, reason))
+
+
+def _set_aside(plugin: Plugin, reason: str) -> SetAside:
+    return SetAside(plugin.name, plugin.distribution, reason)
+
+
+def _sentence(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}".rstrip(": ")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,287 @@
+"""What models return: NumPy on the host, in the original image's pixels."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from inference_models.errors import InvalidOption, MissingDependency, did_you_mean
+
+if TYPE_CHECKING:
+    import supervision
+
+
+class Scores(np.ndarray):
+    """An array whose last axis is classes: `scores["tabby, tabby cat"]` is its column.
+
+    Behaves as any `ndarray` otherwise. Slices of the last axis keep their names, and an
+    array whose last axis is no longer classes has none (`names` is then empty).
+    """
+
+    names: tuple[str, ...]
+
+    def __new__(cls, values: Any, names: Iterable[str] = ()) -> Scores:
+        """View `values` (..., C) with the C class names, which must be unique."""
+        scores = np.asarray(values).view(cls)
+        scores.names = tuple(names)
+        return scores
+
+    def __array_finalize__(self, source: Any) -> None:
+        names = getattr(source, "names", ())
+        same = self.ndim > 0 and self.shape[-1] == len(names)
+        self.names = names if same else ()
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return self[..., self._column(key)]
+        item = super().__getitem__(key)
+        if isinstance(item, Scores):
+            item.names = self._names_after(key, item)
+        return item
+
+    def _column(self, name: str) -> int:
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise InvalidOption(
+                f"there is no class {name!r}{did_you_mean(name, self.names)}"
+            ) from None
+
+    def _names_after(self, key: Any, item: Scores) -> tuple[str, ...]:
+        keys = key if isinstance(key, tuple) else (key,)
+        axes = sum(part is not None and part is not Ellipsis for part in keys)
+        whole = axes < self.ndim
+        if whole:
+            return self.names if item.shape[-1:] == self.shape[-1:] else ()
+        last = keys[-1]
+        if isinstance(last, (slice, list, np.ndarray)) and self.names:
+            chosen = np.asarray(self.names, dtype=object)[last]
+            return tuple(chosen) if item.shape[-1:] == chosen.shape else ()
+        return ()
+
+    def __reduce__(self) -> Any:
+        parts: Any = super().__reduce__()
+        return parts[0], parts[1], (parts[2], self.names)
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state[0])
+        self.names = state[1]
+
+    def __array_wrap__(self, array: Any, *rest: Any) -> Any:
+        if array.ndim == 0:
+            return array[()]
+        return super().__array_wrap__(array, *rest)
+
+
+def _supervision() -> Any:
+    try:
+        import supervision
+    except ImportError as error:
+        raise MissingDependency(
+            "to_supervision() needs supervision; pip install supervision"
+        ) from error
+    return supervision
+
+
+def _equal_arrays(one: Any, other: Any) -> bool:
+    return bool(np.array_equal(one, other))
+
+
+def _to_tuple(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)
+
+
+_array = attrs.cmp_using(eq=_equal_arrays)
+
+
+@attrs.frozen(repr=False, hash=False)
+class Detections:
+    """Boxes of one image, sorted by confidence, highest first.
+
+    `xyxy` is float32 (N, 4) in pixels of the original image and inside it, `confidence`
+    float32 (N,) in 0–1, `class_id` int64 (N,), and `class_names[class_id]` the name.
+    """
+
+    xyxy: np.ndarray = attrs.field(eq=_array)
+    confidence: np.ndarray = attrs.field(eq=_array)
+    class_id: np.ndarray = attrs.field(eq=_array)
+    class_names: Sequence[str] = attrs.field(default=(), converter=_to_tuple)
+
+    @classmethod
+    def sort(
+        cls,
+        xyxy: np.ndarray,
+        confidence: np.ndarray,
+        class_id: np.ndarray,
+        class_names: Sequence[str] = (),
+    ) -> Detections:
+        """Detections from arrays in any order and of any numeric dtype."""
+        confidence = np.asarray(confidence, np.float32).reshape(-1)
+        order = np.argsort(-confidence, kind="stable")
+        return cls(
+            np.asarray(xyxy, np.float32).reshape(-1, 4)[order],
+            confidence[order],
+            np.asarray(class_id, np.int64).reshape(-1)[order],
+            class_names,
+        )
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+    def __getitem__(self, key: Any) -> Detections:
+        """Choose by number, slice, mask or list of numbers; always `Detections`."""
+        if hasattr(key, "__index__"):
+            index = operator.index(key)
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"there are {len(self)} detections, no number {index}")
+            key = [index]
+        return Detections(
+            self.xyxy[key], self.confidence[key], self.class_id[key], self.class_names
+        )
+
+    def __iter__(self) -> Iterator[Detections]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each box; `"class_<id>"` where the card names none."""
+        return [_name(self.class_names, int(index)) for index in self.class_id]
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{name} {score:.2f}"
+            for name, score in zip(self.names[:5], self.confidence, strict=False)
+        ]
+        more = [f"and {len(self) - 5} more"] if len(self) > 5 else []
+        return f"<Detections {len(self)}: {', '.join(shown + more) or 'nothing'}>"
+
+    def to_supervision(self) -> supervision.Detections:
+        """The same as `supervision.Detections`, with `data["class_name"]`."""
+        return _supervision().Detections(
+            xyxy=self.xyxy,
+            confidence=self.confidence,
+            class_id=self.class_id.astype(int),
+            data={"class_name": np.asarray(self.names, dtype=str)},
+        )
+
+
+def _name(class_names: Sequence[str], index: int) -> str:
+    known = index < len(class_names) and class_names[index]
+    return class_names[index] if known else f"class_{index}"
+
+
+@attrs.frozen(repr=False, hash=False)
+class ClassificationPrediction:
+    """One class for each image of a batch.
+
+    `class_id` is int64 (B,), `confidence` float32 (B, C) in 0–1, and sums to 1 an
+    image; `confidence[0]["tabby, tabby cat"]` works by name as by number.
+    """
+
+    class_id: np.ndarray = attrs.field(eq=_array)
+    confidence: Scores = attrs.field(eq=_array)
+    class_names: Sequence[str] = attrs.field(default=(), converter=_to_tuple)
+
+    @classmethod
+    def from_scores(
+        cls, confidence: np.ndarray, class_names: Sequence[str]
+    ) -> ClassificationPrediction:
+        """The highest class of each row of `confidence` (B, C)."""
+        scores = Scores(np.asarray(confidence, np.float32), class_names)
+        return cls(np.asarray(scores.argmax(axis=-1), np.int64), scores, class_names)
+
+    @classmethod
+    def from_logits(
+        cls, logits: np.ndarray, class_names: Sequence[str]
+    ) -> ClassificationPrediction:
+        """The highest class of each row of `logits` (B, C), by softmax."""
+        exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        scores = exponents / exponents.sum(axis=-1, keepdims=True)
+        return cls.from_scores(scores, class_names)
+
+    @classmethod
+    def join(
+        cls, parts: Sequence[ClassificationPrediction]
+    ) -> ClassificationPrediction:
+        """One prediction for the images of several, in order."""
+        names = parts[0].class_names
+        confidence = np.concatenate([np.asarray(part.confidence) for part in parts])
+        class_id = np.concatenate([part.class_id for part in parts])
+        return cls(class_id, Scores(confidence, names), names)
+
+    def __len__(self) -> int:
+        return len(self.class_id)
+
+    def __getitem__(self, key: Any) -> ClassificationPrediction:
+        """The prediction of some images, by number, slice, mask or list."""
+        if hasattr(key, "__index__"):
+            index = range(len(self))[operator.index(key)]
+            key = slice(index, index + 1)
+        return ClassificationPrediction(
+            self.class_id[key], self.confidence[key], self.class_names
+        )
+
+    def __iter__(self) -> Iterator[ClassificationPrediction]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        scores = np.asarray(self.confidence).max(axis=-1) if len(self) else []
+        shown = [
+            f"{_name(self.class_names, int(index))} {score:.2f}"
+            for index, score in zip(self.class_id[:5], scores, strict=False)
+        ]
+        more = [f"and {len(self) - 5} more"] if len(self) > 5 else []
+        return f"<ClassificationPrediction {len(self)}: {'; '.join(shown + more)}>"
+
+    def to_supervision(self) -> list[supervision.Classifications]:
+        """One `supervision.Classifications` an image, with all classes' confidence."""
+        return [_classifications(row) for row in np.asarray(self.confidence)]
+
+
+@attrs.frozen(repr=False, hash=False)
+class MultiLabelClassificationPrediction:
+    """The classes present in one image.
+
+    `class_ids` is int64 (n,), highest confidence first; `confidence` float32 (C,) holds
+    every class in 0–1, by name as by number.
+    """
+
+    class_ids: np.ndarray = attrs.field(eq=_array)
+    confidence: Scores = attrs.field(eq=_array)
+    class_names: Sequence[str] = attrs.field(default=(), converter=_to_tuple)
+
+    @classmethod
+    def from_scores(
+        cls, confidence: np.ndarray, threshold: Any, class_names: Sequence[str]
+    ) -> MultiLabelClassificationPrediction:
+        """The classes of `confidence` (C,) that reach `threshold`, a number or (C,)."""
+        scores = Scores(np.asarray(confidence, np.float32), class_names)
+        plain = np.asarray(scores)
+        present = np.flatnonzero(plain >= threshold)
+        order = np.argsort(-plain[present], kind="stable")
+        return cls(present[order].astype(np.int64), scores, class_names)
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{_name(self.class_names, int(index))} {self.confidence[int(index)]:.2f}"
+            for index in self.class_ids[:5]
+        ]
+        listed = "; ".join(shown) or "nothing"
+        return f"<MultiLabelClassificationPrediction {len(self)}: {listed}>"
+
+    def to_supervision(self) -> supervision.Classifications:
+        """The same as `supervision.Classifications`, with all classes' confidence."""
+        return _classifications(np.asarray(self.confidence))
+
+
+def _classifications(confidence: np.ndarray) -> supervision.Classifications:
+    return _supervision().Classifications(
+        class_id=np.arange(len(confidence)), confidence=confidence
+    )

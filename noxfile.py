@@ -1,0 +1,120 @@
+"""What can be done in a checkout; `python3 dev.py NAME` runs any of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests"]
+
+ROOT = Path(__file__).parent
+# Plain torch brings gigabytes of CUDA packages on Linux. On a machine without a GPU,
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu makes pip take the CPU build.
+TORCH = "torch==2.13.0"
+FOOLBOX = "foolbox==3.3.4"  # for its labelled photos alone
+
+
+def _folders(pattern: str) -> list[str]:
+    found = ROOT.glob(f"{pattern}/pyproject.toml")
+    return sorted(path.parent.relative_to(ROOT).as_posix() for path in found)
+
+
+PARTS = ["core", *_folders("plugins/*")]
+EXAMPLES = _folders("examples/*")
+
+
+def _project(folder: str) -> dict[str, Any]:
+    return nox.project.load_toml(ROOT / folder / "pyproject.toml")
+
+
+def _group(folder: str, name: str) -> tuple[str, ...]:
+    return nox.project.dependency_groups(_project(folder), name)
+
+
+def _editable(folders: Iterable[str]) -> Iterator[str]:
+    for folder in folders:
+        yield from ("--editable", folder)
+
+
+def _install_all(session: nox.Session, *more: str) -> None:
+    """Install every distribution of the checkout, in one call: they need each other."""
+    local = _editable([*PARTS, *EXAMPLES, ".[all]"])
+    session.install(*local, TORCH, *_group(".", "photos"), *more)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests with everything installed."""
+    groups = [_group(folder, "test") for folder in [*PARTS, *EXAMPLES, "."]]
+    _install_all(session, *sorted({name for group in groups for name in group}))
+    session.install("--no-deps", FOOLBOX)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("folder", [nox.param(f, id=Path(f).name) for f in PARTS + EXAMPLES])
+def parts(session: nox.Session, folder: str) -> None:
+    """Run each distribution's own tests with core and that one alone."""
+    project = _project(folder)["project"]
+    extras = project.get("optional-dependencies", {})
+    part = f"{folder}[cpu]" if "cpu" in extras else folder
+    needs_torch = any(name.startswith("torch") for name in project["dependencies"])
+    session.install(
+        *_editable(dict.fromkeys(["core", part])),
+        *_group(folder, "test"),
+        *([TORCH] if needs_torch else []),
+    )
+    session.run("pytest", f"{folder}/tests", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting with ruff."""
+    session.install(*_group(".", "lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of all sources with mypy, in strict mode."""
+    session.install(*_group(".", "types"), *_editable(["core[cli,testing]"]))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(reuse_venv=False)
+def wheels(session: nox.Session) -> None:
+    """Build all wheels, install them in a clean environment, and run the demo there."""
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    sources = [f"./{folder}" for folder in [*PARTS, *EXAMPLES, "."]]
+    pip = ("python", "-m", "pip", "--quiet")
+    session.run(*pip, "wheel", "--no-deps", "--wheel-dir", str(dist), *sources)
+    # The batteries by path: on the public index their name is another project's.
+    (batteries,) = dist.glob("inference_models-*.whl")
+    examples = [_project(folder)["project"]["name"] for folder in EXAMPLES]
+    found = ("--find-links", str(dist), f"{batteries}[all]", *examples)
+    session.install(*found, TORCH, *_group(".", "photos"))
+    session.chdir(session.create_tmp())
+    session.run("python", str(ROOT / "examples/demo.py"), "--output", "out")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run real models on real photos, and draw what they see into out/."""
+    _install_all(session)
+    session.run("python", "examples/demo.py", "--output", "out", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure what a call costs, layer by layer."""
+    _install_all(session)
+    session.run("python", "benchmarks/run.py", *session.posargs)

@@ -1,0 +1,151 @@
+"""The backend: which devices ONNX Runtime has here, and how its sessions are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from inference_models import (
+    Architecture,
+    Artifact,
+    Backend,
+    Bundle,
+    Facts,
+    InvalidOption,
+    ModelCard,
+    Plan,
+    Session,
+    Unavailable,
+    hardware,
+)
+from inference_models_onnx.contents import check_external, read_contents
+from inference_models_onnx.installed import find_installed
+from inference_models_onnx.threads import Threads, physical_cores
+
+Provider = str | tuple[str, Mapping[str, Any]]
+Providers = tuple[tuple[str, Mapping[str, Any]], ...]
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_ON_NVIDIA = (_CUDA, "NvTensorRTRTXExecutionProvider", "TensorrtExecutionProvider")
+
+
+def _to_providers(given: Sequence[Provider] | None) -> Providers | None:
+    if given is None:
+        return None
+    if isinstance(given, str) or not given:
+        raise InvalidOption(f"providers {given!r} is no list such as [{_CPU!r}]")
+    return tuple(map(_to_provider, given))
+
+
+def _to_provider(given: Provider) -> tuple[str, Mapping[str, Any]]:
+    name, options = (given, {}) if isinstance(given, str) else given
+    if not isinstance(name, str) or not isinstance(options, Mapping):
+        raise InvalidOption(f"provider {given!r} is neither a name nor (name, options)")
+    return name, dict(options)
+
+
+def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:
+    if value is not None and value < 1:
+        raise InvalidOption(f"{attribute.name} {value!r} is not a number above 0")
+
+
+@attrs.frozen
+class OnnxBackend(Backend):
+    """Runs ONNX files with ONNX Runtime.
+
+    `providers` are execution providers, each a name or `(name, options)`, and are used
+    exactly as given; by default CUDA's on a GPU and the CPU's elsewhere. A session runs
+    on `threads` threads, by default one for each core. Threads that are `spinning` wait
+    awake between operators; by default they do not.
+    """
+
+    name = "onnx"
+    aliases = ("onnxruntime", "ort")
+    formats = ("onnx",)
+    rank = 100
+
+    providers: Providers | None = attrs.field(default=None, converter=_to_providers)
+    threads: int | None = attrs.field(default=None, validator=_at_least_one)
+    spinning: bool | None = None
+
+    def devices(self) -> Sequence[str]:
+        """The GPUs, if this build of ONNX Runtime has code for them, and the CPU."""
+        gpus = hardware.detect().cuda_devices if find_installed().gpu else []
+        if self.providers is None:
+            return [*gpus, "cpu"]
+        name, options = self.providers[0]
+        wanted = f"cuda:{options.get('device_id', 0)}" if name in _ON_NVIDIA else "cpu"
+        if wanted not in [*gpus, "cpu"]:
+            raise Unavailable(
+                f"provider {name!r} needs {wanted!r}, and ONNX Runtime has "
+                f"{', '.join([*gpus, 'cpu'])} here; name another provider or device_id"
+            )
+        return [wanted]
+
+    def refuse(self, card: ModelCard, artifact: Artifact, plan: Plan) -> str | None:
+        """Why not: its precision, its opset, its providers or this build."""
+        installed = find_installed()
+        first = self._providers(plan.device)[0][0]
+        if plan.precision != artifact.precision:
+            return (
+                f"the ONNX file is {artifact.precision} and runs as it is; "
+                f"choose quantization={artifact.precision!r}"
+            )
+        if first in artifact.needs.get("incompatible_providers", ()):
+            return f"the ONNX file does not work with {first!r}; choose another device"
+        opset = installed.refuse_opset(artifact.needs.get("opset"))
+        if opset is None and plan.device.startswith("cuda"):
+            return installed.refuse_cuda(hardware.detect())
+        return opset
+
+    def open(
+        self, bundle: Bundle, architecture: Architecture[Any], plan: Plan
+    ) -> Mapping[str, Session]:
+        """One session for each graph: ONNX Runtime shares no weights between them."""
+        graphs = bundle.artifact.graphs
+        return {
+            graph: self._session(bundle.path(graph), plan.device) for graph in graphs
+        }
+
+    def inspect(self, path: Path) -> Facts | None:
+        """Tensors, opset and metadata of an `.onnx` file, without ONNX Runtime."""
+        if path.suffix.lower() != ".onnx" or not path.is_file():
+            return None
+        contents = read_contents(path)
+        metadata = {
+            **contents.metadata,
+            "inputs": list(contents.inputs),
+            "outputs": list(contents.outputs),
+            "opset": contents.opset,
+            "producer": contents.producer,
+        }
+        return Facts("onnx", {**contents.inputs, **contents.outputs}, metadata)
+
+    def _session(self, path: Path, device: str) -> Session:
+        contents = read_contents(path)
+        check_external(path, contents.external)
+        reason = find_installed().refuse_opset(contents.opset)
+        if reason is not None:
+            raise Unavailable(f"'{path}' cannot run here: {reason}")
+        try:
+            from inference_models_onnx.session import OnnxSession
+        except ImportError as error:
+            raise Unavailable(
+                f"ONNX Runtime is installed and cannot be imported: {error}"
+            ) from error
+        return OnnxSession(path, device, self._providers(device), self._threads(device))
+
+    def _providers(self, device: str) -> Providers:
+        if self.providers is not None:
+            return self.providers
+        kind, _, number = device.partition(":")
+        if kind == "cuda":
+            return (_CUDA, {"device_id": int(number or 0)}), (_CPU, {})
+        return ((_CPU, {}),)
+
+    def _threads(self, device: str) -> Threads:
+        return Threads(self.threads or physical_cores(), bool(self.spinning))

@@ -1,0 +1,85 @@
+"""Protocol buffer messages, read field by field without a schema and without a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from mmap import mmap
+
+import attrs
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class Malformed(Exception):
+    """These bytes are no protocol buffer message."""
+
+
+@attrs.frozen
+class Message:
+    """The bytes of one message; values of another type than asked for are skipped."""
+
+    data: mmap | bytes
+    start: int
+    end: int
+
+    def fields(self) -> Iterator[tuple[int, int | Message]]:
+        """Field numbers and values: an integer, or the bytes of anything else."""
+        position = self.start
+        while position < self.end:
+            key, position = self._varint(position)
+            # Parsers differ in what they make of a longer key, and could be misled.
+            if key >> 32:
+                raise Malformed
+            if key & 7 == _VARINT:
+                number, position = self._varint(position)
+                yield key >> 3, number
+            else:
+                value = self._bytes(position, key & 7)
+                position = value.end
+                yield key >> 3, value
+
+    def messages(self, number: int) -> Iterator[Message]:
+        """Every message in the field `number`."""
+        for found, value in self.fields():
+            if found == number and isinstance(value, Message):
+                yield value
+
+    def message(self, number: int) -> Message:
+        """The last message in the field `number`, or an empty one."""
+        empty = Message(self.data, self.end, self.end)
+        return [empty, *self.messages(number)][-1]
+
+    def number(self, number: int) -> int | None:
+        """The last integer in the field `number`, as a signed one of 64 bits."""
+        last = None
+        for found, value in self.fields():
+            if found == number and isinstance(value, int):
+                last = value - 2**64 if value >= 2**63 else value
+        return last
+
+    def text(self, number: int) -> str:
+        """The last text in the field `number`, or `""`."""
+        value = self.message(number)
+        return self.data[value.start : value.end].decode(errors="replace")
+
+    def _varint(self, position: int) -> tuple[int, int]:
+        value = shift = 0
+        while position < self.end and shift < 70:
+            byte = self.data[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, position
+            shift += 7
+        raise Malformed
+
+    def _bytes(self, position: int, wire_type: int) -> Message:
+        if wire_type == _BYTES:
+            length, position = self._varint(position)
+        elif wire_type in (_FIXED32, _FIXED64):
+            length = 4 if wire_type == _FIXED32 else 8
+        else:
+            raise Malformed
+        if length > self.end - position:
+            raise Malformed
+        return Message(self.data, position, position + length)

@@ -1,0 +1,133 @@
+"""ResNet classifiers, single- and multi-label, under torchvision's parameter names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import attrs
+import numpy as np
+
+from inference_models import (
+    Architecture,
+    Artifact,
+    ClassificationPrediction,
+    ConfidenceOptions,
+    Facts,
+    Frame,
+    ModelCard,
+    MultiLabelClassificationPrediction,
+    Operations,
+    TensorSpec,
+    hookimpl,
+)
+from inference_models_resnet.layout import Layout, recognise
+
+IMAGENET = {
+    "size": [224, 224],
+    "resize": "center-crop",
+    "intermediate": 256,
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+}
+"""Preprocessing of torchvision's first ImageNet weights."""
+
+
+class ResNet(Architecture[ConfidenceOptions]):
+    """He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385.
+
+    Graph `main`: "input" (B, 3, H, W) -> "logits" (B, C). The config says `depth` (18,
+    34, 50, 101, 152) and, where it is not 64, the stem's `width`. A card's task decides
+    between softmax and sigmoid.
+    """
+
+    name = "resnet"
+    Options = ConfidenceOptions
+
+    @classmethod
+    def cards(cls) -> Iterator[ModelCard]:
+        """torchvision's public weights; all of them name ImageNet's classes."""
+        labels = imagenet_labels()
+        for card in super().cards():
+            yield attrs.evolve(card, labels=labels)
+
+    @classmethod
+    def claims(cls, facts: Facts) -> ModelCard | None:
+        """A state dict of a ResNet; 1,000 classes are taken for ImageNet's."""
+        shapes = {name: spec.shape for name, spec in facts.tensors.items()}
+        layout = recognise(shapes) if facts.format == "torch" else None
+        if layout is None:
+            return None
+        return ModelCard(
+            id="resnet",
+            architecture=cls.name,
+            task="classification",
+            artifacts=(Artifact(facts.format, {"main": "weights"}),),
+            labels=_labels(layout.classes),
+            config={
+                "depth": layout.depth,
+                "width": layout.width,
+                "preprocessing": IMAGENET,
+            },
+        )
+
+    def modules(self, loaded: Any = None) -> Mapping[str, Any]:
+        """The network of the config's depth, with one logit a label."""
+        from inference_models_resnet import network
+
+        config = self.bundle.config
+        layout = Layout(config["depth"], len(self.card.labels), config.get("width", 64))
+        return {"main": network.ResNet(*layout)}
+
+    def signature(
+        self, graph: str
+    ) -> tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]:
+        """One image batch in, one row of logits an image out."""
+        inputs, _ = super().signature(graph)
+        logits = TensorSpec("float32", ("batch", len(self.card.labels)))
+        return inputs, {"logits": logits}
+
+    def postprocess(
+        self,
+        outputs: dict[str, Any],
+        frames: Sequence[Frame],
+        options: ConfidenceOptions,
+        ops: Operations,
+    ) -> list[Any]:
+        """One prediction for the batch, or with several labels one an image."""
+        logits = self.columns(ops.host(outputs["logits"]), hidden=-np.inf)
+        if self.card.task == "classification":
+            return [ClassificationPrediction.from_logits(logits, self.class_names)]
+        threshold = self.threshold(options.confidence, default=0.4)
+        return [
+            MultiLabelClassificationPrediction.from_scores(
+                _sigmoid(row), threshold, self.class_names
+            )
+            for row in logits
+        ]
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    """By way of tanh, which does not overflow."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))
+
+
+def _labels(classes: int) -> list[str]:
+    if classes != 1000:
+        return [f"class_{number}" for number in range(classes)]
+    return imagenet_labels()
+
+
+def imagenet_labels() -> list[str]:
+    """The 1,000 classes of ImageNet-1k, in order, each with a name of its own."""
+    file = resources.files(__name__) / "imagenet_labels.json"
+    labels: list[str] = json.loads(file.read_text("utf-8"))
+    return labels
+
+
+@hookimpl
+def architectures() -> list[type[Architecture[Any]]]:
+    """What this pack adds."""
+    return [ResNet]

@@ -1,0 +1,124 @@
+"""How ResNet checkpoints name and shape their tensors, without torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+Shape = tuple[int, ...]
+
+BLOCKS = {  # residual blocks in each of the four stages, by depth
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+
+class Layout(NamedTuple):
+    """What a checkpoint's shapes tell; also the arguments of `network.ResNet`."""
+
+    depth: int
+    classes: int
+    width: int = 64
+
+    @property
+    def bottleneck(self) -> bool:
+        """Whether blocks are 1x1, 3x3, 1x1 convolutions with four times the outputs."""
+        return self.depth >= 50
+
+    @property
+    def expansion(self) -> int:
+        """Outputs of a block, in widths of its stage."""
+        return 4 if self.bottleneck else 1
+
+
+def recognise(shapes: Mapping[str, Sequence[int | str]]) -> Layout | None:
+    """The layout of a checkpoint named as torchvision's and timm's are, or None.
+
+    Every name and shape has to fit, so that relatives which share most names (wide,
+    grouped, deep-stemmed, squeeze-and-excite) are not taken for a ResNet. The counter
+    `num_batches_tracked` may be there or not.
+    """
+    found = {name: tuple(shape) for name, shape in shapes.items()}
+    stem, head = found.get("conv1.weight"), found.get("fc.weight")
+    if not stem or not head:
+        return None
+    weights = {name: found[name] for name in found if not _counts(name)}
+    candidates = (Layout(depth, head[0], stem[0]) for depth in BLOCKS)
+    return next((x for x in candidates if dict(tensors(x)) == weights), None)
+
+
+def _counts(name: str) -> bool:
+    return name.endswith(".num_batches_tracked")
+
+
+def tensors(layout: Layout) -> Iterator[tuple[str, Shape]]:
+    """Name and shape of each tensor in torchvision's naming, counters left out."""
+    yield from _convolution("conv1", "bn1", (layout.width, 3, 7, 7))
+    inputs = layout.width
+    for stage, blocks in enumerate(BLOCKS[layout.depth]):
+        width = layout.width << stage
+        for block in range(blocks):
+            yield from _block(f"layer{stage + 1}.{block}", layout, inputs, width)
+            inputs = width * layout.expansion
+    yield "fc.weight", (layout.classes, inputs)
+    yield "fc.bias", (layout.classes,)
+
+
+def _block(
+    name: str, layout: Layout, inputs: int, width: int
+) -> Iterator[tuple[str, Shape]]:
+    outputs = width * layout.expansion
+    kernels = (1, 3, 1) if layout.bottleneck else (3, 3)
+    channels = [inputs] + [width] * (len(kernels) - 1) + [outputs]
+    for i, kernel in enumerate(kernels):
+        shape = (channels[i + 1], channels[i], kernel, kernel)
+        yield from _convolution(f"{name}.conv{i + 1}", f"{name}.bn{i + 1}", shape)
+    if inputs != outputs:
+        shape = (outputs, inputs, 1, 1)
+        yield from _convolution(f"{name}.downsample.0", f"{name}.downsample.1", shape)
+
+
+def _convolution(conv: str, norm: str, shape: Shape) -> Iterator[tuple[str, Shape]]:
+    yield f"{conv}.weight", shape
+    for tensor in ("weight", "bias", "running_mean", "running_var"):
+        yield f"{norm}.{tensor}", shape[:1]
+
+
+_SHORT = {"convolution": "conv", "normalization": "bn"}
+_STEM = re.compile(r"resnet\.embedder\.embedder\.(convolution|normalization)\.")
+_BRANCH = re.compile(
+    r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)"
+    r"\.(convolution|normalization)\."
+)
+_SHORTCUT = re.compile(
+    r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.shortcut"
+    r"\.(convolution|normalization)\."
+)
+_HEAD = re.compile(r"classifier\.1\.")
+
+
+def from_transformers(name: str) -> str:
+    """torchvision's name of a tensor of transformers' `ResNetForImageClassification`.
+
+    Other names come back as they are. Names do not tell where a block strides: the
+    configuration must have `downsample_in_bottleneck` and `downsample_in_first_stage`
+    off, as those of `microsoft/resnet-*` do.
+    """
+    name = _STEM.sub(lambda m: f"{_SHORT[m[1]]}1.", name)
+    name = _BRANCH.sub(_branch, name)
+    name = _SHORTCUT.sub(_shortcut, name)
+    return _HEAD.sub("fc.", name)
+
+
+def _branch(match: re.Match[str]) -> str:
+    stage, block, layer, kind = match.groups()
+    return f"layer{int(stage) + 1}.{block}.{_SHORT[kind]}{int(layer) + 1}."
+
+
+def _shortcut(match: re.Match[str]) -> str:
+    stage, block, kind = match.groups()
+    return f"layer{int(stage) + 1}.{block}.downsample.{int(kind == 'normalization')}."
