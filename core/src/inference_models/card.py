@@ -20,7 +20,9 @@ _HASH_LENGTHS = {"sha256": range(8, 65), "md5": range(32, 33)}
 _DEVICE_NAMES = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
 
 
-def _safe_name(_: Any, attribute: attrs.Attribute[str], name: str) -> None:
+def _safe_name(_: Any, attribute: attrs.Attribute[Any], name: Any) -> None:
+    if not isinstance(name, str):
+        raise InvalidCard(f"file name {name!r} is not a text")
     path = PurePosixPath(name)
     parts = path.parts
     if (
@@ -34,6 +36,35 @@ def _safe_name(_: Any, attribute: attrs.Attribute[str], name: str) -> None:
             f"file name {name!r} is not allowed; use a relative name with forward "
             "slashes and without '..', such as 'weights.onnx'"
         )
+
+
+def _distinct(_: Any, attribute: attrs.Attribute[Any], files: tuple[File, ...]) -> None:
+    """Names differ by more than case, which some file systems ignore."""
+    counts = Counter(str(PurePosixPath(file.name)).casefold() for file in files)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise InvalidCard(f"an artifact lists its file {repeated[0]!r} more than once")
+
+
+def _entries(instance: Any, attribute: attrs.Attribute[Any], graphs: Any) -> None:
+    _texts_by_name(instance, attribute, graphs)
+    for entry in graphs.values():
+        if entry != ".":
+            _safe_name(instance, attribute, entry)
+
+
+def _texts_by_name(_: Any, attribute: attrs.Attribute[Any], mapping: Any) -> None:
+    for name, value in mapping.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise InvalidCard(
+                f"{attribute.name} must map texts to texts, not {name!r} to {value!r}"
+            )
+
+
+def _texts(_: Any, attribute: attrs.Attribute[Any], values: tuple[Any, ...]) -> None:
+    strange = [value for value in values if not isinstance(value, str)]
+    if strange:
+        raise InvalidCard(f"{attribute.name} holds {strange[0]!r}, which is not a text")
 
 
 def _hexadecimal(_: Any, attribute: attrs.Attribute[str], value: str | None) -> None:
@@ -51,7 +82,8 @@ def _hexadecimal(_: Any, attribute: attrs.Attribute[str], value: str | None) -> 
 def _batch(_: Any, attribute: attrs.Attribute[Any], value: Batch | None) -> None:
     if value is None:
         return
-    if len(value) != 3 or not 1 <= value[0] <= value[1] <= value[2]:
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in value)
+    if not whole or len(value) != 3 or not 1 <= value[0] <= value[1] <= value[2]:
         raise InvalidCard(
             f"batch {value!r} is not (min, best, max) with 1 <= min <= best <= max"
         )
@@ -85,7 +117,9 @@ class File:
     """
 
     name: str = attrs.field(validator=_safe_name)
-    sources: tuple[str, ...] = attrs.field(default=(), converter=_to_texts)
+    sources: tuple[str, ...] = attrs.field(
+        default=(), converter=_to_texts, validator=_texts
+    )
     size: int | None = None
     sha256: str | None = attrs.field(default=None, validator=_hexadecimal)
     md5: str | None = attrs.field(default=None, validator=_hexadecimal)
@@ -107,13 +141,15 @@ class Artifact:
     """
 
     format: str
-    graphs: Mapping[str, str]
-    files: tuple[File, ...] = attrs.field(default=(), converter=_to_files)
+    graphs: Mapping[str, str] = attrs.field(validator=_entries)
+    files: tuple[File, ...] = attrs.field(
+        default=(), converter=_to_files, validator=_distinct
+    )
     precision: str = "fp32"
     batch: Batch | None = attrs.field(
         default=None, converter=_to_batch, validator=_batch
     )
-    rename: Mapping[str, str] = attrs.field(factory=dict)
+    rename: Mapping[str, str] = attrs.field(factory=dict, validator=_texts_by_name)
     needs: Mapping[str, Any] = attrs.field(factory=dict)
     config: Mapping[str, Any] = attrs.field(factory=dict)
     base: str | None = None
@@ -156,7 +192,9 @@ class ModelCard:
     )
     config: Mapping[str, Any] = attrs.field(factory=dict)
     license: str | None = None
-    aliases: tuple[str, ...] = attrs.field(default=(), converter=_to_texts)
+    aliases: tuple[str, ...] = attrs.field(
+        default=(), converter=_to_texts, validator=_texts
+    )
 
     @property
     def class_names(self) -> list[str]:
@@ -237,7 +275,10 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "text": (lambda v: isinstance(v, str) and v != "", "a text"),
     "list": (lambda v: isinstance(v, (list, tuple)), "a list"),
     "mapping": (lambda v: isinstance(v, Mapping), "a mapping"),
-    "number": (lambda v: isinstance(v, int) and not isinstance(v, bool), "a number"),
+    "size": (
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
+        "a number of bytes",
+    ),
 }
 _KINDS = {
     **dict.fromkeys(
@@ -248,7 +289,7 @@ _KINDS = {
         ["artifacts", "labels", "files", "sources", "aliases", "batch"], "list"
     ),
     **dict.fromkeys(["graphs", "rename", "needs", "config"], "mapping"),
-    "size": "number",
+    "size": "size",
 }
 
 

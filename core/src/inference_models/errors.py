@@ -20,7 +20,6 @@ Each message is one sentence with the value, what is possible, and what to type.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class InferenceModelsError(Exception):
@@ -77,5 +76,7 @@ class ModelClosed(InferenceModelsError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x' or 'y'?"` for the nearest known words, else `""`."""
+    from difflib import get_close_matches
+
     near = get_close_matches(word, sorted(set(known)), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

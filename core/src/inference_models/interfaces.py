@@ -23,10 +23,8 @@ plugins. The shortest architecture is a class with a `name`, `Options` and
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -200,6 +198,9 @@ class Architecture(ABC, Generic[O]):
     @classmethod
     def cards(cls) -> Iterable[ModelCard]:
         """Public models; by default `cards/*.json` beside the module of the class."""
+        import json
+        from importlib import resources
+
         folder = resources.files(cls.__module__.partition(".")[0]) / "cards"
         files = folder.iterdir() if folder.is_dir() else ()
         for file in sorted(files, key=lambda file: file.name):

@@ -11,7 +11,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import resources
 from typing import Any, Literal
 
 import attrs
@@ -410,6 +409,8 @@ def _misfit(offered: Batch | None, wished: Batch | None) -> bool:
 
 @functools.cache
 def _hints() -> dict[str, dict[str, str]]:
+    from importlib import resources
+
     text = resources.files("inference_models").joinpath("first_party.json").read_text()
     hints: dict[str, dict[str, str]] = json.loads(text)
     return hints

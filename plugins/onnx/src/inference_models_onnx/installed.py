@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +58,8 @@ class Installed:
         """Why this build cannot run on the GPUs here, in a sentence; None if it may."""
         driver = hardware.cuda or (0, 0)
         if len(self.distributions) > 1:
-            reason = "of several builds installed at once each overwrites the others"
+            names = " and ".join(self.distributions)
+            reason = f"{names} are installed at once and overwrite each other's files"
         elif not self.gpu:
             reason = "the ONNX Runtime installed here has no code for NVIDIA GPUs"
         elif self.version is not None and self.version < (1, 21):
@@ -84,7 +86,7 @@ def find_installed() -> Installed:
             'pip install "inference-models-onnx[cpu]", or cu12 or cu13 for NVIDIA GPUs'
         )
     folder = Path(spec.origin).parent / "capi"
-    distributions = tuple(filter(_is_installed, _DISTRIBUTIONS))
+    distributions = tuple(_in_folder(folder.parent.parent))
     facts = _build_facts(folder / "build_and_package_info.py")
     version = re.match(r"(\d+)\.(\d+)", facts.get("__version__", ""))
     cuda = re.match(r"\d+", facts.get("cuda_version", ""))
@@ -105,12 +107,11 @@ def _build_facts(path: Path) -> dict[str, str]:
     return dict(re.findall(r"^(\w+) = ['\"]([^'\"]*)['\"]", text, re.MULTILINE))
 
 
-def _is_installed(name: str) -> bool:
-    try:
-        metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+def _in_folder(folder: Path) -> Iterator[str]:
+    """The distributions that put their files into this folder."""
+    for name in _DISTRIBUTIONS:
+        if any(metadata.distributions(name=name, path=[str(folder)])):
+            yield name
 
 
 def _extra(driver: tuple[int, int]) -> str:

@@ -12,7 +12,7 @@ from inference_models.hardware import usable_cpus
 
 @attrs.frozen
 class Threads:
-    """Threads of one session; those that spin wait for work awake, and fast."""
+    """Threads of one session; those that spin wait awake for the next operator."""
 
     count: int
     spinning: bool

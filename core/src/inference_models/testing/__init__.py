@@ -1,0 +1,68 @@
+"""Tests that every plugin has to pass: subclass them, and say which class is meant.
+
+A backend's test file writes the toy network in the backend's own format:
+
+    import numpy as np
+    import pytest
+    from acme_npz import NpzBackend
+    from inference_models import Artifact, Bundle
+    from inference_models.testing import BackendTests, ToyArchitecture, toy_bundle
+
+
+    class TestNpz(BackendTests):
+        backend = NpzBackend
+        runtime = ("acme_runtime",)  # what listing devices must not import
+
+        @pytest.fixture
+        def toy(self, tmp_path) -> Bundle:
+            np.savez(tmp_path / "toy.npz", **ToyArchitecture.tensors())
+            return toy_bundle(tmp_path, Artifact("npz", {"main": "toy.npz"}))
+
+A model pack's test file makes up outputs of its network for two images:
+
+    import numpy as np
+    import pytest
+    from acme_tiny import Tiny
+    from inference_models.testing import ArchitectureTests
+
+
+    class TestTiny(ArchitectureTests):
+        architecture = Tiny
+
+        @pytest.fixture
+        def outputs(self) -> dict[str, np.ndarray]:
+            return {"scores": np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)}
+
+`pytest` then runs all standard tests. One that a plugin cannot pass is overridden with
+`@pytest.mark.xfail(reason="…")`, so that the gap is known, and not otherwise. Needs the
+extra `testing`: `pip install "inference-models-core[testing]"`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite(
+    *(
+        f"{__name__}.{room}"
+        for room in ("architectures", "backends", "operations", "promises", "standard")
+    )
+)
+
+from inference_models.testing.architectures import (  # noqa: E402 - rewritten above
+    ArchitectureTests,
+)
+from inference_models.testing.backends import BackendTests  # noqa: E402
+from inference_models.testing.toy import (  # noqa: E402
+    ToyArchitecture,
+    toy_bundle,
+    toy_card,
+)
+
+__all__ = [
+    "ArchitectureTests",
+    "BackendTests",
+    "ToyArchitecture",
+    "toy_bundle",
+    "toy_card",
+]

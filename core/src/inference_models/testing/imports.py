@@ -1,0 +1,75 @@
+"""What a plugin imports before it is chosen, seen in an interpreter of its own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from inference_models.card import Artifact, Facts, Plan
+from inference_models.errors import Unavailable
+from inference_models.interfaces import Backend
+from inference_models.testing.toy import toy_card
+
+
+def runtimes_imported(cls: type[Any], runtimes: Sequence[str]) -> list[str]:
+    """Which of `runtimes` the class's module imports, or what negotiation calls."""
+    command = [sys.executable, "-m", __name__, cls.__module__, inspect.getfile(cls)]
+    path = os.pathsep.join(folder or os.curdir for folder in sys.path)
+    result = subprocess.run(  # noqa: S603 - this very module
+        [*command, cls.__qualname__, *runtimes],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    names: list[str] = json.loads(result.stdout.splitlines()[-1])
+    return names
+
+
+def _main(module: str, file: str, name: str, *runtimes: str) -> None:
+    before = set(sys.modules)
+    cls = getattr(_module(module, file), name)
+    _ask(cls) if issubclass(cls, Backend) else _list(cls)
+    found = [name for name in runtimes if name in sys.modules and name not in before]
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
+
+
+def _module(name: str, file: str) -> Any:
+    if importlib.util.find_spec(name.partition(".")[0]) is not None:
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location("plugin", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["plugin"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _ask(cls: type[Backend]) -> None:
+    backend = cls()
+    artifact = Artifact(cls.formats[0], {"main": "model"})
+    try:
+        devices = backend.devices()
+    except Unavailable:
+        return
+    for device in devices:
+        for precision in backend.precisions(artifact, device):
+            backend.refuse(toy_card(artifact), artifact, Plan(device, precision))
+
+
+def _list(cls: type[Any]) -> None:
+    list(cls.cards())
+    cls.claims(Facts("unknown", {}))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from inference_models import Artifact, InvalidOption, ModelCard, Plan, Unavailable
+from inference_models_onnx import OnnxBackend, backends
+
+CUDA = "CUDAExecutionProvider"
+
+
+def refusal(device="cpu", wanted="fp32", **artifact):
+    one = Artifact("onnx", {"main": "model.onnx"}, **artifact)
+    card = ModelCard("test", "test", "test", (one,))
+    return OnnxBackend().refuse(card, one, Plan(device, wanted))
+
+
+def run_python(code):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_hook_offers_the_backend():
+    assert backends() == [OnnxBackend]
+    assert OnnxBackend.name == "onnx"
+    assert OnnxBackend.formats == ("onnx",)
+
+
+def test_no_runtime_is_imported_before_a_model_is_opened(save):
+    path = save(
+        "graph (float[N, 3] input) => (float[N, 3] output) { output = Relu(input) }"
+    )
+    code = (
+        "import pathlib, sys\n"
+        "import inference_models_onnx\n"
+        "backend = inference_models_onnx.backends()[0]()\n"
+        "devices = backend.devices()\n"
+        f"facts = backend.inspect(pathlib.Path({str(path)!r}))\n"
+        "print(devices[-1], 'onnxruntime' in sys.modules, facts.format)\n"
+    )
+
+    assert run_python(code) == "cpu False onnx\n"
+
+
+def test_settings_survive_pickling():
+    backend = OnnxBackend(
+        providers=[(CUDA, {"device_id": 1})], threads=3, spinning=True
+    )
+
+    assert pickle.loads(pickle.dumps(backend)) == backend
+
+
+@pytest.mark.parametrize("providers", [[], "CPUExecutionProvider", [3], [("a", "b")]])
+def test_providers_that_are_none_are_refused(providers):
+    with pytest.raises(InvalidOption, match="provider"):
+        OnnxBackend(providers=providers)
+
+
+def test_threads_must_be_a_number_above_zero():
+    with pytest.raises(InvalidOption, match="threads 0 is not a number above 0"):
+        OnnxBackend(threads=0)
+
+
+def test_a_missing_runtime_says_what_to_type(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+
+    with pytest.raises(
+        Unavailable, match=r'pip install "inference-models-onnx\[cpu\]"'
+    ):
+        OnnxBackend().devices()
+
+
+def test_a_cpu_build_offers_the_cpu_alone(fake_runtime, two_gpus):
+    fake_runtime("onnxruntime", "1.31.1")
+
+    assert OnnxBackend().devices() == ["cpu"]
+    assert "has no code for NVIDIA GPUs" in refusal(device="cuda:0")
+
+
+def test_a_gpu_build_without_a_gpu_offers_the_cpu_alone(fake_runtime):
+    fake_runtime("onnxruntime_gpu", "1.26.0", cuda="12.8")
+
+    assert OnnxBackend().devices() == ["cpu"]
+
+
+def test_a_gpu_build_offers_every_gpu_before_the_cpu(fake_runtime, two_gpus):
+    fake_runtime("onnxruntime_gpu", "1.26.0", cuda="12.8")
+
+    assert OnnxBackend().devices() == ["cuda:0", "cuda:1", "cpu"]
+    assert refusal(device="cuda:1") is None
+
+
+def test_two_builds_installed_at_once_are_refused_with_the_command(
+    fake_runtime, two_gpus
+):
+    fake_runtime("onnxruntime_gpu", "1.26.0", cuda="12.8")
+    fake_runtime("onnxruntime", "1.31.1")
+
+    assert refusal(device="cpu") is None
+    assert (
+        "pip uninstall -y onnxruntime onnxruntime-gpu, then "
+        'pip install "inference-models-onnx[cu12]"'
+    ) in refusal(device="cuda:0")
+
+
+def test_a_build_for_newer_cuda_than_the_driver_is_refused(fake_runtime, two_gpus):
+    fake_runtime("onnxruntime_gpu", "1.31.1", cuda="13.0")
+
+    assert "built for CUDA 13, and the driver supports CUDA 12.8" in refusal(
+        device="cuda:0"
+    )
+
+
+def test_a_given_cuda_provider_fixes_the_device(fake_runtime, two_gpus):
+    fake_runtime("onnxruntime_gpu", "1.26.0", cuda="12.8")
+
+    assert OnnxBackend(providers=[(CUDA, {"device_id": 1})]).devices() == ["cuda:1"]
+    assert OnnxBackend(providers=["CPUExecutionProvider"]).devices() == ["cpu"]
+    with pytest.raises(
+        Unavailable, match="needs 'cuda:2', and ONNX Runtime has cuda:0"
+    ):
+        OnnxBackend(providers=[(CUDA, {"device_id": "2"})]).devices()
+
+
+@pytest.mark.parametrize(
+    ("version", "opset", "fits"),
+    [
+        ("1.20.0", 21, True),
+        ("1.20.0", 22, False),
+        ("1.31.1", 26, True),
+        ("1.31.1", 27, False),
+        ("1.99.0", 27, True),
+        ("2.0.0", 99, True),
+    ],
+)
+def test_an_opset_is_refused_only_by_runtimes_known_to_lack_it(
+    fake_runtime, version, opset, fits
+):
+    fake_runtime("onnxruntime", version)
+    reason = refusal(needs={"opset": opset})
+
+    assert (reason is None) == fits
+    assert fits or f"has opset {opset}" in reason
+
+
+def test_another_precision_than_the_file_has_is_refused():
+    assert "is fp16 and runs as it is" in refusal(wanted="fp32", precision="fp16")
+
+
+def test_a_provider_that_the_file_does_not_work_with_is_refused():
+    needs = {"incompatible_providers": ["CPUExecutionProvider"]}
+
+    assert "does not work with 'CPUExecutionProvider'" in refusal(needs=needs)
+    assert refusal(needs={"incompatible_providers": [CUDA]}) is None

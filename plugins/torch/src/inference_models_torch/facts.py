@@ -1,0 +1,67 @@
+"""What a file of weights tells about itself; nothing in it is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from inference_models import Facts, InvalidWeights, TensorSpec
+
+SAFETENSORS = (".safetensors",)
+PICKLES = (".pth", ".pt")
+
+_DTYPES = {
+    "BF16": "bfloat16",
+    "BOOL": "bool",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+}
+
+
+def read_facts(path: Path) -> Facts | None:
+    """Tensors and plain metadata; None for a file of another kind.
+
+    Raises `InvalidWeights` for a file that is damaged, or holds more than data.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (*SAFETENSORS, *PICKLES) or not path.is_file():
+        return None
+    return _of_safetensors(path) if suffix in SAFETENSORS else _of_pickle(path)
+
+
+def _of_safetensors(path: Path) -> Facts:
+    try:
+        with safe_open(path, framework="np") as file:
+            tensors = {name: _spec(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118 - no mapping
+            return Facts("torch", tensors, dict(file.metadata() or {}))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(path, error) from error
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    dtype = tensor.get_dtype()
+    return TensorSpec(_DTYPES.get(dtype, dtype.lower()), tensor.get_shape())
+
+
+def _of_pickle(path: Path) -> Facts:
+    from inference_models_torch.weights import read_pickle
+
+    checkpoint = read_pickle(path)
+    tensors = {
+        name: TensorSpec(str(tensor.dtype).removeprefix("torch."), tensor.shape)
+        for name, tensor in checkpoint.tensors.items()
+    }
+    return Facts("torch", tensors, checkpoint.metadata)
+
+
+def damaged(path: Path, error: Exception) -> InvalidWeights:
+    """What to raise for a file that its own reader rejects."""
+    reason = str(error).partition("\n")[0]
+    return InvalidWeights(
+        f"'{path}' is no whole {path.suffix} file: {reason}; fetch it again"
+    )

@@ -1,0 +1,70 @@
+"""Photos, and weights in real formats, for tests that need several distributions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def package_folder(name: str) -> Path:
+    """Where a package lies, without importing it."""
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, np.ndarray]:
+    """scikit-image's photographs as OpenCV would read them: BGR, (H, W, 3), uint8."""
+    folder = package_folder("skimage") / "data"
+    names = {"motorcycle": "motorcycle_left"}
+    found = {}
+    for name in ("astronaut", "coffee", "chelsea", "motorcycle"):
+        with Image.open(folder / f"{names.get(name, name)}.png") as picture:
+            rgb = np.asarray(picture.convert("RGB"))
+        found[name] = np.ascontiguousarray(rgb[..., ::-1])
+    return found
+
+
+@pytest.fixture(scope="session")
+def imagenet_photos() -> list[tuple[Path, int]]:
+    """foolbox's 20 photos of ImageNet, with the class id that stands in their name."""
+    paths = sorted((package_folder("foolbox") / "data").glob("imagenet_*.jpg"))
+    return [(path, int(path.stem.rpartition("_")[2])) for path in paths]
+
+
+@pytest.fixture(scope="session")
+def resnet18_cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A card folder with a resnet18 of random weights, saved as torchvision saves."""
+    import torch
+
+    from inference_models_resnet import IMAGENET, imagenet_labels
+    from inference_models_resnet.network import ResNet
+
+    folder = tmp_path_factory.mktemp("cards")
+    torch.manual_seed(0)
+    torch.save(dict(ResNet(18, 1000).state_dict()), folder / "resnet18.pth")
+    digest = hashlib.sha256((folder / "resnet18.pth").read_bytes()).hexdigest()
+    card = {
+        "id": "resnet18",
+        "architecture": "resnet",
+        "task": "classification",
+        "artifacts": [
+            {
+                "format": "torch",
+                "graphs": {"main": "resnet18.pth"},
+                "files": [{"name": "resnet18.pth", "sha256": digest}],
+            }
+        ],
+        "labels": imagenet_labels(),
+        "config": {"depth": 18, "preprocessing": IMAGENET},
+    }
+    (folder / "resnet18.json").write_text(json.dumps(card), "utf-8")
+    return folder

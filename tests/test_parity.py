@@ -1,0 +1,147 @@
+"""The same weights give the same numbers, whatever runs them and feeds them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from inference_models import AutoModel
+
+BACKENDS = ("torch", "onnx")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cards(resnet18_cards):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFERENCE_MODELS_CARDS", str(resnet18_cards))
+        yield
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def resnet(request, cards):
+    return AutoModel.from_pretrained("resnet18", backend=request.param)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("yolox-nano", "onnx"), *(("resnet18", b) for b in BACKENDS)],
+)
+def model(request, cards):
+    model_id, backend = request.param
+    return AutoModel.from_pretrained(model_id, backend=backend)
+
+
+def logits(model, images) -> np.ndarray:
+    inputs, _ = model.pre_process(images)
+    (outputs,) = model.forward(inputs).values()
+    return np.asarray(outputs)
+
+
+def forms(bgr: np.ndarray) -> dict[str, object]:
+    """The same picture in every form that a call takes."""
+    rgb = np.ascontiguousarray(bgr[..., ::-1])
+    chw = torch.from_numpy(rgb.copy()).permute(2, 0, 1)
+    picture, png = Image.fromarray(rgb), io.BytesIO()
+    picture.save(png, "png")
+    read_only = bgr.copy()
+    read_only.flags.writeable = False
+    return {
+        "numpy": bgr,
+        "read-only": read_only,
+        "negative strides": rgb[..., ::-1],
+        "column order": np.asfortranarray(bgr),
+        "4-D": bgr[None],
+        "list": [bgr],
+        "PIL": picture,
+        "bytes": png.getvalue(),
+        "tensor": chw,
+        "contiguous tensor": chw.contiguous(),
+        "4-D tensor": chw[None],
+        "float": (bgr / 255).astype(np.float32),
+        "float tensor": chw.float() / 255,
+        "half tensor": chw.half() / 255,
+    }
+
+
+def test_torch_and_onnx_agree_on_the_logits(cards, photos):
+    images = list(photos.values())
+    torch_logits, onnx_logits = (
+        logits(AutoModel.from_pretrained("resnet18", backend=backend), images)
+        for backend in BACKENDS
+    )
+
+    assert np.abs(torch_logits - onnx_logits).max() <= 1e-4
+
+
+def test_a_batch_of_eight_equals_eight_singles(model, photos):
+    images = list(photos.values()) * 2
+    together = logits(model, images)
+    singles = np.concatenate([logits(model, image) for image in images])
+
+    assert together.shape == singles.shape
+    assert np.abs(together - singles).max() <= 1e-4
+
+
+def test_every_form_of_the_same_pixels_is_the_same_network_input(model, photos):
+    given = forms(photos["chelsea"])
+    found = {
+        name: np.asarray(model.pre_process(image)[0]["input"])
+        for name, image in given.items()
+    }
+
+    for name, batch in found.items():
+        np.testing.assert_array_equal(batch, found["numpy"], err_msg=name)
+
+
+def test_the_stated_order_of_channels_overrides_the_usual_one(model, photos):
+    bgr = photos["coffee"]
+    rgb = np.ascontiguousarray(bgr[..., ::-1])
+
+    usual, _ = model.pre_process(bgr)
+    stated, _ = model.pre_process(rgb, input_color_format="rgb")
+
+    np.testing.assert_array_equal(
+        np.asarray(usual["input"]), np.asarray(stated["input"])
+    )
+
+
+def test_a_call_leaves_its_images_as_they_were(model, photos):
+    image = photos["astronaut"].copy()
+    model(image)
+
+    np.testing.assert_array_equal(image, photos["astronaut"])
+
+
+def test_eight_threads_give_what_serial_calls_give(model, photos):
+    images = list(photos.values())
+    serial = [logits(model, image) for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        threaded = list(pool.map(lambda image: logits(model, image), images * 8))
+
+    for number, found in enumerate(threaded):
+        np.testing.assert_array_equal(found, serial[number % len(images)])
+
+
+def test_a_model_that_was_pickled_predicts_the_same(model, photos):
+    again = pickle.loads(pickle.dumps(model))
+
+    assert (again.backend, again.device) == (model.backend, model.device)
+    np.testing.assert_array_equal(
+        logits(again, photos["coffee"]), logits(model, photos["coffee"])
+    )
+
+
+def test_mixed_sizes_keep_their_order_whatever_the_batch_size(cards, photos):
+    images = list(photos.values())
+    whole = AutoModel.from_pretrained("resnet18", backend="onnx")(images)
+    parts = AutoModel.from_pretrained("resnet18", backend="onnx", batch_size=3)(images)
+
+    assert len(parts) == len(images)
+    np.testing.assert_array_equal(parts.class_id, whole.class_id)
+    np.testing.assert_allclose(parts.confidence, whole.confidence, atol=1e-6)
