@@ -67,7 +67,7 @@ def draw(image: np.ndarray, detections: Detections, path: Path) -> None:
     names = zip(found.data["class_name"], detections.confidence, strict=True)
     labels = [f"{name} {confidence:.2f}" for name, confidence in names]
     drawn = sv.BoxAnnotator().annotate(image.copy(), found)
-    drawn = sv.LabelAnnotator().annotate(drawn, found, labels=labels)
+    drawn = sv.LabelAnnotator(smart_position=True).annotate(drawn, found, labels=labels)
     Image.fromarray(np.ascontiguousarray(drawn[..., ::-1])).save(path, quality=90)
 
 

@@ -72,11 +72,13 @@ def digits(tmp_path_factory):
     images = np.repeat(grey.repeat(4, 1).repeat(4, 2)[..., None], 3, axis=3)
     torch.manual_seed(0)
     network = ResNet(18, 10, 8).train()
-    learn = slice(0, 1400)
+    # The set is ordered by writer: mixed, both parts have all of them.
+    order = np.random.default_rng(0).permutation(len(images))
+    learn, ask = order[:1400], order[1400:]
     inputs = torch.from_numpy(images[learn]).permute(0, 3, 1, 2).float() / 255
     targets = torch.from_numpy(data.target[learn])
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    for _ in range(4):
+    for _ in range(6):
         for part in torch.randperm(len(inputs)).split(64):
             optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(
@@ -86,7 +88,7 @@ def digits(tmp_path_factory):
             optimizer.step()
     folder = tmp_path_factory.mktemp("digits")
     write_digits(folder, network.eval().state_dict())
-    return folder, images[1400:], data.target[1400:]
+    return folder, images[ask], data.target[ask]
 
 
 def write_digits(folder: Path, weights) -> None:

@@ -232,17 +232,19 @@ class AutoModel:
             "revision": revision,
         }
         given = {name: value for name, value in parameters.items() if value is not None}
-        return _load(search, Recipe(os.fspath(model_id_or_path), given))
+        return _load(search, Recipe(find.written(model_id_or_path), given))
 
     @classmethod
     def explain(
         cls,
         model_id_or_path: str | os.PathLike[str],
         *,
+        task: str | None = None,
         backend: BackendName | None = None,
         device: Any = None,
         quantization: str | None = None,
         batch_size: int | tuple[int, ...] | None = None,
+        labels: Sequence[str | None] | None = None,
         derive: bool | None = None,
         weights_provider: str | None = None,
         api_key: str | None = None,
@@ -256,7 +258,8 @@ class AutoModel:
         _refuse_unknown(unknown)
         wishes = Wishes.read(backend, device, quantization, batch_size, derive)
         access = Access(api_key, revision)
-        search = _search(model_id_or_path, wishes, access, weights_provider, None)
+        search = _search(model_id_or_path, wishes, access, weights_provider, labels)
+        _check_task(search.card, task)
         search.architecture()
         return Explanation.of(search.card, search.negotiation(), search.registry)
 
@@ -270,7 +273,8 @@ def _refuse_unknown(unknown: Mapping[str, Any]) -> None:
     import inspect
 
     for name in unknown:
-        known = inspect.signature(AutoModel.from_pretrained).parameters
+        known = set(inspect.signature(AutoModel.from_pretrained).parameters)
+        known -= {"unknown"}
         raise InvalidOption(
             f"from_pretrained() has no parameter {name!r}{did_you_mean(name, known)}; "
             "what concerns a backend alone is an argument of its class: "
@@ -287,6 +291,8 @@ def _search(
 ) -> _Search:
     registry = installed()
     found = find.find(model_id, registry, access, weights_provider)
+    if isinstance(labels, str):
+        raise InvalidOption(f"labels {labels!r} is one text; give a list of names")
     if labels is not None:
         found = attrs.evolve(found, card=attrs.evolve(found.card, labels=tuple(labels)))
     return _Search(registry, Store(), access, found, wishes)
@@ -310,20 +316,31 @@ def _load(search: _Search, recipe: Recipe) -> Model:
             failures.append(f"{option.backend.name} on {option.plan.device}: {error}")
             errors.append(error)
             continue
-        _warn_of_fallback(search.card, model, failures)
+        if failures:
+            _warn_of_fallback(search.card, model, failures)
+        elif option.ready and not negotiation.options[0].ready:
+            _warn_of_buildable(search.card, negotiation.options[0])
         return model
     raise _failure(search, negotiation, failures, errors)
 
 
 def _warn_of_fallback(card: ModelCard, model: Model, failures: Sequence[str]) -> None:
-    if failures:
-        log.warning(
-            "%s runs on %s, %s, because the better choice failed: %s",
-            card.id,
-            model.backend,
-            model.device,
-            "; ".join(failures),
-        )
+    log.warning(
+        "%s runs on %s, %s, because the better choice failed: %s",
+        card.id,
+        model.backend,
+        model.device,
+        "; ".join(failures),
+    )
+
+
+def _warn_of_buildable(card: ModelCard, option: Option) -> None:
+    log.warning(
+        "%s would run better on %s, %s, which has to be built first: derive=True does",
+        card.id,
+        option.backend.name,
+        option.plan.device,
+    )
 
 
 def _failure(
@@ -332,7 +349,8 @@ def _failure(
     failures: Sequence[str],
     errors: Sequence[Exception],
 ) -> InferenceModelsError:
-    if len(errors) == 1 and isinstance(errors[0], InferenceModelsError):
+    alike = len({type(error) for error in errors}) == 1
+    if alike and isinstance(errors[0], InferenceModelsError):
         return errors[0]
     lines = [f"nothing here can run {search.card.id!r}:"]
     lines += [f"  {failure}" for failure in failures]
@@ -365,7 +383,13 @@ def _open(
     operations = option.backend.operations(option.plan.device)
     opened = option.backend.open(bundle, architecture, option.plan)
     artifact = bundle.artifact
-    sessions = wrapped(opened, artifact.rename, artifact.batch, operations.host)
+    try:
+        sessions = wrapped(opened, artifact.rename, artifact.batch, operations.host)
+        spec = _spec(architecture, sessions)
+    except Exception:
+        for session in opened.values():
+            session.close()
+        raise
     number = negotiation.options.index(option)
     loaded = Loaded(
         bundle=bundle,
@@ -374,7 +398,7 @@ def _open(
         operations=operations,
         backend=option.backend.name,
         plan=option.plan,
-        spec=_spec(architecture, sessions),
+        spec=spec,
         batch_size=_batch_size(search.wishes, artifact),
         explanation=Explanation.of(
             search.card, negotiation, search.registry, number, failures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,10 +11,17 @@ from typing import Any
 import attrs
 
 from inference_models.card import ModelCard
-from inference_models.errors import InvalidOption, ModelNotFound, did_you_mean
+from inference_models.errors import (
+    InferenceModelsError,
+    InvalidOption,
+    ModelNotFound,
+    did_you_mean,
+)
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.negotiate import install_hint
 from inference_models.registry import Registry
+
+log = logging.getLogger("inference_models")
 
 
 @attrs.frozen
@@ -40,20 +48,29 @@ def find(
     A `Path` is asked of providers as a string that is written as a path.
     """
     asked = providers(registry)
-    name = _written(model_id)
+    name = written(model_id)
     prefix, separator, rest = name.partition("://")
     if separator:
         asked, name = [_provider(prefix, asked)], rest
     elif weights_provider is not None:
         asked = [_provider(weights_provider, asked)]
     for provider in asked:
-        card = provider.find(name, access)
+        try:
+            card = provider.find(name, access)
+        except InferenceModelsError:
+            raise
+        except Exception as error:  # a plugin's fault must not stop the others
+            if len(asked) == 1:
+                raise
+            log.warning("weights provider %r failed: %s", provider.name, error)
+            continue
         if card is not None:
             return Found(card, provider)
     raise ModelNotFound(_not_found(name, asked, registry))
 
 
-def _written(model_id: Any) -> str:
+def written(model_id: Any) -> str:
+    """An id as it stands, and a `Path` as a string that is written as a path."""
     if isinstance(model_id, str) and model_id:
         return model_id
     if isinstance(model_id, os.PathLike):
@@ -76,8 +93,11 @@ def known_ids(asked: Iterable[WeightsProvider]) -> list[str]:
     """Every id and alias that the providers can list, sorted."""
     ids: set[str] = set()
     for provider in asked:
-        for card in provider.models():
-            ids.update((card.id, *card.aliases))
+        try:
+            for card in provider.models():
+                ids.update((card.id, *card.aliases))
+        except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+            log.warning("weights provider %r lists nothing: %s", provider.name, error)
     return sorted(ids)
 
 

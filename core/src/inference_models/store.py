@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,9 +72,9 @@ class Store:
         """The full sha256 of a file, if that can be told without a network."""
         if file.sha256 is not None and len(file.sha256) == 64:
             return file.sha256
-        record = self._record(file)
-        if record.is_file():
-            return record.read_text("ascii")
+        recorded = _read_record(self._record(file))
+        if recorded is not None:
+            return recorded
         if file.sources and scheme(file.sources[0]) == "file":
             path = local_path(file.sources[0])
             return hash_file(path) if path.is_file() else None
@@ -167,13 +168,31 @@ class Store:
         pairs = sorted(zip([file.name for file in files], digests, strict=True))
         key = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
         folder = self.root / "bundles" / key
-        if all(_same_size(folder / name, self.blob(blob)) for name, blob in pairs):
-            return folder
+        if not self._is_whole(folder, pairs):
+            with self.locked(key):
+                # Whoever held the lock before may have done it, and use it already.
+                if not self._is_whole(folder, pairs):
+                    self._lay(folder, pairs)
+        return folder
+
+    def _is_whole(self, folder: Path, pairs: Sequence[tuple[str, str]]) -> bool:
+        return folder.is_dir() and all(
+            _same_size(folder / name, self.blob(digest)) for name, digest in pairs
+        )
+
+    def _lay(self, folder: Path, pairs: Sequence[tuple[str, str]]) -> None:
         with self.unfinished() as partial:
+            partial.mkdir()
             for name, digest in pairs:
                 _link(self.blob(digest), partial / name)
             move_folder(partial, folder)
-        return folder
+
+
+def _read_record(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    text = path.read_text("ascii", errors="replace")
+    return text if re.fullmatch(r"[0-9a-f]{64}", text) else None
 
 
 def in_place(files: Sequence[File]) -> Path | None:
@@ -182,11 +201,10 @@ def in_place(files: Sequence[File]) -> Path | None:
     for file in files:
         if not file.sources or scheme(file.sources[0]) != "file":
             return None
-        path = local_path(file.sources[0])
-        folder = path.parents[len(Path(file.name).parts) - 1]
-        if folder / file.name != path:
+        path, depth = local_path(file.sources[0]), len(Path(file.name).parts)
+        if len(path.parents) < depth or path.parents[depth - 1] / file.name != path:
             return None
-        folders.add(folder)
+        folders.add(path.parents[depth - 1])
     return folders.pop() if len(folders) == 1 else None
 
 
@@ -194,8 +212,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a small file so that readers see all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{_unique()}")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def move_folder(source: Path, target: Path) -> None:

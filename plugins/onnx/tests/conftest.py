@@ -64,7 +64,7 @@ def two_gpus(monkeypatch):
 
 @pytest.fixture
 def fake_runtime(tmp_path, monkeypatch):
-    """An installation of ONNX Runtime, by its files alone, found before the real one."""
+    """An ONNX Runtime of files alone, found before the real one."""
 
     def install(distribution, version, cuda=None):
         capi = tmp_path / "site" / "onnxruntime" / "capi"

@@ -4,38 +4,50 @@ import os
 
 import numpy as np
 import onnx.helper
+import onnx.parser
 import pytest
 from onnx import TensorProto
 
 from inference_models import InvalidWeights
 
 FOUR = np.arange(4, dtype=np.float32)
+ADD = """<ir_version: 8, opset_import: ["": 17]>
+    graph (float[N, 4] input) => (float[N, 4] output)
+    { output = Add(input, weights) }"""
+ADD_IN_A_BRANCH = """<ir_version: 8, opset_import: ["": 17]>
+    graph (float[N, 4] input) => (float[N, 4] output)
+    {
+        yes = Constant<value = bool {1}>()
+        output = If(yes)<
+            then_branch = yes () => (float[N, 4] a) { a = Add(input, weights) },
+            else_branch = no () => (float[N, 4] b) { b = Add(input, weights) }
+        >
+    }"""
 
 
-def model(location, kind="initializer", **entries):
-    """`output = input + weights`, with four weights in the file `location`."""
-    weights = TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[4])
-    weights.data_location = TensorProto.EXTERNAL
+def weights(location, **entries):
+    """Four numbers that lie in another file."""
+    tensor = TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[4])
+    tensor.data_location = TensorProto.EXTERNAL
     fields = {"location": location, "offset": "0", "length": "16", **entries}
     for key, value in fields.items():
-        weights.external_data.add(key=key, value=value)
-    node, tensor = onnx.helper.make_node, onnx.helper.make_tensor_value_info
-    constant = node("Constant", [], ["weights"], value=weights)
-    nodes = [node("Add", ["input", "weights"], ["output"])]
-    tensors = [tensor(n, TensorProto.FLOAT, ["N", 4]) for n in ("input", "output")]
-    weighted = [weights] if kind == "initializer" else []
-    if kind != "initializer":
-        nodes.insert(0, constant)
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def model(tensor, kind):
+    """`output = input + weights`, with the weights where `kind` says."""
+    model = onnx.parser.parse_model(ADD if kind != "branch" else ADD_IN_A_BRANCH)
+    if kind == "initializer":
+        model.graph.initializer.append(tensor)
+        return model
+    graphs = [model.graph]
     if kind == "branch":
-        branch = onnx.helper.make_graph(nodes, "branch", [], tensors[1:])
-        yes = node(
-            "Constant", [], ["yes"], value=onnx.helper.make_tensor("", 9, [], [1])
-        )
-        choice = node("If", ["yes"], ["output"], then_branch=branch, else_branch=branch)
-        nodes = [yes, choice]
-    graph = onnx.helper.make_graph(nodes, "graph", tensors[:1], tensors[1:], weighted)
-    opsets = [onnx.helper.make_opsetid("", 17)]
-    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        graphs = [branch.g for branch in model.graph.node[1].attribute]
+    constant = onnx.helper.make_node("Constant", [], ["weights"], value=tensor)
+    for graph in graphs:
+        graph.node.insert(0, constant)
+    return model
 
 
 @pytest.fixture
@@ -46,7 +58,7 @@ def folder(tmp_path):
     (folder / "sub").mkdir(parents=True)
     FOUR.tofile(folder / "weights.bin")
     FOUR.tofile(folder / "sub" / "weights.bin")
-    os.link(folder / "weights.bin", folder / "hard.bin")
+    os.link(tmp_path / "secret.bin", folder / "hard.bin")
     return folder
 
 
@@ -54,16 +66,21 @@ def folder(tmp_path):
 def run(folder, start):
     def run(location, kind="initializer", **entries):
         path = folder / "model.onnx"
-        path.write_bytes(model(location, kind, **entries).SerializeToString())
+        proto = model(weights(location, **entries), kind)
+        path.write_bytes(proto.SerializeToString())
         return start(path)(input=FOUR[None])["output"][0].tolist()
 
     return run
 
 
 @pytest.mark.parametrize("kind", ["initializer", "constant", "branch"])
-@pytest.mark.parametrize("location", ["weights.bin", "sub/weights.bin", "hard.bin"])
+@pytest.mark.parametrize("location", ["weights.bin", "sub/weights.bin"])
 def test_weights_beside_the_model_are_read(run, location, kind):
     assert run(location, kind) == [0, 2, 4, 6]
+
+
+def test_a_hard_link_is_a_file_like_any_other(run):
+    assert run("hard.bin") == [0, 2, 4, 6]
 
 
 @pytest.mark.parametrize("kind", ["initializer", "constant", "branch"])

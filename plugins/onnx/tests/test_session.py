@@ -47,12 +47,9 @@ def test_runs_any_size_of_a_free_batch(start, batch):
     assert (output == 2).all()
 
 
-@pytest.mark.parametrize(
-    ("onnx_dtype", "dtype"),
-    [("float16", "float16"), ("uint8", "uint8"), ("int64", "int64")],
-)
-def test_runs_in_the_dtype_of_the_graph(start, onnx_dtype, dtype):
-    output = start(double(onnx_dtype))(input=ones(dtype=dtype))["output"]
+@pytest.mark.parametrize("dtype", ["float16", "int64", "uint8"])
+def test_runs_in_the_dtype_of_the_graph(start, dtype):
+    output = start(double(dtype))(input=ones(dtype=dtype))["output"]
 
     assert output.dtype == dtype
     assert (output == 2).all()
@@ -64,10 +61,7 @@ def test_runs_in_the_dtype_of_the_graph(start, onnx_dtype, dtype):
         ({}, "takes 'input': float32 (4, 3, 4); it was given nothing"),
         ({"x": ones(4)}, "takes 'input': float32 (4, 3, 4); it was given 'x'"),
         ({"input": ones(4), "x": 1}, "it was given 'input', 'x'"),
-        (
-            {"input": ones(4, "float64")},
-            "'input' is float64 (4, 3, 4); the graph takes",
-        ),
+        ({"input": ones(4, "float64")}, "'input' is float64 (4, 3, 4); the graph"),
         ({"input": ones(3)}, "is float32 (3, 3, 4); the graph takes float32 (4, 3, 4)"),
         ({"input": ones(4)[0]}, "is float32 (3, 4); the graph takes float32 (4, 3, 4)"),
         ({"input": [1.0]}, "'input' is of type list; give a NumPy array or a tensor"),
@@ -206,11 +200,12 @@ def test_an_unknown_provider_is_named_with_those_there_are(start):
     assert "CPUExecutionProvider" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"threads": 1}, {"threads": 3, "spinning": False}]
-)
-def test_threads_change_no_result(start, settings):
-    assert (start(double(), **settings)(input=ones())["output"] == 2).all()
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("spinning", [True, False])
+def test_threads_change_no_result(start, threads, spinning):
+    session = start(double(), threads=threads, spinning=spinning)
+
+    assert (session(input=ones())["output"] == 2).all()
 
 
 def test_a_core_counts_once_for_all_its_threads(tmp_path, monkeypatch):

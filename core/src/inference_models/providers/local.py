@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from inference_models.card import Artifact, Facts, File, ModelCard
 from inference_models.errors import InvalidCard, InvalidWeights, ModelNotFound
-from inference_models.interfaces import Access, WeightsProvider
+from inference_models.interfaces import Access, Architecture, WeightsProvider
 from inference_models.providers.cards import card_from, read_json
 from inference_models.registry import Registry, installed
+
+log = logging.getLogger("inference_models")
 
 CARD = "card.json"
 
@@ -27,10 +31,14 @@ class LocalProvider(WeightsProvider):
 
     def find(self, model_id: str, access: Access) -> ModelCard | None:
         """The card of a folder, or the one a pack makes for a file of weights."""
-        path = Path(model_id).expanduser()
-        if path.is_dir() and _has_separator(model_id):
+        try:
+            path = Path(model_id).expanduser()
+            is_dir, is_file = path.is_dir(), path.is_file()
+        except (OSError, RuntimeError, ValueError):  # too long, or a stranger's "~name"
+            path, is_dir, is_file = Path(model_id), False, False
+        if is_dir and _has_separator(model_id):
             return _of_folder(path.absolute())
-        if path.is_file() and (_has_separator(model_id) or path.suffix):
+        if is_file and (_has_separator(model_id) or path.suffix):
             return _of_file(path.absolute(), installed())
         if _must_be_path(model_id):
             raise ModelNotFound(f"there is no file or folder {str(path)!r}")
@@ -66,7 +74,7 @@ def _of_file(path: Path, registry: Registry) -> ModelCard:
         (cls.rank, name, card, facts)
         for facts in inspected
         for name, cls in registry.architectures.items()
-        if (card := cls.claims(facts)) is not None
+        if (card := _claim(cls, facts)) is not None
     ]
     if not claims:
         raise InvalidWeights(_unclaimed(path, inspected, registry))
@@ -75,8 +83,29 @@ def _of_file(path: Path, registry: Registry) -> ModelCard:
 
 
 def _inspect(path: Path, registry: Registry) -> list[Facts]:
-    found = (cls().inspect(path) for cls in registry.backends.values())
-    return [facts for facts in found if facts is not None]
+    """What each backend reads in the file; what they complain of, if none can."""
+    found: list[Facts] = []
+    errors: list[Exception] = []
+    for cls in registry.backends.values():
+        try:
+            facts = cls().inspect(path)
+        except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+            errors.append(error)
+            continue
+        if facts is not None:
+            found.append(facts)
+    if errors and not found:
+        reasons = "; ".join(map(str, errors))
+        raise InvalidWeights(f"{str(path)!r} cannot be read: {reasons}") from errors[0]
+    return found
+
+
+def _claim(cls: type[Architecture[Any]], facts: Facts) -> ModelCard | None:
+    try:
+        return cls.claims(facts)
+    except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+        log.warning("architecture %r cannot tell if it is its own: %s", cls.name, error)
+        return None
 
 
 def _unclaimed(path: Path, inspected: list[Facts], registry: Registry) -> str:

@@ -43,10 +43,12 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    *(
-        f"{__name__}.{room}"
-        for room in ("architectures", "backends", "operations", "promises", "standard")
-    )
+    f"{__name__}.architectures",
+    f"{__name__}.negotiation",
+    f"{__name__}.operations",
+    f"{__name__}.promises",
+    f"{__name__}.sessions",
+    f"{__name__}.standard",
 )
 
 from inference_models.testing.architectures import (  # noqa: E402 - rewritten above

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from inference_models.card import Artifact, Facts, Plan
@@ -20,10 +21,11 @@ from inference_models.testing.toy import toy_card
 
 def runtimes_imported(cls: type[Any], runtimes: Sequence[str]) -> list[str]:
     """Which of `runtimes` the class's module imports, or what negotiation calls."""
-    command = [sys.executable, "-m", __name__, cls.__module__, inspect.getfile(cls)]
+    code = f"import sys; from {__name__} import answer; answer(*sys.argv[1:])"
+    where = [cls.__module__, inspect.getfile(cls), cls.__qualname__]
     path = os.pathsep.join(folder or os.curdir for folder in sys.path)
     result = subprocess.run(  # noqa: S603 - this very module
-        [*command, cls.__qualname__, *runtimes],
+        [sys.executable, "-c", code, *where, *runtimes],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -34,9 +36,10 @@ def runtimes_imported(cls: type[Any], runtimes: Sequence[str]) -> list[str]:
     return names
 
 
-def _main(module: str, file: str, name: str, *runtimes: str) -> None:
+def answer(module: str, file: str, name: str, *runtimes: str) -> None:
+    """Print, in the new interpreter, which of the runtimes a class has imported."""
     before = set(sys.modules)
-    cls = getattr(_module(module, file), name)
+    cls = attrgetter(name)(_module(module, file))
     _ask(cls) if issubclass(cls, Backend) else _list(cls)
     found = [name for name in runtimes if name in sys.modules and name not in before]
     sys.stdout.write(f"\n{json.dumps(found)}\n")
@@ -69,7 +72,3 @@ def _ask(cls: type[Backend]) -> None:
 def _list(cls: type[Any]) -> None:
     list(cls.cards())
     cls.claims(Facts("unknown", {}))
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -85,7 +85,7 @@ class NegotiationTests(StandardTests):
         assert not bare, f"{bare} have no default"
 
     def test_pickles_with_its_settings(self) -> None:
-        """A model pickles as the arguments it was loaded with, the backend among them."""
+        """A model pickles as what it was loaded with, and that may be a backend."""
         made = self.made()
         copy = pickle.loads(pickle.dumps(made))  # noqa: S301 - pickled just now
 

@@ -18,8 +18,8 @@ class StandardTests:
         ]
 
         assert not changed, (
-            f"{cls.__name__} overrides {', '.join(changed)}; mark what cannot pass with "
-            "@pytest.mark.xfail(reason=...)"
+            f"{cls.__name__} overrides {', '.join(changed)}; mark what cannot "
+            "pass with @pytest.mark.xfail(reason=...)"
         )
 
 

@@ -24,8 +24,11 @@ _DISTRIBUTIONS = (
     "onnxruntime-rocm",
 )
 
+# The first that exchanges arrays by DLPack.
+_OLDEST = (1, 21)
+
 # Newest opset of each minor version, found by opening models of every opset with it.
-_OPSETS = {20: 21, 21: 22, 22: 22, 23: 23, 24: 25, **dict.fromkeys(range(25, 32), 26)}
+_OPSETS = {21: 22, 22: 22, 23: 23, 24: 25, **dict.fromkeys(range(25, 32), 26)}
 
 
 @attrs.frozen
@@ -62,8 +65,6 @@ class Installed:
             reason = f"{names} are installed at once and overwrite each other's files"
         elif not self.gpu:
             reason = "the ONNX Runtime installed here has no code for NVIDIA GPUs"
-        elif self.version is not None and self.version < (1, 21):
-            reason = f"ONNX Runtime {_dotted(self.version)} takes no arrays on the GPU"
         elif self.cuda is not None and driver[0] < self.cuda:
             reason = (
                 f"ONNX Runtime here is built for CUDA {self.cuda}, and the driver "
@@ -78,21 +79,30 @@ class Installed:
 
 
 def find_installed() -> Installed:
-    """The ONNX Runtime installed here; `Unavailable` if there is none."""
+    """The ONNX Runtime installed here; `Unavailable` if it is missing or too old."""
     spec = find_spec("onnxruntime")
     if spec is None or spec.origin is None:
         raise Unavailable(
             "ONNX Runtime is not installed; "
             'pip install "inference-models-onnx[cpu]", or cu12 or cu13 for NVIDIA GPUs'
         )
-    folder = Path(spec.origin).parent / "capi"
-    distributions = tuple(_in_folder(folder.parent.parent))
-    facts = _build_facts(folder / "build_and_package_info.py")
+    installed = _read(Path(spec.origin).parent)
+    if installed.version is not None and installed.version < _OLDEST:
+        raise Unavailable(
+            f"ONNX Runtime {_dotted(installed.version)} is older than "
+            f"{_dotted(_OLDEST)}; pip install -U {installed.distributions[0]}"
+        )
+    return installed
+
+
+def _read(package: Path) -> Installed:
+    distributions = tuple(_in_folder(package.parent))
+    facts = _build_facts(package / "capi" / "build_and_package_info.py")
     version = re.match(r"(\d+)\.(\d+)", facts.get("__version__", ""))
     cuda = re.match(r"\d+", facts.get("cuda_version", ""))
     return Installed(
         version=(int(version[1]), int(version[2])) if version else None,
-        gpu=any(folder.glob("*onnxruntime_providers_cuda*")),
+        gpu=any((package / "capi").glob("*onnxruntime_providers_cuda*")),
         cuda=int(cuda[0]) if cuda else None,
         distributions=distributions or ("onnxruntime",),
     )

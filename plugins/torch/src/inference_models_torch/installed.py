@@ -49,7 +49,9 @@ def find_installed() -> Installed:
     spec = find_spec("torch")
     folders = spec.submodule_search_locations if spec is not None else None
     if not folders:
-        raise Unavailable("PyTorch is not installed; pip install inference-models-torch")
+        raise Unavailable(
+            "PyTorch is not installed; pip install inference-models-torch"
+        )
     return read_version(Path(folders[0]) / "version.py")
 
 

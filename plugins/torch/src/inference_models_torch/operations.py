@@ -25,7 +25,6 @@ class TorchOperations(Operations):
         on_gpu = self._device.type == "cuda"
         self._resizing = self._device if on_gpu else torch.device("cpu")
 
-    @torch.no_grad()
     def prepare(
         self, images: Sequence[Image], spec: Preprocessing
     ) -> tuple[torch.Tensor, list[Frame]]:
@@ -68,7 +67,7 @@ def _pixels(
         pixels = as_tensor(equalized).permute(2, 0, 1).to(device)
     else:
         whole, color = _view(image)
-        pixels = _eight_bit(whole[:, top:bottom, left:right].to(device))
+        pixels = _eight_bit(whole[:, top:bottom, left:right]).to(device)
     return (_gray(pixels, color) if spec.grayscale else pixels), color
 
 
@@ -77,20 +76,14 @@ def _view(image: Image) -> tuple[torch.Tensor, str]:
     array, color = image.pixels, image.color
     if image.layout == "HWC" and array.ndim == 3 and array.strides[2] < 0:
         # torch has no negative strides; turning back what `[..., ::-1]` did is free.
-        array = array[:, :, ::-1]
-        if array.shape[2] == 4:
-            return as_tensor(array[:, :, 1:]).permute(2, 0, 1), _reverse(color)
-        color = _reverse(color)
+        array = array[:, :, :3][:, :, ::-1]
+        color = "rgb" if color == "bgr" else "bgr"
     pixels = as_tensor(array)
     if pixels.ndim == 2:
         return pixels[None], color
     if image.layout == "HWC":
         return pixels.permute(2, 0, 1), color
     return pixels[:3], color
-
-
-def _reverse(color: str) -> str:
-    return "rgb" if color == "bgr" else "bgr"
 
 
 def _eight_bit(pixels: torch.Tensor) -> torch.Tensor:

@@ -67,4 +67,5 @@ def _nearest_index(length: int, target: int) -> np.ndarray:
 
 
 def _steepness(pixels: torch.Tensor, size: tuple[int, int]) -> float:
-    return max(pixels.shape[1] / size[0], pixels.shape[2] / size[1])
+    height, width = pixels.shape[1:]
+    return float(max(height / size[0], width / size[1]))

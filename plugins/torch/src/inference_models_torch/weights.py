@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import re
 import threading
 import zipfile
@@ -50,18 +51,22 @@ def read_pickle(path: Path) -> Checkpoint:
     if refusal is not None:
         raise Unavailable(f"'{path}' is not read: {refusal}")
     try:
-        return _sorted_out(_load(path))
-    except InvalidWeights as error:
-        raise InvalidWeights(f"'{path}' {error}") from error.__cause__
-    except Exception as error:  # noqa: BLE001 - a hostile file chooses what is raised
-        raise _refusal(path, error) from error
+        return _sorted_out(path, _load(path))
+    except InvalidWeights:
+        raise
+    except Exception as error:  # noqa: BLE001 - a hostile file chooses its class
+        # Not chained: torch's own text advises to switch its safety off.
+        raise _refusal(path, error) from None
 
 
 def _load(path: Path) -> Any:
     archive = zipfile.is_zipfile(path)
     if archive and _is_compressed(path):
-        # torch stores entries as they are: who compresses them may hide their size.
-        raise InvalidWeights("is compressed, which no checkpoint of torch is")
+        # torch stores entries as they are; compressed ones can hide how large they get.
+        raise InvalidWeights(
+            f"'{path}' is compressed, which torch's files are not; save its "
+            "state_dict() with safetensors.torch.save_file"
+        )
     with _ALLOWING, torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
 
@@ -71,23 +76,21 @@ def _is_compressed(path: Path) -> bool:
         return any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist())
 
 
-def _sorted_out(loaded: Any) -> Checkpoint:
-    state, beside = loaded, {}
-    for key in _STATE_KEYS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            state, beside = loaded[key], loaded
-            break
-    if not isinstance(state, Mapping):
-        raise InvalidWeights(f"holds {type(state).__name__}, not tensors by name")
+def _sorted_out(path: Path, loaded: Any) -> Checkpoint:
+    """The tensors of a state dict, or of one within; the rest is metadata."""
+    outer = loaded if isinstance(loaded, Mapping) else {}
+    keys = [key for key in _STATE_KEYS if isinstance(outer.get(key), Mapping)]
+    state = outer[keys[0]] if keys else outer
     tensors = {n: v for n, v in state.items() if isinstance(v, torch.Tensor)}
     if not tensors:
-        raise InvalidWeights("holds no tensors by name")
-    rest = {name: value for name, value in beside.items() if value is not state}
-    return Checkpoint(tensors, _plain({**rest, **_without(state, tensors)}))
-
-
-def _without(state: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if name not in tensors}
+        raise InvalidWeights(
+            f"'{path}' holds no tensors by name; save a module's state_dict() with "
+            "safetensors.torch.save_file"
+        )
+    beside = {**outer, **state}
+    for name in (*keys[:1], *tensors):
+        beside.pop(name, None)
+    return Checkpoint(tensors, _plain(beside))
 
 
 def _plain(value: Any) -> Any:
@@ -103,17 +106,23 @@ def _plain(value: Any) -> Any:
 
 
 def _refusal(path: Path, error: Exception) -> InvalidWeights:
-    """What to raise for `error`; torch's own text would advise to switch safety off."""
-    text = str(error)
-    found = re.search(r"GLOBAL ([\w.]+)", text)
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
     if found is not None:
-        return InvalidWeights(
-            f"'{path}' holds {found[1]}, which could run code, and is not loaded; save "
-            "its state_dict() with safetensors.torch.save_file"
-        )
-    if "TorchScript" in text:
-        return InvalidWeights(
-            f"'{path}' is a TorchScript program, which is code, and is not loaded; save "
-            "its state_dict() with safetensors.torch.save_file"
-        )
-    return damaged(path, error)
+        code = found[1]
+    elif "TorchScript" in str(error):
+        code = "a TorchScript program"
+    else:
+        return _unreadable(path, error)
+    return InvalidWeights(
+        f"'{path}' holds {code}, which could run code, and is not loaded; save its "
+        "state_dict() with safetensors.torch.save_file"
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> InvalidWeights:
+    reason = type(error).__name__
+    if not isinstance(error, pickle.UnpicklingError):
+        reason = f"{reason}: {str(error).partition('. ')[0]}"
+    return InvalidWeights(
+        f"'{path}' is damaged, or no checkpoint of torch ({reason}); fetch it again"
+    )

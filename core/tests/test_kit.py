@@ -1,0 +1,908 @@
+"""The kit passes what is sound, and catches what is broken."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree
+import zipfile
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+
+from inference_models import (
+    Architecture,
+    Artifact,
+    Backend,
+    ClassificationPrediction,
+    ConfidenceOptions,
+    Detections,
+    Facts,
+    File,
+    InvalidInput,
+    InvalidWeights,
+    ModelCard,
+    MultiLabelClassificationPrediction,
+    Operations,
+    Session,
+    TensorSpec,
+    Unavailable,
+)
+from inference_models.images import to_host
+from inference_models.prepare import prepare
+from inference_models.testing import (
+    ArchitectureTests,
+    BackendTests,
+    ToyArchitecture,
+    toy_bundle,
+    toy_card,
+)
+from inference_models.testing.operations import OperationsTests
+from inference_models.testing.sessions import SessionTests
+
+RUNTIME = "colorsys"  # any module that nothing else imports
+
+
+class NpzSession(Session):
+    """The toy in NumPy."""
+
+    def __init__(self, tensors):
+        self.inputs = {"input": TensorSpec("float32", ("batch", 3, 8, 8))}
+        self.outputs = {"output": TensorSpec("float32", ("batch", 3))}
+        self.tensors = tensors
+
+    def __call__(self, **inputs):
+        return {"output": self.run(to_host(inputs["input"]))}
+
+    def run(self, batch):
+        if batch.shape[1:] != (3, 8, 8):
+            raise InvalidInput(f"a batch of shape {batch.shape} is not (N, 3, 8, 8)")
+        means = batch.astype(np.float64).mean(axis=(2, 3))
+        output = means * self.tensors["weight"] + self.tensors["bias"]
+        return output.astype(np.float32)
+
+
+class NpzBackend(Backend):
+    """Runs the toy from an .npz file."""
+
+    name = "npz"
+    formats = ("npz",)
+    session = NpzSession
+    device_operations = Operations
+
+    def __init__(self, threads=1):
+        self.threads = threads
+
+    def devices(self):
+        return ["cpu"]
+
+    def refuse(self, card, artifact, plan):
+        return None if plan.device == "cpu" else f"there is no device {plan.device}"
+
+    def open(self, bundle, architecture, plan):
+        tensors = read(bundle.path())
+        if tensors is None:
+            raise InvalidWeights(f"{bundle.path()} is damaged")
+        return {"main": self.session(tensors)}
+
+    def operations(self, device):
+        return self.device_operations()
+
+    def inspect(self, path):
+        tensors = read(path)
+        if tensors is None:
+            return None
+        specs = {n: TensorSpec(str(a.dtype), a.shape) for n, a in tensors.items()}
+        return Facts("npz", specs)
+
+
+def read(path):
+    try:
+        with np.load(path) as file:
+            return dict(file) or None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+class NpzKit:
+    """What the author of the backend writes."""
+
+    backend = NpzBackend
+    runtime = (RUNTIME,)
+
+    @pytest.fixture
+    def toy(self, tmp_path):
+        np.savez(tmp_path / "toy.npz", **ToyArchitecture.tensors())
+        return toy_bundle(tmp_path, Artifact("npz", {"main": "toy.npz"}))
+
+
+class TestNpz(NpzKit, BackendTests):
+    settings = {"threads": 2}
+
+
+class TestNpzThroughOtherNamesAndBatches(NpzKit, SessionTests):
+    """The file names its tensors otherwise, and the graph takes two images."""
+
+    class backend(NpzBackend):  # noqa: N801 - an attribute of the kit
+        class session(NpzSession):  # noqa: N801
+            def __init__(self, tensors):
+                super().__init__(tensors)
+                self.inputs = {"x": TensorSpec("float32", (2, 3, 8, 8))}
+                self.outputs = {"y": TensorSpec("float32", (2, 3))}
+
+            def __call__(self, x):
+                assert len(x) == 2
+                return {"y": self.run(to_host(x))}
+
+    @pytest.fixture
+    def toy(self, tmp_path):
+        np.savez(tmp_path / "toy.npz", **ToyArchitecture.tensors())
+        names = {"x": "input", "#0": "output"}
+        artifact = Artifact("npz", {"main": "toy.npz"}, batch=(2, 2, 2), rename=names)
+        return toy_bundle(tmp_path, artifact)
+
+
+BROKEN = {}
+
+
+def broken(kit, *tests, **attributes):
+    """Say that a plugin fails these tests of a kit, and no others."""
+
+    def register(cls):
+        name = f"Broken{cls.__name__}"
+        BROKEN[name] = set(tests)
+        plugin = cls if kit.slot == "architecture" else backend_with(cls)
+        define(name, kit, **{kit.slot: plugin, **attributes})
+        return cls
+
+    return register
+
+
+def backend_with(part):
+    """A backend that is sound but for this part."""
+    if issubclass(part, Backend):
+        return part
+    slot = "session" if issubclass(part, Session) else "device_operations"
+    return define(f"{part.__name__}Backend", NpzBackend, **{slot: part})
+
+
+def define(name, *bases, **attributes):
+    globals()[name] = type(name, bases, {"__module__": __name__, **attributes})
+    return globals()[name]
+
+
+class Sessions(NpzKit, SessionTests):
+    slot = "backend"
+
+
+class Preparation(NpzKit, OperationsTests):
+    slot = "backend"
+
+
+@broken(Sessions, "test_imports_no_runtime_to_answer")
+class ImportsItsRuntime(NpzBackend):
+    def devices(self):
+        importlib.import_module(RUNTIME)
+        return ["cpu"]
+
+
+@broken(Sessions, "test_has_a_name_and_formats")
+class CannotBeNamed(NpzBackend):
+    aliases = ("NPZ",)
+
+
+@broken(Sessions, "test_settings_are_named_and_have_defaults")
+class TakesAnySetting(NpzBackend):
+    def __init__(self, **settings):
+        super().__init__()
+
+
+@broken(Sessions, "test_pickles_with_its_settings", settings={"threads": 2})
+class LosesItsSettings(NpzBackend):
+    def __reduce__(self):
+        return type(self), ()
+
+
+@broken(Sessions, "test_devices_come_in_a_steady_order")
+class ListsDevicesInAnyOrder(NpzBackend):
+    names = ["cpu:0", "cpu:1"]  # noqa: RUF012 - shared on purpose
+
+    def devices(self):
+        self.names.reverse()
+        return list(self.names)
+
+    def refuse(self, card, artifact, plan):
+        return None
+
+
+@broken(Sessions, "test_devices_come_in_a_steady_order")
+class HasNoDeviceAndDoesNotSayWhy(NpzBackend):
+    def devices(self):
+        return []
+
+
+@broken(
+    Sessions,
+    "test_precisions_include_the_artifacts_own",
+    "test_answers_from_facts_alone",
+)
+class RunsHalfPrecisionOnly(NpzBackend):
+    def precisions(self, artifact, device):
+        return ["fp16"]
+
+
+@broken(Sessions, "test_runs_what_its_operations_prepare_in_every_precision")
+class IsWrongInHalfPrecision(NpzBackend):
+    def precisions(self, artifact, device):
+        return ["fp16", "fp32"]
+
+    def open(self, bundle, architecture, plan):
+        sessions = super().open(bundle, architecture, plan)
+        if plan.precision == "fp16":
+            sessions["main"].tensors["weight"] *= 1.1
+        return sessions
+
+
+@broken(Sessions, "test_refuses_in_a_sentence_or_not_at_all")
+class RefusesWithoutAReason(NpzBackend):
+    def refuse(self, card, artifact, plan):
+        return None if plan.device == "cpu" else ""
+
+
+@broken(Sessions, "test_does_not_refuse_the_toy")
+class RefusesWhatItOffers(NpzBackend):
+    def refuse(self, card, artifact, plan):
+        return "it is too late in the day"
+
+
+@broken(Sessions, "test_opens_a_session_for_each_graph")
+class OpensMoreThanThereIs(NpzBackend):
+    def open(self, bundle, architecture, plan):
+        sessions = super().open(bundle, architecture, plan)
+        return {**sessions, "spare": sessions["main"]}
+
+
+@broken(Sessions, "test_a_damaged_file_is_invalid_weights")
+class LetsTheReadersErrorThrough(NpzBackend):
+    def open(self, bundle, architecture, plan):
+        with np.load(bundle.path()) as file:
+            return {"main": self.session(dict(file))}
+
+
+@broken(Sessions, "test_inspects_its_own_files")
+class DoesNotKnowItsOwnFiles(NpzBackend):
+    def inspect(self, path):
+        return None
+
+
+@broken(Sessions, "test_inspects_no_foreign_files")
+class KnowsEveryFile(NpzBackend):
+    def inspect(self, path):
+        return super().inspect(path) or Facts("npz", {})
+
+
+@broken(Sessions, "test_inspects_damaged_files_without_failing")
+class FailsToInspectDamagedFiles(NpzBackend):
+    def inspect(self, path):
+        if path.read_bytes()[:4] == b"PK\3\4":
+            with np.load(path) as file:
+                tensors = dict(file)
+            return Facts("npz", {n: TensorSpec("float32", (3,)) for n in tensors})
+        return None
+
+
+@broken(Sessions, "test_writes_nothing_beside_the_weights")
+class CachesBesideTheWeights(NpzBackend):
+    def open(self, bundle, architecture, plan):
+        (bundle.folder / "cache").write_text("compiled")
+        return super().open(bundle, architecture, plan)
+
+
+@broken(Sessions, "test_derives_what_it_says")
+class DerivesNothing(NpzBackend):
+    derives = {"npz": "beads"}  # noqa: RUF012 - as a backend declares it
+
+    def derive(self, source, architecture, plan, folder, report):
+        return Artifact("beads", {"main": "toy.beads"}, (File("toy.beads"),))
+
+
+@broken(Sessions, "test_describes_the_tensors_of_the_graph")
+class DescribesAnotherGraph(NpzSession):
+    def __init__(self, tensors):
+        super().__init__(tensors)
+        self.outputs = {"output": TensorSpec("float64", ("batch", 3))}
+
+
+@broken(Sessions, "test_computes_the_toy")
+class TakesThreeImagesOrLess(NpzSession):
+    def run(self, batch):
+        return super().run(batch)[:3]
+
+
+@broken(Sessions, "test_takes_arrays_of_other_libraries")
+class TakesNumpyAlone(NpzSession):
+    def __call__(self, **inputs):
+        return {"output": self.run(inputs["input"])}
+
+
+@broken(Sessions, "test_takes_views_with_any_strides")
+class ReadsRawMemory(NpzSession):
+    def run(self, batch):
+        memory = batch if batch.base is None else batch.base
+        return super().run(memory if memory.size == batch.size else batch)
+
+
+@broken(
+    Sessions,
+    "test_does_not_write_to_its_inputs",
+    "test_takes_read_only_inputs_and_leaves_them_alone",
+)
+class WritesToItsInput(NpzSession):
+    def run(self, batch):
+        output = super().run(batch)
+        batch[:] = batch[:, :, ::-1].copy()
+        return output
+
+
+@broken(Sessions, "test_does_not_reuse_what_it_returned")
+class ReusesItsOutput(NpzSession):
+    def __init__(self, tensors):
+        super().__init__(tensors)
+        self.memory = threading.local()
+
+    def run(self, batch):
+        output = super().run(batch)
+        if getattr(self.memory, "output", np.empty(0)).shape != output.shape:
+            self.memory.output = np.empty_like(output)
+        self.memory.output[:] = output
+        return self.memory.output
+
+
+@broken(Sessions, "test_what_it_returned_can_be_written_to")
+class LocksItsOutput(NpzSession):
+    def run(self, batch):
+        output = super().run(batch)
+        output.flags.writeable = False
+        return output
+
+
+@broken(Sessions, "test_a_wrong_shape_is_an_error_of_ours")
+class LeavesTheShapeToTheRuntime(NpzSession):
+    def run(self, batch):
+        return super().run(batch.reshape(-1, 3, 8, 8))
+
+
+@broken(Sessions, "test_eight_threads_get_what_one_gets")
+class KeepsTheBatchOfACall(NpzSession):
+    def run(self, batch):
+        self.batch = batch
+        time.sleep(0.0005)
+        return super().run(self.batch)
+
+
+@broken(Sessions, "test_closing_ends_its_own_sessions_alone")
+class ClosesAllSessions(NpzSession):
+    closed = set()  # noqa: RUF012 - shared on purpose
+
+    def run(self, batch):
+        assert self.tensors["weight"].tobytes() not in self.closed
+        return super().run(batch)
+
+    def close(self):
+        self.closed.add(self.tensors["weight"].tobytes())
+
+
+@broken(Sessions, "test_closing_twice_is_closing_once")
+class ClosesOnce(NpzSession):
+    def close(self):
+        del self.tensors
+
+
+@broken(Preparation, "test_resizes_as_the_host_does")
+class AlwaysSmooths(Operations):
+    def prepare(self, images, spec):
+        return super().prepare(images, attrs.evolve(spec, antialias=True))
+
+
+@broken(Preparation, "test_prepares_as_the_host_does")
+class ForgetsTheCrop(Operations):
+    def prepare(self, images, spec):
+        dropped = None if spec.contrast is None else spec.crop
+        return super().prepare(images, attrs.evolve(spec, crop=dropped))
+
+
+@broken(Preparation, "test_normalises_channels_in_the_networks_order")
+class TurnsTheMeanWithTheChannels(Operations):
+    def prepare(self, images, spec):
+        if spec.color == "bgr":
+            spec = attrs.evolve(spec, mean=spec.mean[::-1], std=spec.std[::-1])
+        return super().prepare(images, spec)
+
+
+@broken(Preparation, "test_leaves_uint8_batches_as_they_are")
+class NormalisesIntegers(Operations):
+    def prepare(self, images, spec):
+        batch, frames = super().prepare(images, spec)
+        return (batch // 2 if spec.dtype == "uint8" else batch), frames
+
+
+@broken(Preparation, "test_the_same_pixels_in_any_form_give_the_same_batch")
+class TakesEveryTensorForBgr(Operations):
+    def prepare(self, images, spec):
+        return super().prepare([self.turned(image) for image in images], spec)
+
+    def turned(self, image):
+        tensor = image.layout == "CHW" and "uint8" in str(image.pixels.dtype)
+        return attrs.evolve(image, color="bgr") if tensor else image
+
+
+@broken(Preparation, "test_floats_in_0_to_1_give_the_batch_of_their_pixels")
+class TruncatesFloats(Operations):
+    def prepare(self, images, spec):
+        return super().prepare([self.truncated(image) for image in images], spec)
+
+    def truncated(self, image):
+        pixels = to_host(image.pixels)
+        if pixels.dtype == np.uint8:
+            return image
+        darker = (pixels * 254).astype(np.uint8)
+        return attrs.evolve(image, pixels=darker)
+
+
+@broken(Preparation, "test_takes_gray_images_and_those_with_alpha")
+class NeedsThreeChannels(Operations):
+    def prepare(self, images, spec):
+        for image in images:
+            if image.pixels.ndim == 2:
+                raise ValueError("not enough values to unpack")
+        return super().prepare(images, spec)
+
+
+@broken(Preparation, "test_reads_read_only_images")
+class WritesToImages(Operations):
+    def prepare(self, images, spec):
+        for image in images:
+            if isinstance(image.pixels, np.ndarray) and image.width == spec.size[1]:
+                image.pixels[:] = image.pixels
+        return super().prepare(images, spec)
+
+
+@broken(Preparation, "test_a_later_batch_leaves_earlier_ones_alone")
+class ReusesItsBatch(Operations):
+    def __init__(self):
+        self.memory = threading.local()
+
+    def prepare(self, images, spec):
+        batch, frames = super().prepare(images, spec)
+        if getattr(self.memory, "batch", np.empty(0)).shape != batch.shape:
+            self.memory.batch = np.empty_like(batch)
+        self.memory.batch[:] = batch
+        return self.memory.batch, frames
+
+
+@broken(Preparation, "test_eight_threads_prepare_what_one_prepares")
+class PreparesOneCallsImagesInAnother(Operations):
+    def prepare(self, images, spec):
+        self.images = images
+        time.sleep(0.0005)
+        return prepare(self.images, spec)
+
+
+@broken(Preparation, "test_brings_numpy_arrays_to_the_host")
+class LeavesHalvesAsTheyAre(Operations):
+    def host(self, array):
+        return array if isinstance(array, np.ndarray) else super().host(array)
+
+
+@broken(Sessions)
+class IsNotAvailable(NpzBackend):
+    def devices(self):
+        raise Unavailable("there are no beads here; pip install beads")
+
+
+class BrokenOverrides(Sessions):
+    def test_computes_the_toy(self):
+        pass
+
+
+BROKEN["BrokenOverrides"] = {"test_overrides_no_standard_test_without_a_reason"}
+
+
+class BrokenButKnown(Sessions):
+    @pytest.mark.xfail(reason="close() is not yet idempotent", strict=True)
+    def test_closing_twice_is_closing_once(self):
+        raise NotImplementedError
+
+
+BROKEN["BrokenButKnown"] = set()
+
+
+PREPROCESSING = {"size": [64, 96], "resize": "letterbox"}
+
+
+def tiny_card(number, **changes):
+    """A sound card but for the changes."""
+    file = File("tiny.npz", ("https://example.com/tiny.npz",), 123, "0" * 64)
+    card = ModelCard(
+        id=f"tiny-{number}",
+        architecture="tiny",
+        task="object-detection",
+        artifacts=(Artifact("npz", {"main": "tiny.npz"}, (file,)),),
+        labels=("cat", None, "dog"),
+        config={"preprocessing": PREPROCESSING},
+        license="MIT",
+    )
+    return attrs.evolve(card, **changes)
+
+
+@attrs.frozen
+class TinyOptions(ConfidenceOptions):
+    most: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+
+
+class Tiny(Architecture):
+    """Output "boxes" (N, K, 6): corners in 0–1 of the input, score, class."""
+
+    name = "tiny"
+    Options = TinyOptions
+    second = {}  # noqa: RUF012 - what a variant's second card has otherwise
+
+    @classmethod
+    def cards(cls):
+        return [tiny_card(1), tiny_card(2, **cls.second)]
+
+    @classmethod
+    def claims(cls, facts):
+        boxes = facts.tensors.get("boxes")
+        if boxes is None or len(boxes.shape) != 3 or boxes.shape[2] != 6:
+            return None
+        return tiny_card(3)
+
+    def postprocess(self, outputs, frames, options, ops):
+        threshold = self.threshold(options.confidence, default=0.5)
+        boxes = ops.host(outputs["boxes"])
+        pairs = zip(boxes, frames, strict=True)
+        return [
+            self.found(rows, frame, threshold)[: options.most] for rows, frame in pairs
+        ]
+
+    def found(self, rows, frame, threshold):
+        rows = rows[(rows[:, 4] >= threshold) & (rows[:, 5] != 1)]
+        xyxy = frame.from_normalized(rows[:, :4])
+        return Detections.sort(xyxy, rows[:, 4], rows[:, 5], self.class_names)
+
+
+class TinyKit(ArchitectureTests):
+    architecture = Tiny
+    slot = "architecture"
+    runtime = (RUNTIME,)
+
+    @pytest.fixture
+    def outputs(self):
+        boxes = [
+            [[0.1, 0.2, 0.3, 0.4, 0.6, 0], [0, 0, 1, 1, 0.9, 2], [0, 0, 1, 1, 0.8, 1]],
+            [[-0.1, 0.2, 1.5, 1.4, 0.7, 2], [0, 0, 1, 1, 0.1, 0], [0, 0, 1, 1, 0.8, 0]],
+        ]
+        return {
+            "boxes": np.array(boxes, np.float32),
+            "constant": np.zeros((), np.float32),
+        }
+
+    @pytest.fixture
+    def facts(self):
+        return Facts("npz", {"boxes": TensorSpec("float32", ("batch", 3, 6))})
+
+
+class TestTiny(TinyKit):
+    pass
+
+
+class TestToy(ArchitectureTests):
+    architecture = ToyArchitecture
+
+    @pytest.fixture
+    def card(self):
+        return toy_card(Artifact("npz", {"main": "toy.npz"}))
+
+    @pytest.fixture
+    def outputs(self):
+        return {"output": np.array([[3, 1, -1], [0, 5, 2]], np.float32)}
+
+
+class Tags(Tiny):
+    """Output "scores" (N, 3)."""
+
+    def postprocess(self, outputs, frames, options, ops):
+        threshold = self.threshold(options.confidence, default=0.5)
+        return [
+            MultiLabelClassificationPrediction.from_scores(
+                scores, threshold, self.class_names
+            )
+            for scores in ops.host(outputs["scores"])
+        ]
+
+
+class TestTags(ArchitectureTests):
+    architecture = Tags
+
+    @pytest.fixture
+    def card(self):
+        return tiny_card(4, task="multi-label-classification", labels=("a", "b", "c"))
+
+    @pytest.fixture
+    def outputs(self):
+        return {"scores": np.array([[0.9, 0.1, 0.95], [0, 0.2, 0.6]], np.float32)}
+
+
+class Captions(Tiny):
+    """Output "length" (N,)."""
+
+    def postprocess(self, outputs, frames, options, ops):
+        return ["na" * int(length) for length in ops.host(outputs["length"])]
+
+
+class TestCaptions(ArchitectureTests):
+    """A task that core has no class for."""
+
+    architecture = Captions
+
+    @pytest.fixture
+    def card(self):
+        return tiny_card(5, task="captioning")
+
+    @pytest.fixture
+    def outputs(self):
+        return {"length": np.array([2, 8])}
+
+
+PROMISES = (
+    "test_results_keep_what_the_task_promises",
+    "test_any_confidence_keeps_what_the_task_promises",
+)
+
+
+@broken(TinyKit, "test_imports_no_runtime_to_list_its_cards")
+class ImportsARuntime(Tiny):
+    @classmethod
+    def claims(cls, facts):
+        importlib.import_module(RUNTIME)
+        return super().claims(facts)
+
+
+@broken(TinyKit, "test_has_a_name")
+class HasOneNameTwice(Tiny):
+    aliases = ("tiny",)
+
+
+@broken(TinyKit, "test_cards_have_ids_of_their_own")
+class RepeatsAnId(Tiny):
+    second = {"aliases": ("tiny-1",)}  # noqa: RUF012
+
+
+@broken(TinyKit, "test_cards_name_this_architecture")
+class ShipsAStrangersCard(Tiny):
+    second = {"architecture": "huge"}  # noqa: RUF012
+
+
+@broken(TinyKit, "test_cards_state_a_licence")
+class StatesNoLicence(Tiny):
+    second = {"license": None}  # noqa: RUF012
+
+
+@broken(TinyKit, "test_cards_survive_json")
+class HasACardThatIsNoJson(Tiny):
+    second = {"config": {"preprocessing": PREPROCESSING, "sizes": {1, 2}}}  # noqa: RUF012
+
+
+@broken(TinyKit, "test_cards_have_preprocessing_that_can_be_read")
+class MisspellsPreprocessing(Tiny):
+    second = {"config": {"preprocessing": {"sise": [64, 64]}}}  # noqa: RUF012
+
+
+@broken(TinyKit, "test_artifacts_hold_the_files_of_their_graphs")
+class LacksTheEntryFile(Tiny):
+    second = {"artifacts": (Artifact("npz", {"main": "tiny.npz"}),)}  # noqa: RUF012
+
+
+def with_file(**changes):
+    (artifact,) = tiny_card(0).artifacts
+    file = attrs.evolve(artifact.files[0], **changes)
+    return {"artifacts": (attrs.evolve(artifact, files=(file,)),)}
+
+
+@broken(TinyKit, "test_files_have_a_source_a_size_and_a_hash")
+class HasNoHash(Tiny):
+    second = with_file(sha256=None)
+
+
+@broken(TinyKit, "test_files_have_a_source_a_size_and_a_hash")
+class HasHalfAHashOfAWheel(Tiny):
+    second = with_file(sha256="0" * 8, sources=("wheel://tiny/1.0/tiny.npz",))
+
+
+@broken(TinyKit, "test_sources_are_encrypted_and_hold_no_secret")
+class TellsItsKey(Tiny):
+    second = with_file(sources=("https://example.com/tiny.npz?api_key=123",))
+
+
+@broken(TinyKit, "test_claims_no_foreign_files")
+class ClaimsEverything(Tiny):
+    @classmethod
+    def claims(cls, facts):
+        return tiny_card(3)
+
+
+@broken(TinyKit, "test_claims_a_mutilated_file_or_not_but_never_fails")
+class FailsToReadAMutilatedFile(Tiny):
+    @classmethod
+    def claims(cls, facts):
+        boxes = facts.tensors.get("boxes")
+        return tiny_card(3) if boxes and boxes.shape[2] == 6 else None
+
+
+@broken(TinyKit, "test_preprocesses_into_the_input_for_images")
+class NamesAnotherInput(Tiny):
+    def preprocess(self, images, options, ops, spec):
+        inputs, frames = super().preprocess(images, options, ops, spec)
+        return {"pixels": inputs["input"]}, frames
+
+
+@broken(TinyKit, *PROMISES)
+class DoesNotSort(Tiny):
+    def found(self, rows, frame, threshold):
+        found = super().found(rows, frame, threshold)
+        return found[::-1]
+
+
+@broken(TinyKit, *PROMISES)
+class LeavesTheImage(Tiny):
+    def found(self, rows, frame, threshold):
+        larger = attrs.evolve(frame, width=frame.width * 2)
+        return super().found(rows, larger, threshold)
+
+
+@broken(TinyKit, *PROMISES)
+class ReturnsUnnamedClasses(Tiny):
+    def found(self, rows, frame, threshold):
+        return super().found(rows * np.float32([1, 1, 1, 1, 1, 0.5]), frame, threshold)
+
+
+@broken(TinyKit, *PROMISES)
+class HasClassIdsOfAnotherType(Tiny):
+    def found(self, rows, frame, threshold):
+        found = super().found(rows, frame, threshold)
+        return attrs.evolve(found, class_id=found.class_id.astype(np.int32))
+
+
+@broken(TinyKit, "test_any_confidence_keeps_what_the_task_promises")
+class LosesTheShapeOfNothing(Tiny):
+    def found(self, rows, frame, threshold):
+        found = super().found(rows, frame, threshold)
+        return found if len(found) else attrs.evolve(found, xyxy=np.float32([]))
+
+
+@broken(TinyKit, "test_one_image_gives_what_it_gives_among_others")
+class Squeezes(Tiny):
+    def postprocess(self, outputs, frames, options, ops):
+        squeezed = {"boxes": outputs["boxes"].squeeze()}
+        return super().postprocess(squeezed, frames, options, ops)
+
+
+@broken(TinyKit, "test_does_not_write_to_outputs")
+class ClipsTheOutputs(Tiny):
+    def postprocess(self, outputs, frames, options, ops):
+        boxes = outputs["boxes"]
+        np.clip(boxes[..., :4], 0, 1, out=boxes[..., :4])
+        return super().postprocess(outputs, frames, options, ops)
+
+
+@broken(
+    TinyKit, "test_remembers_nothing_of_a_call", "test_eight_threads_get_what_one_gets"
+)
+class RemembersOutputs(Tiny):
+    def postprocess(self, outputs, frames, options, ops):
+        if not hasattr(self, "last") or len(self.last["boxes"]) != len(
+            outputs["boxes"]
+        ):
+            self.last = outputs
+        return super().postprocess(self.last, frames, options, ops)
+
+
+@broken(TinyKit, "test_eight_threads_get_what_one_gets")
+class SharesItsFrames(Tiny):
+    def postprocess(self, outputs, frames, options, ops):
+        self.frames = frames
+        time.sleep(0.001)
+        return super().postprocess(outputs, self.frames, options, ops)
+
+
+@attrs.frozen
+class UncheckedOptions(ConfidenceOptions):
+    most: int = 100
+
+
+@broken(TinyKit, "test_what_is_no_number_is_invalid_for_a_number")
+class ChecksNoOption(Tiny):
+    Options = UncheckedOptions
+
+
+@attrs.frozen
+class PercentOptions(TinyOptions):
+    confidence: float | str = "default"
+
+
+@broken(TinyKit, "test_a_confidence_out_of_range_is_invalid")
+class TakesAnyConfidence(Tiny):
+    Options = PercentOptions
+
+
+class ToyKit(TestToy):
+    slot = "architecture"
+
+
+@broken(ToyKit, "test_results_keep_what_the_task_promises")
+class DoesNotNormalise(ToyArchitecture):
+    def postprocess(self, outputs, frames, options, ops):
+        scores = 1 / (1 + np.exp(-outputs["output"]))
+        return [ClassificationPrediction.from_scores(scores, self.class_names)]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """What the broken plugins fail, skip and xfail: {class: {outcome: {test: why}}}."""
+    path = tmp_path_factory.mktemp("report") / "report.xml"
+    # Each import test starts an interpreter; it is run for those that shall fail it.
+    chosen = "Broken and not imports_no_runtime or BrokenImports"
+    command = [sys.executable, "-m", "pytest", __file__, "-k", chosen]
+    command += ["-o", "python_classes=Broken*", "-p", "no:cacheprovider"]
+    result = subprocess.run(
+        [*command, f"--junitxml={path}"],
+        env={**os.environ, "PYTEST_ADDOPTS": ""},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 1, result.stdout + result.stderr
+    outcomes = {}
+    for case in xml.etree.ElementTree.parse(path).iter("testcase"):
+        test = case.get("name").partition("[")[0]
+        of_class = outcomes.setdefault(case.get("classname").rpartition(".")[2], {})
+        for child in case:
+            of_class.setdefault(child.tag, {})[test] = child.get("message")
+    return outcomes
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_fails_the_tests_of_what_it_breaks(report, name):
+    outcome = report[name]
+
+    assert set(outcome.get("failure", {})) == BROKEN[name]
+    assert "error" not in outcome
+
+
+def test_what_is_unavailable_is_skipped_with_its_reason(report):
+    skipped = report["BrokenIsNotAvailable"]["skipped"]
+
+    assert (
+        skipped["test_computes_the_toy"] == "there are no beads here; pip install beads"
+    )
+    assert len(skipped) > 20
+
+
+def test_every_standard_test_has_a_plugin_that_fails_it():
+    tests = {
+        name
+        for kit in (BackendTests, ArchitectureTests)
+        for name in dir(kit)
+        if name.startswith("test_")
+    }
+
+    assert tests - set().union(*BROKEN.values()) == set()

@@ -1,0 +1,152 @@
+"""PyTorch modules written as ONNX files, by torch's own exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from inference_models import Architecture, Artifact, Bundle, File, TensorSpec
+from inference_models.interfaces import Report
+from inference_models_torch.modules import DTYPES, cast, load_modules
+from inference_models_torch.session import Signature, by_name
+
+OPSET = 18
+
+# A protobuf file ends at 2 GiB; the graph itself needs a little of it.
+_SINGLE_FILE = 2_000_000_000
+
+# Sizes of free dimensions to trace with. torch takes 0 and 1 for special; a multiple of
+# 224 is one of 7, 14, 16 and 32, which networks ask of an image's sides.
+_BATCH, _SIDE = 2, 224
+
+
+def export_bundle(
+    source: Bundle,
+    architecture: Architecture[Any],
+    precision: str,
+    folder: Path,
+    report: Report,
+) -> Artifact:
+    """Write each graph into `folder` as ONNX that takes batches of any size."""
+    report("reading the weights", 0.0)
+    modules = load_modules(source, architecture, "cpu", precision)
+    graphs, rename = {}, {}
+    for number, (graph, module) in enumerate(modules.items()):
+        report(f"exporting graph {graph!r} to ONNX", (number + 0.5) / len(modules))
+        signature = architecture.signature(graph)
+        graphs[graph] = "model.onnx" if graph == "main" else f"{graph}.onnx"
+        names = _output_names(signature)
+        rename.update({file: ours for file, ours in names.items() if file != ours})
+        wrapped = _Positional(module, signature, DTYPES[precision])
+        with _quiet():
+            _write(wrapped, signature, list(names), folder / graphs[graph])
+    report("written", 1.0)
+    return Artifact(
+        format="onnx",
+        graphs=graphs,
+        files=tuple(_described(file) for file in sorted(folder.iterdir())),
+        precision=precision,
+        rename=rename,
+        needs={"opset": OPSET},
+        config=source.artifact.config,
+    )
+
+
+class _Positional(nn.Module):
+    """Inputs in order to outputs in order; float32 outside, whatever is inside."""
+
+    def __init__(
+        self, module: nn.Module, signature: Signature, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self._names = list(signature[1])
+        self._dtype = dtype
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run the module in its precision."""
+        returned = self.module(*cast(tensors, self._dtype))
+        outputs = by_name(returned, self._names).values()
+        return cast(tuple(outputs), torch.float32)
+
+
+def _write(
+    module: nn.Module, signature: Signature, outputs: list[str], path: Path
+) -> None:
+    inputs, _ = signature
+    sizes = _free_sizes(inputs)
+    size = sum(t.nbytes for t in module.state_dict().values())
+    program = torch.onnx.export(
+        module,
+        tuple(_example(spec, sizes) for spec in inputs.values()),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(inputs),
+        output_names=outputs,
+        dynamic_shapes=(tuple(_free_axes(spec) for spec in inputs.values()),),
+        verbose=False,
+    )
+    for node in program.model.graph.all_nodes():  # they name files of this machine
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    program.save(path, external_data=size > _SINGLE_FILE)
+
+
+def _output_names(signature: Signature) -> dict[str, str]:
+    """Output names in the file, and the architecture's for them.
+
+    ONNX Runtime rejects a graph whose input and output share a name, as a state's do.
+    """
+    inputs, outputs = signature
+    return {f"next.{name}" if name in inputs else name: name for name in outputs}
+
+
+def _free_sizes(inputs: Mapping[str, TensorSpec]) -> dict[str, int]:
+    """A size for each free dimension; different ones, or torch takes them for one."""
+    free = [size for spec in inputs.values() for size in spec.shape]
+    names = [n for n in dict.fromkeys(free) if isinstance(n, str) and n != "batch"]
+    return {"batch": _BATCH, **{n: _SIDE * i for i, n in enumerate(names, start=1)}}
+
+
+def _free_axes(spec: TensorSpec) -> dict[int, str]:
+    return {i: size for i, size in enumerate(spec.shape) if isinstance(size, str)}
+
+
+def _example(spec: TensorSpec, sizes: Mapping[str, int]) -> torch.Tensor:
+    shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+    return torch.ones(shape, dtype=getattr(torch, spec.dtype))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the exporter prints, logs and warns of; its errors are raised."""
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _described(path: Path) -> File:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return File(path.name, size=path.stat().st_size, sha256=digest.hexdigest())

@@ -1,0 +1,150 @@
+"""One graph as a torch module on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from inference_models import (
+    Array,
+    InferenceModelsError,
+    InvalidInput,
+    ModelClosed,
+    Session,
+    TensorSpec,
+)
+from inference_models_torch.arrays import as_tensor
+
+Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]
+
+# What torch and models raise for a tensor of a shape or dtype they cannot take.
+_REJECTIONS = (AssertionError, IndexError, RuntimeError, ValueError)
+
+
+class TorchSession(Session):
+    """Calls a module with its inputs in the order of the signature.
+
+    The module returns a tensor, a sequence in the order of the signature's outputs, or
+    a mapping by their names.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        signature: Signature,
+        device: str,
+        dtype: torch.dtype,
+        channels_last: bool,
+    ) -> None:
+        self.inputs, self.outputs = (_in_dtype(specs, dtype) for specs in signature)
+        self._module: nn.Module | None = module
+        self._device = torch.device(device)
+        self._format = torch.contiguous_format
+        if channels_last:
+            self._format = torch.channels_last
+            module.to(memory_format=torch.channels_last)
+
+    def __call__(self, **inputs: Array) -> dict[str, Array]:
+        """Run the module; outputs are tensors on the device."""
+        module = self._module
+        if module is None:
+            raise ModelClosed("the model is closed; load it again to use it")
+        if inputs.keys() != self.inputs.keys():
+            raise InvalidInput(
+                f"the graph takes {_described(self.inputs)}; it was given "
+                f"{', '.join(map(repr, inputs)) or 'nothing'}"
+            )
+        tensors = [self._accept(n, s, inputs[n]) for n, s in self.inputs.items()]
+        with torch.inference_mode():
+            returned = self._run(module, tensors)
+        outputs = by_name(returned, list(self.outputs))
+        # A tensor made in inference mode cannot be written to; its copy can.
+        return {
+            n: v if n.startswith("state.") else v.clone() for n, v in outputs.items()
+        }
+
+    def close(self) -> None:
+        """Drop the module, and give the device its memory back."""
+        self._module = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _accept(self, name: str, spec: TensorSpec, array: Array) -> Any:
+        if name.startswith("state."):
+            return array
+        tensor = as_tensor(array)
+        wanted = getattr(torch, spec.dtype)
+        both_float = tensor.is_floating_point() and wanted.is_floating_point
+        tensor = tensor.to(self._device, wanted if both_float else tensor.dtype)
+        if tensor.ndim == 4:
+            tensor = tensor.contiguous(memory_format=self._format)
+        return tensor
+
+    def _run(self, module: nn.Module, tensors: Sequence[Any]) -> Any:
+        try:
+            return module(*tensors)
+        except _REJECTIONS as error:
+            raise self._explained(error, tensors) from error
+
+    def _explained(
+        self, error: Exception, tensors: Sequence[Any]
+    ) -> InferenceModelsError:
+        reason = str(error).strip().partition("\n")[0]
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in reason:
+            batch = next((len(t) for t in tensors if getattr(t, "ndim", 0)), 1)
+            return InferenceModelsError(
+                f"{self._device} has too little memory for a batch of {batch}; load "
+                "the model with a smaller batch_size"
+            )
+        if isinstance(error, torch.AcceleratorError) or "cuDNN error" in reason:
+            return InferenceModelsError(f"{self._device} failed: {reason}")
+        given = ", ".join(
+            f"{name!r}: {str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
+            for name, t in zip(self.inputs, tensors, strict=True)
+            if isinstance(t, torch.Tensor)
+        )
+        return InvalidInput(
+            f"the network cannot take {given}; it takes {_described(self.inputs)} "
+            f"({type(error).__name__}: {reason})"
+        )
+
+
+def by_name(returned: Any, names: Sequence[str]) -> dict[str, Any]:
+    """What a module returned, by the names that the signature gives to it."""
+    if isinstance(returned, Mapping):
+        missing = [name for name in names if name not in returned]
+        if missing:
+            raise InferenceModelsError(
+                f"the module returned {', '.join(map(repr, returned))}, and its "
+                f"signature names {', '.join(map(repr, missing))}"
+            )
+        return {name: returned[name] for name in names}
+    values = list(returned) if isinstance(returned, (list, tuple)) else [returned]
+    if len(values) != len(names):
+        raise InferenceModelsError(
+            f"the module returned {len(values)} outputs, and its signature names "
+            f"{', '.join(map(repr, names))}"
+        )
+    return dict(zip(names, values, strict=True))
+
+
+def _in_dtype(
+    specs: Mapping[str, TensorSpec], dtype: torch.dtype
+) -> dict[str, TensorSpec]:
+    """The specs with their floating tensors in the precision that the graph runs in."""
+    name = str(dtype).removeprefix("torch.")
+    return {
+        key: attrs.evolve(spec, dtype=name) if "float" in spec.dtype else spec
+        for key, spec in specs.items()
+    }
+
+
+def _described(specs: Mapping[str, TensorSpec]) -> str:
+    return ", ".join(
+        f"{name!r}: {spec.dtype} ({', '.join(map(str, spec.shape))})"
+        for name, spec in specs.items()
+    )

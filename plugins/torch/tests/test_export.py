@@ -1,0 +1,107 @@
+"""Torch to ONNX: what ONNX Runtime makes of it is what torch makes of it."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from inference_models import InvalidOption, MissingDependency, Plan
+from inference_models_torch import TorchBackend, backend
+
+pytest.importorskip("onnxscript")
+
+
+def derive(bundle, architecture, folder, precision="fp32"):
+    folder.mkdir()
+    reports = []
+    artifact = TorchBackend().derive(
+        bundle,
+        architecture,
+        Plan("cpu", precision),
+        folder,
+        lambda what, share: reports.append((what, share)),
+    )
+    assert reports[-1][1] == 1.0
+    return artifact
+
+
+@pytest.fixture
+def open_onnx():
+    runtime = pytest.importorskip("onnxruntime")
+    return lambda path: runtime.InferenceSession(
+        str(path), providers=["CPUExecutionProvider"]
+    )
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 0.02)])
+def test_gives_what_torch_gives_for_any_batch(
+    workshop, open_onnx, capfd, precision, tolerance
+):
+    bundle = workshop.bundle(workshop.safetensors())
+    folder = workshop.folder / "onnx"
+    artifact = derive(bundle, workshop.Tiny(bundle), folder, precision)
+    session = open_onnx(folder / artifact.graphs["main"])
+
+    for count in (1, 3, 8):
+        batch = np.random.default_rng(count).random((count, 3, 32, 32), np.float32)
+        (output,) = session.run(["output"], {"input": batch})
+        assert np.float32 == output.dtype
+        expected = workshop.reference(batch)
+        np.testing.assert_allclose(output, expected, atol=tolerance)
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_describes_what_it_wrote(workshop):
+    bundle = workshop.bundle(workshop.safetensors())
+    folder = workshop.folder / "onnx"
+    artifact = derive(bundle, workshop.Tiny(bundle), folder)
+    content = (folder / "model.onnx").read_bytes()
+    (file,) = artifact.files
+
+    assert (
+        artifact.format,
+        artifact.precision,
+        artifact.batch,
+    ) == ("onnx", "fp32", None)
+    assert artifact.graphs == {"main": "model.onnx"}
+    assert artifact.needs == {"opset": 18}
+    assert [path.name for path in folder.iterdir()] == ["model.onnx"]
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (
+        file.size,
+        file.sha256,
+    )
+    assert b"conftest.py" not in content
+
+
+def test_leaves_every_named_size_free_and_renames_states(workshop, open_onnx):
+    path = workshop.safetensors({"nothing": torch.zeros(1)})
+    bundle = workshop.bundle(path, "counting", "step")
+    counting = workshop.Counting(bundle)
+    counting.weights = lambda graph, tensors: {}
+    folder = workshop.folder / "onnx"
+    artifact = derive(bundle, counting, folder)
+    session = open_onnx(folder / artifact.graphs["step"])
+    given = {
+        "tokens": np.arange(15).reshape(3, 5),
+        "state.total": np.ones((3, 1), np.int64),
+    }
+
+    assert artifact.rename == {"next.state.total": "state.total"}
+    (total,) = session.run(["next.state.total"], given)
+    assert total.tolist() == [[11], [36], [61]]
+
+
+def test_says_what_to_type_where_onnx_is_missing(workshop, monkeypatch):
+    bundle = workshop.bundle(workshop.safetensors())
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+
+    with pytest.raises(MissingDependency, match=r"inference-models-torch\[export\]"):
+        derive(bundle, workshop.Tiny(bundle), workshop.folder / "onnx")
+
+
+def test_writes_no_bfloat16(workshop):
+    bundle = workshop.bundle(workshop.safetensors())
+
+    with pytest.raises(InvalidOption, match="not 'bf16'"):
+        derive(bundle, workshop.Tiny(bundle), workshop.folder / "onnx", "bf16")

@@ -1,0 +1,207 @@
+"""Images on their way into a network: as the host's reference prepares them."""
+
+import itertools
+import warnings
+
+import attrs
+import numpy as np
+import pytest
+import torch
+
+from inference_models import Preprocessing, prepare
+from inference_models.images import read_images
+from inference_models_torch import TorchBackend
+from inference_models_torch.resize import in_floats, resize
+
+RANDOM = np.random.default_rng(0)
+OPS = TorchBackend().operations("cpu")
+MODES = ["stretch", "letterbox", "letterbox-reflect", "center-crop", "fit-longer-edge"]
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def picture(height, width):
+    """Noise over a ramp, with a hard edge: bicubic overshoots are clipped in it."""
+    ramp = np.linspace(0, 180, width)[None, :, None]
+    pixels = ramp + RANDOM.integers(0, 76, (height, width, 3))
+    pixels[: height // 3] = 255
+    return pixels.astype(np.uint8)
+
+
+# Pillow 13 resizes the height first where it shrinks more; torch never does, and clips
+# between the two. No image here shrinks more in its height.
+IMAGES = [picture(37, 53), picture(21, 33), picture(64, 97), picture(17, 17)]
+
+
+def tensor_of(image):
+    return torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))
+
+
+def grey_levels(batch, spec):
+    """A batch before its normalisation."""
+    array = OPS.host(batch)
+    if spec.dtype == "uint8":
+        return array.astype(np.float32)
+    if spec.layout == "NHWC":
+        array = array.transpose(0, 3, 1, 2)
+    multiply, add = (values[:, None, None] for values in spec.affine)
+    return (array - add) / multiply
+
+
+def check(images, spec, tolerance=2.01):
+    pictures = read_images(images)
+    batch, frames = OPS.prepare(pictures, spec)
+    expected, expected_frames = prepare.prepare(pictures, spec)
+
+    assert expected_frames == frames
+    assert expected.shape == tuple(batch.shape)
+    assert batch.is_contiguous()
+    assert str(expected.dtype) == str(batch.dtype).removeprefix("torch.")
+    difference = grey_levels(batch, spec) - grey_levels(expected, spec)
+    assert np.abs(difference).max() <= tolerance
+
+
+@pytest.mark.parametrize("resize", MODES)
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_agrees_with_the_reference(resize, interpolation, antialias):
+    for size in ((31, 23), (50, 77), (8, 8)):
+        spec = Preprocessing(
+            size=size,
+            resize=resize,
+            interpolation=interpolation,
+            antialias=antialias,
+            padding_value=114,
+            **IMAGENET,
+        )
+        check(IMAGES, spec)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"grayscale": True},
+        {"grayscale": True, "color": "bgr"},
+        {"color": "bgr"},
+        {"crop": (10, 20.5, 70, 99)},
+        {"intermediate": 20, "resize": "center-crop", "size": (16, 16)},
+        {"intermediate": (19, 40), "resize": "letterbox"},
+        {"contrast": "contrast-stretching"},
+        {"contrast": "histogram-equalization", "grayscale": True},
+        {"contrast": "adaptive-equalization"},
+        {"padding_place": "top-left", "resize": "letterbox", "padding_value": 7.5},
+        {"size": None, "divisible": 32},
+        {"size": None},
+        {"dtype": "uint8", "resize": "letterbox", "padding_value": 3},
+        {"dtype": "uint8", "layout": "NHWC"},
+        {"dtype": "float16", "scale": 1.0},
+        {"layout": "NHWC", **IMAGENET},
+        {"resize": "letterbox-reflect", "size": (200, 90)},
+    ],
+    ids=str,
+)
+def test_agrees_in_every_other_step(changes):
+    if "contrast" in changes:
+        pytest.importorskip("skimage")
+    # A half keeps eleven bits: of grey levels not scaled to 0-1, all.
+    check(IMAGES, Preprocessing(**{"size": (24, 40), **changes}))
+
+
+def test_nearest_picks_the_very_pixels_of_the_reference():
+    spec = Preprocessing(interpolation="nearest")
+    row = RANDOM.integers(0, 256, (1, 640, 3), np.uint8)
+
+    for width in range(1, 700, 13):
+        expected = prepare.resize(row, (1, width), spec)
+        found = resize(torch.from_numpy(row).permute(2, 0, 1), (1, width), spec)
+        assert np.array_equal(expected, found.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_floats_resize_like_bytes_where_only_they_can(interpolation, antialias):
+    spec = Preprocessing(interpolation=interpolation, antialias=antialias)
+
+    for image, size in itertools.product(IMAGES, [(9, 9), (40, 99)]):
+        found = in_floats(torch.from_numpy(image).permute(2, 0, 1), size, spec)
+        expected = torch.from_numpy(prepare.resize(image, size, spec).copy())
+        difference = expected.permute(2, 0, 1).int() - found.int()
+        assert difference.abs().max() <= 2
+
+
+def test_makes_bfloat16_which_numpy_has_not():
+    spec = Preprocessing(size=(8, 8), dtype="bfloat16")
+    batch, _ = OPS.prepare(read_images(IMAGES), spec)
+    exact, _ = OPS.prepare(read_images(IMAGES), attrs.evolve(spec, dtype="float32"))
+
+    assert torch.equal(exact.to(torch.bfloat16), batch)
+    assert np.float32 == OPS.host(batch).dtype
+
+
+def forms(image):
+    """The same pixels in every form that users hold."""
+    frozen = image.copy()
+    frozen.flags.writeable = False
+    padded = np.zeros((image.shape[0] + 3, image.shape[1] + 5, 3), np.uint8)
+    padded[1:-2, 2:-3] = image
+    bgra = np.dstack([image, image[:, :, :1]])
+    doubles = np.repeat(image, 2, axis=1)
+    alpha_first = np.ascontiguousarray(bgra[:, :, ::-1])
+    turned = torch.from_numpy(image[:, :, ::-1].copy())
+    return {
+        "read-only": frozen,
+        "upside down": np.ascontiguousarray(image[::-1])[::-1],
+        "mirrored": np.ascontiguousarray(image[:, ::-1])[:, ::-1],
+        "channels turned": np.ascontiguousarray(image[:, :, ::-1])[:, :, ::-1],
+        "part of another": padded[1:-2, 2:-3],
+        "every second column": doubles[:, ::2],
+        "four channels": bgra,
+        "four channels turned": alpha_first[:, :, ::-1],
+        "float": image.astype(np.float32) / 255,
+        "double": image / 255,
+        "tensor": tensor_of(image),
+        "channels last tensor": turned.permute(2, 0, 1),
+        "float tensor": tensor_of(image).double() / 255,
+        "tensor with a gradient": (tensor_of(image) / 255).requires_grad_(),
+        "four channel tensor": torch.cat([tensor_of(image), tensor_of(image)[:1]]),
+    }
+
+
+@pytest.mark.parametrize("form", sorted(forms(IMAGES[0])))
+@pytest.mark.parametrize("size", [(24, 40), (37, 53)])
+def test_the_same_pixels_in_any_form_give_the_same_bits(form, size):
+    for changes in ({}, {"crop": (10, 10, 90, 90)}, {"grayscale": True}):
+        spec = Preprocessing(size=size, **IMAGENET, **changes)
+        expected, _ = OPS.prepare(read_images([IMAGES[0]] * 2), spec)
+        given = forms(IMAGES[0])[form]
+        images = read_images([given, given])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            batch, _ = OPS.prepare(images, spec)
+
+        assert torch.equal(expected, batch)
+
+
+def test_reads_grey_images_and_tensors():
+    grey = IMAGES[0][:, :, 0].copy()
+    for spec in (Preprocessing(size=(24, 40)), Preprocessing(grayscale=True)):
+        check([grey], spec)
+        check([torch.from_numpy(grey)], spec)
+
+
+def test_never_writes_to_an_image():
+    specs = [{}, {"dtype": "uint8"}, {"size": (8, 9)}, {"size": (8, 9), "scale": 2.0}]
+    originals = forms(IMAGES[0])
+
+    for name, image in forms(IMAGES[0]).items():
+        for spec in specs:
+            batch, _ = OPS.prepare(read_images(image), Preprocessing(**spec))
+            batch.zero_()
+        assert np.array_equal(OPS.host(originals[name]), OPS.host(image))
+
+
+def test_host_gives_numpy_of_whatever_it_gets():
+    tensor = torch.ones(2, dtype=torch.float16, requires_grad=True)
+
+    assert np.float32 == OPS.host(tensor).dtype
+    assert np.int64 == OPS.host(torch.ones(2, dtype=torch.int64)).dtype
+    assert np.float32 == OPS.host(np.ones(2, np.float16)).dtype
