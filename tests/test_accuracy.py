@@ -78,7 +78,8 @@ def digits(tmp_path_factory):
     inputs = torch.from_numpy(images[learn]).permute(0, 3, 1, 2).float() / 255
     targets = torch.from_numpy(data.target[learn])
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    for _ in range(6):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=220)
+    for _ in range(10):
         for part in torch.randperm(len(inputs)).split(64):
             optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(
@@ -86,6 +87,7 @@ def digits(tmp_path_factory):
             )
             loss.backward()
             optimizer.step()
+            schedule.step()
     folder = tmp_path_factory.mktemp("digits")
     write_digits(folder, network.eval().state_dict())
     return folder, images[ask], data.target[ask]

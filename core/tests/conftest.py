@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from inference_models import registry
@@ -13,6 +14,10 @@ from inference_models import registry
 from .distributions import install, others
 
 HERE = Path(__file__).parent
+
+# A slow machine is no reason to fail.
+hypothesis.settings.register_profile("core", deadline=None)
+hypothesis.settings.load_profile("core")
 
 
 @pytest.fixture(autouse=True)

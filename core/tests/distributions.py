@@ -13,10 +13,11 @@ from inference_models import registry
 
 def install(site: Path, distribution: str, points: dict[str, str], **modules: str):
     """Write modules by name, and the metadata that declares their entry points."""
+    site.mkdir(parents=True, exist_ok=True)
     for name, source in modules.items():
         (site / f"{name}.py").write_text(dedent(source), "utf-8")
     info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
-    info.mkdir(parents=True)
+    info.mkdir()
     metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
     (info / "METADATA").write_text(metadata, "utf-8")
     lines = [f"{name} = {module}" for name, module in points.items()]

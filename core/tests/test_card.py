@@ -239,13 +239,13 @@ def test_a_sha256_or_its_prefix_is_accepted(digest):
     "digest", ["", "abcdef1", "ab" * 33, "AB" * 32, "xy" * 32, " " + "a" * 63]
 )
 def test_another_text_than_a_sha256_is_refused(digest):
-    with pytest.raises(InvalidCard, match="sha256 .* is not 8 to 64 lower-case"):
+    with pytest.raises(InvalidCard, match=r"sha256 .* is not 8 to 64 lower-case"):
         File("a", sha256=digest)
 
 
 @pytest.mark.parametrize("digest", ["ab" * 4, "ab" * 17, "AB" * 16])
 def test_another_text_than_a_whole_md5_is_refused(digest):
-    with pytest.raises(InvalidCard, match="md5 .* is not 32 to 32 lower-case"):
+    with pytest.raises(InvalidCard, match=r"md5 .* is not 32 lower-case"):
         File("a", md5=digest)
 
 

@@ -15,7 +15,7 @@ from inference_models.errors import InvalidCard, did_you_mean
 Batch = tuple[int, int, int]
 T = TypeVar("T")
 
-_HASH_LENGTHS = {"sha256": range(8, 65), "md5": range(32, 33)}
+_HASHES = {"sha256": (range(8, 65), "8 to 64"), "md5": (range(32, 33), "32")}
 # Names that Windows keeps for devices, in any folder and with any suffix.
 _DEVICE_NAMES = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
 
@@ -68,14 +68,13 @@ def _texts(_: Any, attribute: attrs.Attribute[Any], values: tuple[Any, ...]) -> 
 
 
 def _hexadecimal(_: Any, attribute: attrs.Attribute[str], value: str | None) -> None:
-    lengths = _HASH_LENGTHS[attribute.name]
+    lengths, words = _HASHES[attribute.name]
     if value is None or (
         len(value) in lengths and re.fullmatch(r"[0-9a-f]+", value) is not None
     ):
         return
     raise InvalidCard(
-        f"{attribute.name} {value!r} is not {lengths[0]} to {lengths[-1]} lower-case "
-        "hexadecimal digits"
+        f"{attribute.name} {value!r} is not {words} lower-case hexadecimal digits"
     )
 
 
@@ -208,7 +207,9 @@ class ModelCard:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads again."""
-        return attrs.asdict(self, filter=_differs_from_default)
+        return attrs.asdict(
+            self, filter=_differs_from_default, value_serializer=_as_list
+        )
 
 
 @attrs.frozen
@@ -262,6 +263,10 @@ class Facts:
     format: str
     tensors: Mapping[str, TensorSpec]
     metadata: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+def _as_list(_: Any, attribute: Any, value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _differs_from_default(attribute: attrs.Attribute[Any], value: Any) -> bool:

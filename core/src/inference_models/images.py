@@ -119,7 +119,7 @@ def _read_one(source: Any, color: Color | None) -> Image:
     if isinstance(source, (str, os.PathLike)):
         return _from_file(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(source), f"{len(source)} bytes")
+        return _decode(io.BytesIO(source), f"data of {len(source)} bytes")
     if _is_pil(source):
         return _from_pil(source)
     if isinstance(source, np.ndarray):
@@ -229,7 +229,9 @@ def _check_values(pixels: Array, dtype: str, shape: Sequence[int]) -> None:
             f"an image of dtype {dtype} is ambiguous; give uint8 in 0–255, or floats "
             "in 0–1"
         )
-    values = pixels if hasattr(pixels, "min") else to_host(pixels)
+    values: Array = pixels if hasattr(pixels, "min") else to_host(pixels)
+    if getattr(values, "requires_grad", False):
+        values = values.detach()
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):
         advice = "divide by 255?" if high > 1 else "clip it, or mend its source"

@@ -151,7 +151,8 @@ def equalize(pixels: np.ndarray, contrast: str) -> np.ndarray:
         return np.asarray(stretched, np.uint8)
     unit = pixels.astype(np.float32) / 255
     if contrast == "histogram-equalization":
-        unit = exposure.equalize_hist(unit)
+        # Flat, as one histogram of all channels; a colour image makes it warn.
+        unit = exposure.equalize_hist(unit.reshape(len(unit), -1)).reshape(unit.shape)
     else:
         unit = exposure.equalize_adapthist(unit, clip_limit=0.03)
     return np.asarray(unit * 255, np.uint8)

@@ -104,11 +104,11 @@ def _named(item: Any, names: Sequence[str]) -> Any:
 def _names_after(key: Any, scores: Scores) -> tuple[str, ...]:
     """The classes of the last axis of `scores[key]`; none where it is another axis."""
     keys = list(key) if isinstance(key, tuple) else [key]
-    if keys and keys[-1] is None:
-        return ()
     used = [part for part in keys if part is not None]
     axes = sum(_axes(part) for part in used)
     spread = any(part is Ellipsis for part in used)
+    if keys and keys[-1] is None and (spread or axes == scores.ndim):
+        return ()
     if not used or used[-1] is Ellipsis or (not spread and axes < scores.ndim):
         return scores.names if axes < scores.ndim else ()
     *others, last = used
@@ -226,8 +226,8 @@ def _chosen(key: Any, count: int) -> slice | np.ndarray:
     if isinstance(key, slice):
         return key
     array = np.asarray(key)
-    if array.ndim == 0 and array.dtype != bool:
-        index = operator.index(key)
+    if array.ndim == 0:
+        index = operator.index(array)
         if not -count <= index < count:
             raise IndexError(f"there are {count} results, and no number {index}")
         return slice(index % count, index % count + 1)

@@ -161,7 +161,6 @@ def forms(image):
         "tensor": tensor_of(image),
         "channels last tensor": turned.permute(2, 0, 1),
         "float tensor": tensor_of(image).double() / 255,
-        "tensor with a gradient": (tensor_of(image) / 255).requires_grad_(),
         "four channel tensor": torch.cat([tensor_of(image), tensor_of(image)[:1]]),
     }
 
@@ -179,6 +178,17 @@ def test_the_same_pixels_in_any_form_give_the_same_bits(form, size):
             batch, _ = OPS.prepare(images, spec)
 
         assert torch.equal(expected, batch)
+
+
+def test_reads_a_tensor_that_has_a_gradient():
+    (image,) = read_images(tensor_of(IMAGES[0]) / 255)
+    watched = attrs.evolve(image, pixels=image.pixels.clone().requires_grad_())
+    spec = Preprocessing(size=(24, 40))
+    expected, _ = OPS.prepare([image], spec)
+    batch, _ = OPS.prepare([watched], spec)
+
+    assert torch.equal(expected, batch)
+    assert not batch.requires_grad
 
 
 def test_reads_grey_images_and_tensors():

@@ -169,6 +169,14 @@ def test_names_only_the_first_of_many(workshop):
         workshop.session(path)
 
 
+def test_draws_no_random_weights_to_overwrite_them(workshop):
+    path = workshop.safetensors()
+    before = torch.random.get_rng_state()
+    workshop.session(path)
+
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
 def test_does_not_change_when_its_file_is_overwritten(workshop):
     path = workshop.pickle(workshop.state())
     session = workshop.session(path)

@@ -46,8 +46,11 @@ def recognise(shapes: Mapping[str, Sequence[int | str]]) -> Layout | None:
     stem, head = found.get("conv1.weight"), found.get("fc.weight")
     if not stem or not head:
         return None
+    width, classes = stem[0], head[0]
+    if not isinstance(width, int) or not isinstance(classes, int):
+        return None
     weights = {name: found[name] for name in found if not _counts(name)}
-    candidates = (Layout(depth, head[0], stem[0]) for depth in BLOCKS)
+    candidates = (Layout(depth, classes, width) for depth in BLOCKS)
     return next((x for x in candidates if dict(tensors(x)) == weights), None)
 
 

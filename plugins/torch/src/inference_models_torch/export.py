@@ -76,7 +76,7 @@ class _Positional(nn.Module):
         """Run the module in its precision."""
         returned = self.module(*cast(tensors, self._dtype))
         outputs = by_name(returned, self._names).values()
-        return cast(tuple(outputs), torch.float32)
+        return tuple(cast(output, torch.float32) for output in outputs)
 
 
 def _write(

@@ -15,7 +15,14 @@ from inference_models_torch.weights import read_tensors
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-_RANDOM = (torch.Tensor.normal_, torch.Tensor.uniform_)
+# Those of `nn.init` show themselves to a mode as a whole, and not what they call.
+_RANDOM = (
+    nn.init.kaiming_uniform_,
+    nn.init.normal_,
+    nn.init.uniform_,
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+)
 
 
 def load_modules(
@@ -57,9 +64,10 @@ class _WithoutInitialisation(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        given = dict(kwargs or {})
         if function in _RANDOM:
-            return args[0]
-        return function(*args, **(kwargs or {}))
+            return args[0] if args else given["tensor"]
+        return function(*args, **given)
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:

@@ -30,21 +30,25 @@ class TorchOperations(Operations):
     ) -> tuple[torch.Tensor, list[Frame]]:
         """Images -> one batch on the device, of `spec.dtype`, and a frame for each."""
         places, canvas = place_batch(spec, [(i.height, i.width) for i in images])
-        dtype = torch.uint8 if spec.dtype == "uint8" else torch.float32
-        batch = torch.empty(
-            (len(images), 3, *canvas), dtype=dtype, device=self._resizing
-        )
-        normalise = _Normalise(spec, self._resizing)
-        for planes, image, place in zip(batch, images, places, strict=True):
+        batch, planes = self._new_batch(len(images), canvas, spec)
+        for own, image, place in zip(planes, images, places, strict=True):
             pixels, color = _pixels(image, spec, place, self._resizing)
             for size in (place.intermediate, place.resized):
                 if size is not None and size != tuple(pixels.shape[1:]):
                     pixels = resize(pixels, size, spec)
-            normalise.lay(planes, pixels, color, place)
-        if spec.layout == "NHWC":
-            batch = batch.permute(0, 2, 3, 1).contiguous()
+            _lay(_native(own), _native(pixels), color, spec, place)
         batch = batch.to(self._device, getattr(torch, spec.dtype))
         return batch, [place.frame for place in places]
+
+    def _new_batch(
+        self, count: int, canvas: tuple[int, int], spec: Preprocessing
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """An empty batch in its layout, and the same memory as (N, 3, H, W)."""
+        nhwc = spec.layout == "NHWC"
+        shape = (count, *canvas, 3) if nhwc else (count, 3, *canvas)
+        dtype = torch.uint8 if spec.dtype == "uint8" else torch.float32
+        batch = torch.empty(shape, dtype=dtype, device=self._resizing)
+        return batch, batch.permute(0, 3, 1, 2) if nhwc else batch
 
     def host(self, array: Array) -> np.ndarray:
         """Any array as numpy; half precisions arrive as float32."""
@@ -101,43 +105,42 @@ def _gray(pixels: torch.Tensor, color: str) -> torch.Tensor:
     return (luma >> 16).to(torch.uint8)[None]
 
 
-class _Normalise:
-    """Lays resized pixels onto the planes of a batch, in the network's numbers."""
+def _native(tensor: torch.Tensor) -> Array:
+    """The same memory in NumPy if it is the host's.
 
-    def __init__(self, spec: Preprocessing, device: torch.device) -> None:
-        self._spec = spec
-        multiply, add = spec.affine
-        self._scaled = spec.dtype != "uint8"
-        if not self._scaled:
-            multiply, add = np.ones_like(multiply), np.zeros_like(add)
-        padding = spec.padding_value * multiply + add
-        self._multiply, self._add, self._padding = (
-            torch.from_numpy(values).to(device)[:, None, None]
-            for values in (multiply, add, padding)
-        )
-
-    def lay(
-        self, planes: torch.Tensor, pixels: torch.Tensor, color: str, place: Placement
-    ) -> None:
-        """Write pixels (C, h, w) to where they belong on `planes` (3, H, W)."""
-        pixels, top, left = _cut(pixels[:3], place)
-        if tuple(pixels.shape[1:]) != place.canvas:
-            if self._spec.resize == "letterbox-reflect":
-                pixels, top, left = _reflect(pixels, top, left, place.canvas), 0, 0
-            else:
-                planes.copy_(self._padding)
-        rows, columns = pixels.shape[1:]
-        target = planes[:, top : top + rows, left : left + columns]
-        # Converting whole planes is a quarter faster than gathering them from pixels.
-        pixels = pixels.contiguous().expand(3, -1, -1)
-        order = (0, 1, 2) if color == self._spec.color else (2, 1, 0)
-        for plane, channel in zip(target, order, strict=True):
-            plane.copy_(pixels[channel])
-        if self._scaled:
-            target.mul_(self._multiply).add_(self._add)
+    torch would wake its pool of threads for each of a dozen steps that take 0.1 ms,
+    which costs far more than it gains where other processes want the CPUs too.
+    """
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
 
 
-def _cut(pixels: torch.Tensor, place: Placement) -> tuple[torch.Tensor, int, int]:
+def _lay(
+    planes: Array, pixels: Array, color: str, spec: Preprocessing, place: Placement
+) -> None:
+    """Write pixels (C, h, w) to where they belong on `planes` (3, H, W), normalised.
+
+    Both are NumPy's, or both are tensors: what is done to them reads the same.
+    """
+    pixels, top, left = _cut(pixels, place)
+    multiply, add = spec.affine
+    if spec.dtype == "uint8":
+        multiply, add = np.ones_like(multiply), np.zeros_like(add)
+    padded = tuple(pixels.shape[1:]) != place.canvas
+    if padded and spec.resize == "letterbox-reflect":
+        pixels, top, left, padded = _reflect(pixels, place), 0, 0, False
+    rows, columns = pixels.shape[1:]
+    order = (0, 1, 2) if color == spec.color else (2, 1, 0)
+    for plane, channel, factor, term in zip(planes, order, multiply, add, strict=True):
+        if padded:
+            plane[:] = float(spec.padding_value * factor + term)
+        target = plane[top : top + rows, left : left + columns]
+        target[:] = pixels[channel if len(pixels) > 1 else 0]
+        if spec.dtype != "uint8":
+            target *= float(factor)
+            target += float(term)
+
+
+def _cut(pixels: Array, place: Placement) -> tuple[Array, int, int]:
     """Cut off what sticks out of the canvas; the rest, and where its corner lies."""
     (down, across), (height, width) = place.offset, place.canvas
     top, left = max(0, down), max(0, across)
@@ -150,12 +153,12 @@ def _cut(pixels: torch.Tensor, place: Placement) -> tuple[torch.Tensor, int, int
     return cut, top, left
 
 
-def _reflect(
-    pixels: torch.Tensor, top: int, left: int, canvas: tuple[int, int]
-) -> torch.Tensor:
-    for axis, before in ((1, top), (2, left)):
-        length = pixels.shape[axis]
-        after = canvas[axis - 1] - before - length
-        index = np.pad(np.arange(length), (before, after), mode="reflect")
-        pixels = pixels.index_select(axis, torch.from_numpy(index).to(pixels.device))
-    return pixels
+def _reflect(pixels: Array, place: Placement) -> Array:
+    """The cut pixels, mirrored at their edges until they fill the canvas."""
+    rows, columns = (
+        np.pad(np.arange(length), (before, whole - before - length), mode="reflect")
+        for length, before, whole in zip(
+            pixels.shape[1:], place.offset, place.canvas, strict=True
+        )
+    )
+    return pixels[:, rows][:, :, columns]

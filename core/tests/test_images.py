@@ -1,0 +1,416 @@
+"""Images in every form a user holds them, and what is none."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from inference_models import InvalidInput, Preprocessing
+from inference_models.images import read_images, to_host
+from inference_models.prepare import prepare
+
+EXIF_ORIENTATION = 0x0112
+
+
+class Tensor:
+    """An array of some other library, of which only DLPack is known."""
+
+    def __init__(self, array):
+        self.array = array
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __dlpack__(self, **keywords):
+        return self.array.__dlpack__(**keywords)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, key):
+        return Tensor(self.array[key])
+
+
+@pytest.fixture
+def rgb():
+    """A picture of odd size, HWC and RGB."""
+    return np.random.default_rng(0).integers(0, 256, (13, 21, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def bgr(rgb):
+    return np.ascontiguousarray(rgb[:, :, ::-1])
+
+
+def chw(rgb):
+    return np.ascontiguousarray(rgb.transpose(2, 0, 1))
+
+
+def encoded(picture, form="PNG", **options):
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return file.getvalue()
+
+
+def png(rgb, **options):
+    return encoded(PIL.Image.fromarray(rgb), **options)
+
+
+def network_input(source, color=None):
+    spec = Preprocessing(size=(16, 16), resize="letterbox", mean=0.4, std=0.3)
+    return prepare(read_images(source, color), spec)[0]
+
+
+def frozen(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def unit(pixels, dtype=np.float32):
+    return pixels.astype(dtype) / dtype(255)
+
+
+def within(pixels):
+    """The same pixels as a part of a larger array."""
+    return np.pad(pixels, ((2, 3), (4, 5), (0, 0)))[2:-3, 4:-5]
+
+
+def saved(rgb, path):
+    path.write_bytes(png(rgb))
+    return path
+
+
+SAME = {
+    "array in RGB": lambda rgb, bgr, path: (rgb, "rgb"),
+    "floats": lambda rgb, bgr, path: unit(bgr),
+    "half precision": lambda rgb, bgr, path: unit(bgr, np.float16),
+    "double precision": lambda rgb, bgr, path: unit(bgr, np.float64),
+    "big-endian floats": lambda rgb, bgr, path: unit(bgr).astype(">f4"),
+    "4-D array": lambda rgb, bgr, path: bgr[None],
+    "list": lambda rgb, bgr, path: [bgr],
+    "tuple": lambda rgb, bgr, path: (bgr,),
+    "generator": lambda rgb, bgr, path: (image for image in [bgr]),
+    "read-only array": lambda rgb, bgr, path: frozen(bgr),
+    "negative strides": lambda rgb, bgr, path: rgb[:, :, ::-1],
+    "upside down twice": lambda rgb, bgr, path: bgr[::-1].copy()[::-1],
+    "Fortran order": lambda rgb, bgr, path: np.asfortranarray(bgr),
+    "part of an array": lambda rgb, bgr, path: within(bgr),
+    "BGRA": lambda rgb, bgr, path: np.dstack([bgr, bgr[:, :, :1]]),
+    "tensor": lambda rgb, bgr, path: Tensor(chw(rgb)),
+    "tensor in BGR": lambda rgb, bgr, path: (Tensor(chw(bgr)), "bgr"),
+    "tensor with alpha": lambda rgb, bgr, path: Tensor(chw(np.dstack([rgb, rgb]))[:4]),
+    "tensor of floats": lambda rgb, bgr, path: Tensor(chw(unit(rgb))),
+    "tensor with strides": lambda rgb, bgr, path: Tensor(rgb.transpose(2, 0, 1)),
+    "4-D tensor": lambda rgb, bgr, path: Tensor(chw(rgb)[None]),
+    "list of tensors": lambda rgb, bgr, path: [Tensor(chw(rgb))],
+    "PIL image": lambda rgb, bgr, path: PIL.Image.fromarray(rgb),
+    "PIL knows its order": lambda rgb, bgr, path: (PIL.Image.fromarray(rgb), "bgr"),
+    "PIL image with alpha": lambda rgb, bgr, path: PIL.Image.fromarray(
+        np.dstack([rgb, rgb[:, :, 0]])
+    ),
+    "Path": lambda rgb, bgr, path: saved(rgb, path),
+    "str": lambda rgb, bgr, path: str(saved(rgb, path)),
+    "bytes": lambda rgb, bgr, path: png(rgb),
+    "bytearray": lambda rgb, bgr, path: bytearray(png(rgb)),
+    "memoryview": lambda rgb, bgr, path: memoryview(png(rgb)),
+    "lossless WebP": lambda rgb, bgr, path: encoded(
+        PIL.Image.fromarray(rgb), "WEBP", lossless=True
+    ),
+}
+
+
+@pytest.mark.parametrize("form", SAME)
+def test_the_same_pixels_in_any_form_give_identical_input(form, rgb, bgr, tmp_path):
+    given = SAME[form](rgb, bgr, tmp_path / "picture.png")
+    source, color = (
+        given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    )
+
+    assert np.array_equal(network_input(source, color), network_input(bgr))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "float32", "float64", "float16", "bfloat16"]
+)
+def test_a_torch_tensor_gives_identical_input(dtype, rgb, bgr):
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(chw(rgb))
+    if dtype != "uint8":
+        tensor = (tensor / 255).to(getattr(torch, dtype))
+    expected = network_input(bgr)
+    if dtype == "bfloat16":  # has fewer digits than a byte
+        expected = network_input(bgr_of(tensor.float().numpy()))
+
+    assert np.array_equal(network_input(tensor), expected)
+
+
+def bgr_of(planes):
+    return np.rint(planes * 255).astype(np.uint8).transpose(1, 2, 0)[:, :, ::-1]
+
+
+def test_a_torch_tensor_may_require_a_gradient(rgb, bgr):
+    torch = pytest.importorskip("torch")
+    tensor = (torch.from_numpy(chw(rgb)) / 255).requires_grad_()
+
+    assert np.array_equal(network_input([tensor]), network_input(bgr))
+
+
+def test_a_torch_tensor_in_channels_last_memory_is_still_chw(rgb, bgr):
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(rgb).permute(2, 0, 1)[None]
+
+    assert np.array_equal(network_input(tensor), network_input(bgr))
+
+
+def test_a_list_may_mix_forms_and_sizes(rgb, bgr, tmp_path):
+    other = np.ascontiguousarray(bgr[:7, :11])
+    mixed = [bgr, Tensor(chw(rgb[:7, :11])), PIL.Image.fromarray(rgb), png(rgb)]
+
+    expected = [network_input(image) for image in (bgr, other, bgr, bgr)]
+    assert np.array_equal(network_input(mixed), np.concatenate(expected))
+
+
+def test_a_4_d_array_is_a_list_of_images(bgr):
+    many = np.stack([bgr, bgr[::-1]])
+
+    assert np.array_equal(network_input(many), network_input(list(many)))
+
+
+@pytest.mark.parametrize("shape", [(13, 21), (13, 21, 1)])
+def test_a_grey_array_is_three_equal_channels(shape):
+    grey = np.arange(13 * 21, dtype=np.uint32).astype(np.uint8)
+
+    assert np.array_equal(
+        network_input(grey.reshape(shape)),
+        network_input(np.dstack([grey.reshape(13, 21)] * 3)),
+    )
+
+
+@pytest.mark.parametrize("shape", [(13, 21), (1, 13, 21)])
+def test_a_grey_tensor_is_three_equal_channels(shape):
+    grey = np.arange(13 * 21, dtype=np.uint32).astype(np.uint8)
+
+    assert np.array_equal(
+        network_input(Tensor(grey.reshape(shape))),
+        network_input(np.dstack([grey.reshape(13, 21)] * 3)),
+    )
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "PA", "1", "CMYK", "YCbCr", "HSV"])
+def test_a_pil_image_of_any_eight_bit_mode_becomes_rgb(mode, rgb):
+    base = PIL.Image.fromarray(rgb).convert("L" if mode in ("LA", "PA") else "RGB")
+    picture = base.convert("P").convert(mode) if mode == "PA" else base.convert(mode)
+    expected = np.asarray(picture.convert("RGB"))
+
+    assert np.array_equal(network_input(picture), network_input(expected, "rgb"))
+
+
+def test_a_palette_file_with_transparency_is_read(rgb):
+    picture = PIL.Image.fromarray(rgb).quantize(16)
+    data = encoded(picture, "PNG", transparency=0)
+    expected = np.asarray(picture.convert("RGB"))
+
+    assert np.array_equal(network_input(data), network_input(expected, "rgb"))
+
+
+def test_nothing_is_copied_or_written_when_an_array_is_read(bgr):
+    (image,) = read_images(bgr)
+
+    assert np.shares_memory(image.host(), bgr)
+
+
+def test_a_tensor_is_read_where_it_lies(rgb):
+    planes = chw(rgb)
+    (image,) = read_images(Tensor(planes))
+
+    assert np.shares_memory(image.host(), planes)
+
+
+def test_an_array_on_the_host_is_itself(bgr):
+    assert to_host(bgr) is bgr
+
+
+def turned(picture, orientation):
+    """The stored pixels of a picture that a viewer turns upright again."""
+    stored = {
+        1: None,
+        2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+        3: PIL.Image.Transpose.ROTATE_180,
+        4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+        5: PIL.Image.Transpose.TRANSPOSE,
+        6: PIL.Image.Transpose.ROTATE_90,
+        7: PIL.Image.Transpose.TRANSVERSE,
+        8: PIL.Image.Transpose.ROTATE_270,
+    }[orientation]
+    exif = PIL.Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    return (picture if stored is None else picture.transpose(stored)), exif
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("as_path", [True, False])
+def test_files_and_bytes_are_turned_upright(orientation, as_path, rgb, bgr, tmp_path):
+    picture, exif = turned(PIL.Image.fromarray(rgb), orientation)
+    data = encoded(picture, "PNG", exif=exif)
+    path = tmp_path / "picture.png"
+    path.write_bytes(data)
+
+    assert np.array_equal(network_input(path if as_path else data), network_input(bgr))
+
+
+def test_a_pil_image_is_taken_as_its_owner_sees_it(rgb):
+    picture, exif = turned(PIL.Image.fromarray(rgb), 6)
+    opened = PIL.Image.open(io.BytesIO(encoded(picture, "PNG", exif=exif)))
+    (image,) = read_images(opened)
+
+    assert (image.height, image.width) == (opened.height, opened.width)
+    assert np.array_equal(image.host(), np.asarray(opened))
+
+
+def png_header(width, height):
+    """The beginning of a PNG that claims to be this large."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    packed = [
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def sixteen_bits():
+    return PIL.Image.fromarray(np.full((4, 4), 999, np.uint16))
+
+
+CUT = encoded(PIL.Image.effect_noise((99, 99), 90))[:500]
+
+BAD = {
+    "no pixels": (np.empty((0, 4, 3), np.uint8), "no pixels"),
+    "two channels": (np.zeros((4, 4, 2), np.uint8), r"numpy images are \(H, W, 3\)"),
+    "five channels": (np.zeros((4, 4, 5), np.uint8), r"numpy images are \(H, W, 3\)"),
+    "one dimension": (np.zeros(4, np.uint8), r"numpy images are \(H, W, 3\)"),
+    "no dimension": (np.array(4), r"numpy images are \(H, W, 3\)"),
+    "CHW array": (np.zeros((3, 9, 9), np.uint8), r"array.transpose\(1, 2, 0\)"),
+    "HWC tensor": (Tensor(np.zeros((9, 9, 3), np.uint8)), r"tensor.permute\(2, 0, 1\)"),
+    "int64": (np.zeros((4, 4, 3), np.int64), "give uint8 in 0–255, or floats in 0–1"),
+    "uint16": (np.zeros((4, 4, 3), np.uint16), "give uint8"),
+    "bool": (np.zeros((4, 4, 3), bool), "give uint8"),
+    "object": (np.zeros((4, 4, 3), object), "give uint8"),
+    "int tensor": (Tensor(np.zeros((3, 4, 4), np.int32)), "dtype int32 .* give uint8"),
+    "above 1": (np.full((4, 4, 3), 200.0), r"from 200 to 200; .* \(divide by 255\?\)"),
+    "tensor above 1": (Tensor(np.full((3, 4, 4), 2.0)), "divide by 255"),
+    "negative": (np.full((4, 4, 3), -0.1), "-0.1 to -0.1; floats must lie in 0–1"),
+    "NaN": (np.full((4, 4, 3), np.nan), "NaN values; floats must lie in 0–1"),
+    "infinite": (np.full((4, 4, 3), np.inf), "divide by 255"),
+    "empty list": ([], "there is no image in .*; give a numpy array"),
+    "empty 4-D array": (np.empty((0, 4, 4, 3), np.uint8), "there is no image"),
+    "5-D array": (np.zeros((1, 1, 4, 4, 3), np.uint8), r"numpy images are \(H, W, 3\)"),
+    "None": (None, "NoneType is no image; give a numpy array"),
+    "number": (3, "int is no image"),
+    "nested list": ([[np.zeros((4, 4, 3), np.uint8)]], "list is no image"),
+    "empty PIL image": (PIL.Image.new("RGB", (0, 4)), "no pixels"),
+    "16-bit PIL image": (sixteen_bits(), "more than 8 bits a pixel; scale it to 0–255"),
+    "float PIL image": (PIL.Image.new("F", (4, 4)), "scale it to 0–255"),
+    "cut PIL image": (PIL.Image.open(io.BytesIO(CUT)), "cannot be read as RGB"),
+    "16-bit file": (encoded(sixteen_bits()), "bytes: .* scale it to 0–255"),
+    "text": (b"<svg/>", "data of 6 bytes cannot be decoded as an image"),
+    "no bytes": (b"", "data of 0 bytes cannot be decoded as an image"),
+    "missing path": (Path("no-such-image.png"), "no image file 'no-such-image.png'"),
+    "missing str": ("no-such-image.png", "no image file 'no-such-image.png'"),
+    "empty str": ("", "no image file ''"),
+    "base64": ("iVBORw0KGgo" * 900, "cannot be read: File name too long"),
+    "folder": (os.curdir, "no image file"),
+    "bomb": (
+        png_header(60_000, 60_000),
+        "refused: .* raise PIL.Image.MAX_IMAGE_PIXELS",
+    ),
+    "smaller bomb": (png_header(10_000, 10_000), "refused: .*MAX_IMAGE_PIXELS"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_image_is_an_error_that_says_what_to_do(kind):
+    source, words = BAD[kind]
+    with pytest.raises(InvalidInput, match=words):
+        read_images(source)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_a_truncated_file_is_refused(form, share, rgb):
+    data = encoded(PIL.Image.fromarray(np.tile(rgb, (9, 9, 1))), form)
+    with pytest.raises(InvalidInput, match="cannot be decoded as an image"):
+        read_images(data[: int(len(data) * share)])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP"])
+def test_a_damaged_file_is_read_or_refused(form, rgb):
+    exif = PIL.Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    whole = encoded(PIL.Image.fromarray(rgb), form, exif=exif)
+    chance = random.Random(0)
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(min(len(data), 200))] = chance.randrange(256)
+        try:
+            (image,) = read_images(bytes(data))
+        except InvalidInput:
+            continue
+        assert image.host().dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.com/a.jpg", "https://example.com/a.jpg?token=secret"]
+)
+def test_a_url_is_not_downloaded(url):
+    with pytest.raises(
+        InvalidInput, match=r"images are not downloaded.* give the bytes"
+    ) as e:
+        read_images(url)
+
+    assert "secret" not in str(e.value)
+
+
+def test_an_image_of_a_list_is_named_by_its_number(bgr):
+    with pytest.raises(InvalidInput, match=r"^image 2: .*missing.png"):
+        read_images([bgr, bgr, "missing.png"])
+
+
+def test_an_image_of_a_batch_is_named_by_its_number(bgr):
+    batch = np.stack([bgr / 255, bgr.astype(float) + 1])
+    with pytest.raises(InvalidInput, match=r"^image 1: .*divide by 255"):
+        read_images(batch)
+
+
+def test_an_unknown_order_of_channels_is_refused(bgr):
+    with pytest.raises(InvalidInput, match="'brg' is neither 'rgb' nor 'bgr'"):
+        read_images(bgr, "brg")
+
+
+def test_a_bad_image_leaves_the_next_call_alone(bgr):
+    with pytest.raises(InvalidInput):
+        read_images([bgr, None])
+
+    assert len(read_images([bgr, bgr])) == 2
+
+
+def test_the_limit_of_pixels_is_the_users_to_raise(rgb, monkeypatch):
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 13 * 21)
+
+    assert read_images(png(rgb))[0].height == 13

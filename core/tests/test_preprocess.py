@@ -1,0 +1,264 @@
+"""Preprocessing as data, and the map from the network's pixels to the image's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from inference_models import Frame, InvalidCard, Preprocessing
+from inference_models.preprocess import place, place_batch
+
+RESIZES = ["stretch", "letterbox", "letterbox-reflect", "center-crop"]
+ALL_RESIZES = [*RESIZES, "fit-longer-edge"]
+
+lengths = st.integers(1, 90)
+sizes = st.tuples(lengths, lengths)
+crops = st.tuples(*[st.integers(0, 40)] * 2, *[st.integers(60, 100)] * 2)
+specs = st.builds(
+    Preprocessing,
+    size=st.none() | sizes,
+    resize=st.sampled_from(ALL_RESIZES),
+    crop=st.none() | crops,
+    intermediate=st.none() | lengths | sizes,
+    divisible=st.none() | st.integers(1, 32),
+    padding_place=st.sampled_from(["center", "top-left"]),
+)
+
+
+def network_pixel(frame, x, y):
+    """Where a point of the original lies on the network's canvas."""
+    return (x - frame.offset_x) / frame.scale_x, (y - frame.offset_y) / frame.scale_y
+
+
+@given(spec=specs, size=sizes, points=st.tuples(*[st.floats(0, 1)] * 4))
+def test_a_box_of_the_original_comes_back_from_the_network(spec, size, points):
+    height, width = size
+    frame = place(spec, height, width).frame
+    x1, x2 = sorted(points[:2])
+    y1, y2 = sorted(points[2:])
+    box = [x1 * width, y1 * height, x2 * width, y2 * height]
+    there = [*network_pixel(frame, *box[:2]), *network_pixel(frame, *box[2:])]
+
+    back = frame.to_original(np.array([there]))
+
+    assert back.dtype == np.float32
+    assert back[0] == pytest.approx(box, abs=0.05)
+
+
+@given(spec=specs, size=sizes, boxes=st.lists(st.floats(-500, 500), min_size=4))
+def test_no_box_leaves_the_original(spec, size, boxes):
+    frame = place(spec, *size).frame
+    boxes = np.array(boxes[: len(boxes) // 4 * 4]).reshape(-1, 4)
+
+    moved = frame.to_original(boxes)
+
+    assert moved.min() >= 0
+    assert moved[:, 0::2].max() <= size[1]
+    assert moved[:, 1::2].max() <= size[0]
+
+
+@given(spec=specs, size=sizes)
+def test_what_is_laid_touches_the_canvas(spec, size):
+    placed = place(spec, *size)
+    for axis in (0, 1):
+        start, length = placed.offset[axis], placed.resized[axis]
+
+        assert start < placed.canvas[axis]
+        assert start + length > 0
+
+
+@given(spec=specs, size=sizes)
+def test_the_read_rectangle_has_pixels_and_lies_in_the_image(spec, size):
+    top, left, bottom, right = place(spec, *size).source
+
+    assert 0 <= top < bottom <= size[0]
+    assert 0 <= left < right <= size[1]
+
+
+@given(spec=specs, many=st.lists(sizes, min_size=1, max_size=4))
+def test_images_of_a_batch_share_one_canvas(spec, many):
+    places, canvas = place_batch(spec, many)
+
+    frames = [placed.frame for placed in places]
+    assert {placed.canvas for placed in places} == {canvas}
+    assert {(f.input_height, f.input_width) for f in frames} == {canvas}
+
+
+@given(spec=specs, size=sizes)
+def test_a_given_size_is_the_canvas_unless_the_longer_edge_is_fitted(spec, size):
+    assume(spec.size is not None)
+    assume(spec.resize != "fit-longer-edge")
+
+    assert place(spec, *size).canvas == spec.size
+
+
+def test_normalized_boxes_are_shares_of_the_input():
+    frame = place(Preprocessing(size=(100, 100), resize="letterbox"), 25, 50).frame
+
+    assert frame.from_normalized(np.array([[0.5, 0.5, 1, 0.7]])).tolist() == [
+        pytest.approx([25, 12.5, 50, 22.5])
+    ]
+
+
+def test_no_boxes_keep_their_shape():
+    frame = Frame(10, 10, 5, 5)
+
+    assert frame.to_original(np.empty((0, 4))).shape == (0, 4)
+
+
+def test_stretching_ignores_the_ratio():
+    placed = place(Preprocessing(size=(30, 40)), 60, 20)
+
+    assert (placed.resized, placed.canvas, placed.offset) == (
+        (30, 40),
+        (30, 40),
+        (0, 0),
+    )
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "letterbox-reflect"])
+def test_a_letterbox_keeps_the_ratio_and_centers(resize):
+    placed = place(Preprocessing(size=(64, 64), resize=resize), 20, 41)
+
+    assert placed.resized == (31, 64)
+    assert placed.offset == (16, 0)
+
+
+def test_a_letterbox_may_lie_top_left():
+    spec = Preprocessing(size=(64, 64), resize="letterbox", padding_place="top-left")
+
+    assert place(spec, 20, 41).offset == (0, 0)
+
+
+def test_a_thin_image_keeps_at_least_one_pixel():
+    spec = Preprocessing(size=(16, 16), resize="letterbox")
+
+    assert place(spec, 1, 1000).resized == (1, 16)
+
+
+def test_the_longer_edge_fits_without_padding():
+    spec = Preprocessing(size=(64, 64), resize="fit-longer-edge")
+    placed = place(spec, 20, 40)
+
+    assert placed.resized == placed.canvas == (32, 64)
+
+
+def torchvision_center(length, target):
+    """Where `torchvision.transforms.functional.center_crop` starts to read."""
+    if target > length:
+        return -((target - length) // 2)
+    return round((length - target) / 2.0)
+
+
+@pytest.mark.parametrize("target", [4, 5, 8])
+@pytest.mark.parametrize("length", range(1, 16))
+def test_a_center_crop_starts_where_torchvisions_does(length, target):
+    spec = Preprocessing(size=(target, target), resize="center-crop")
+    placed = place(spec, length, length)
+
+    assert placed.resized == (length, length)
+    assert placed.offset == (-torchvision_center(length, target),) * 2
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((427, 640), (256, 383)), ((640, 427), (383, 256)), ((256, 256), (256, 256))],
+)
+def test_the_shorter_side_comes_first_as_in_torchvision(size, expected):
+    spec = Preprocessing(size=(224, 224), resize="center-crop", intermediate=256)
+    placed = place(spec, *size)
+
+    assert placed.resized == expected
+    assert placed.canvas == (224, 224)
+
+
+def test_an_intermediate_size_is_kept_where_another_follows():
+    placed = place(Preprocessing(size=(10, 10), intermediate=(50, 70)), 99, 99)
+
+    assert (placed.intermediate, placed.resized) == ((50, 70), (10, 10))
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas"), [((33, 64), (64, 64)), ((1, 1), (32, 32)), ((96, 65), (96, 96))]
+)
+def test_without_a_size_the_image_is_padded_to_multiples(size, canvas):
+    placed = place(Preprocessing(divisible=32), *size)
+
+    assert (placed.canvas, placed.offset) == (canvas, (0, 0))
+
+
+def test_without_size_and_multiple_the_image_stays():
+    assert place(Preprocessing(), 33, 65).canvas == (33, 65)
+
+
+def test_a_static_crop_is_in_percent_of_the_image():
+    placed = place(Preprocessing(crop=(10, 20, 90, 80)), 100, 200)
+
+    assert placed.source == (20, 20, 80, 180)
+    assert placed.frame.offset_x == 20
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"size": 224}, "size 224 must be \\(height, width\\)"),
+        ({"size": [224]}, "size \\(224,\\) must be"),
+        ({"size": [0, 224]}, "size .* above 0"),
+        ({"size": [224.0, 224]}, "size .* whole pixels"),
+        ({"divisible": [32, 32]}, "divisible .* must be a number"),
+        ({"divisible": True}, "divisible True"),
+        ({"intermediate": [1, 2, 3]}, "intermediate .* shorter side"),
+        ({"resize": "squash"}, "resize 'squash' is not one of stretch, letterbox"),
+        ({"resize": None}, "resize None is not one of"),
+        ({"interpolation": "lanczos"}, "interpolation 'lanczos'"),
+        ({"contrast": "more"}, "contrast 'more'"),
+        ({"color": "rgba"}, "color 'rgba'"),
+        ({"layout": "CHW"}, "layout 'CHW'"),
+        ({"dtype": "float64"}, "dtype 'float64'"),
+        ({"padding_place": "left"}, "padding_place 'left'"),
+        ({"padding_value": 256}, "padding_value 256 is out of range"),
+        ({"padding_value": "grey"}, "padding_value 'grey' must be a number"),
+        ({"antialias": "false"}, "antialias 'false' must be true or false"),
+        ({"grayscale": 1}, "grayscale 1 must be true or false"),
+        ({"scale": float("nan")}, "scale nan is out of range"),
+        ({"crop": [0, 0, 100]}, "crop .* percent"),
+        ({"crop": [50, 0, 50, 100]}, "crop .* percent"),
+        ({"crop": [0, 0, 101, 100]}, "crop .* percent"),
+        ({"crop": ["a", 0, 1, 1]}, "cannot be read"),
+        ({"mean": [0.5, 0.5]}, "mean .* three finite numbers"),
+        ({"mean": "abc"}, "cannot be read"),
+        ({"std": [1, 0, 1]}, "std .* other than 0"),
+        ({"std": [1, float("inf"), 1]}, "std .* three finite"),
+    ],
+)
+def test_an_impossible_value_is_refused(config, words):
+    with pytest.raises(InvalidCard, match=words):
+        Preprocessing.from_config(config)
+
+
+def test_an_unknown_field_is_refused_with_the_nearest():
+    with pytest.raises(InvalidCard, match="no field 'resise'; did you mean 'resize'"):
+        Preprocessing.from_config({"resise": "stretch"})
+
+
+@pytest.mark.parametrize("config", [None, "stretch", ["size"], 3])
+def test_what_is_no_mapping_is_refused(config):
+    with pytest.raises(InvalidCard, match="preprocessing must be a mapping"):
+        Preprocessing.from_config(config)
+
+
+def test_one_number_stands_for_three_channels():
+    spec = Preprocessing.from_config({"mean": 0.5, "std": 0.25})
+
+    assert spec.mean == (0.5, 0.5, 0.5)
+    assert spec.std == (0.25, 0.25, 0.25)
+
+
+def test_normalisation_is_one_multiplication_and_one_addition():
+    spec = Preprocessing(scale=1 / 255, mean=(0.5, 0, 0), std=(0.5, 1, 2))
+    multiply, add = spec.affine
+
+    pixel = np.float32(51)
+    assert pixel * multiply + add == pytest.approx([-0.6, 0.2, 0.1], abs=1e-6)

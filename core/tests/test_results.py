@@ -1,0 +1,474 @@
+"""What models return: detections, and scores that answer to class names."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+from inference_models import (
+    ClassificationPrediction,
+    Detections,
+    InvalidCard,
+    InvalidOption,
+    MultiLabelClassificationPrediction,
+    Scores,
+)
+
+from .distributions import output
+
+NAMES = ("cat", "dog", "tabby, tabby cat")
+BOXES = np.array([[0, 0, 4, 4], [1, 1, 5, 5], [2, 2, 6, 6]], np.float64)
+
+
+@pytest.fixture
+def detections():
+    return Detections.sort(BOXES, [0.2, 0.9, 0.5], [0, 2, 1], NAMES)
+
+
+@pytest.fixture
+def none():
+    return Detections.sort(np.empty((0, 4)), [], [], NAMES)
+
+
+@pytest.fixture
+def scores():
+    """Square, so that an axis cannot be told by its length."""
+    values = [[0.1, 0.2, 0.7], [0.6, 0.3, 0.1], [0.2, 0.5, 0.3]]
+    return Scores(np.array(values, np.float32), NAMES)
+
+
+@pytest.fixture
+def prediction(scores):
+    return ClassificationPrediction.from_scores(scores, NAMES)
+
+
+def f32(*values):
+    return np.array(values, np.float32)
+
+
+# Detections
+
+
+def test_detections_are_sorted_by_confidence(detections):
+    assert np.array_equal(detections.confidence, f32(0.9, 0.5, 0.2))
+    assert detections.class_id.tolist() == [2, 1, 0]
+    assert np.array_equal(detections.xyxy, BOXES[[1, 2, 0]])
+
+
+def test_equal_confidences_keep_their_order():
+    same = Detections.sort(BOXES, [0.5, 0.5, 0.5], [0, 1, 2])
+
+    assert same.class_id.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("fixture", ["detections", "none"])
+def test_detections_have_fixed_types(fixture, request):
+    found = request.getfixturevalue(fixture)
+
+    assert found.xyxy.dtype == found.confidence.dtype == np.float32
+    assert found.class_id.dtype == np.int64
+    assert found.xyxy.shape == (len(found), 4)
+    assert found.confidence.shape == found.class_id.shape == (len(found),)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (0, [2]),
+        (-1, [0]),
+        (np.int64(1), [1]),
+        (np.array(1), [1]),
+        (slice(1, None), [1, 0]),
+        (slice(None, None, -1), [0, 1, 2]),
+        ([2, 0], [0, 2]),
+        (np.array([1, 1]), [1, 1]),
+        ([], []),
+        (np.array([True, False, True]), [2, 0]),
+        ([False, True, False], [1]),
+        (np.zeros(3, bool), []),
+    ],
+)
+def test_detections_are_chosen_by_number_slice_mask_or_list(detections, key, expected):
+    chosen = detections[key]
+
+    assert isinstance(chosen, Detections)
+    assert chosen.class_id.tolist() == expected
+    assert chosen.xyxy.shape == (len(expected), 4)
+    assert chosen.class_names == NAMES
+
+
+def test_detections_are_chosen_by_what_they_say(detections):
+    assert detections[detections.confidence >= 0.5].class_id.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("key", [3, -4, [5], np.array([True, False])])
+def test_what_is_not_there_is_an_index_error(detections, key):
+    with pytest.raises(IndexError):
+        detections[key]
+
+
+@pytest.mark.parametrize("key", ["cat", True, None, 1.0])
+def test_what_is_no_index_is_a_type_error(detections, key):
+    with pytest.raises(TypeError):
+        detections[key]
+
+
+def test_detections_are_iterated_one_by_one(detections):
+    assert [one.class_id.tolist() for one in detections] == [[2], [1], [0]]
+
+
+def test_a_box_has_the_name_of_its_class(detections):
+    assert detections.names == ["tabby, tabby cat", "dog", "cat"]
+
+
+def test_a_class_without_a_name_is_called_by_its_number():
+    found = Detections.sort(BOXES, [0.9, 0.8, 0.7], [0, 1, 90], ("", "dog"))
+
+    assert found.names == ["class_0", "dog", "class_90"]
+
+
+def test_detections_show_what_they_found(detections, none):
+    assert repr(detections) == (
+        "<Detections 3: tabby, tabby cat 0.90, dog 0.50, cat 0.20>"
+    )
+    assert repr(none) == "<Detections 0: nothing>"
+
+
+def test_many_detections_are_shown_in_part():
+    many = Detections.sort(np.zeros((7, 4)), np.full(7, 0.5), np.zeros(7), ["cat"])
+
+    assert repr(many).endswith("cat 0.50, and 2 more>")
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+@pytest.mark.parametrize("fixture", ["detections", "none", "prediction", "multi"])
+def test_a_copy_is_equal(fixture, copied, request):
+    result = request.getfixturevalue(fixture)
+
+    assert copied(result) == result
+
+
+def test_detections_differ_by_any_array(detections):
+    assert detections != detections[:2]
+    assert detections[[0]] != detections[[1]]
+
+
+def test_equal_results_never_have_different_hashes(detections):
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(detections)
+
+
+# Scores
+
+
+def test_a_score_is_found_by_name_as_by_number(scores):
+    assert scores[0]["tabby, tabby cat"] == scores[0][2] == np.float32(0.7)
+    assert f"{scores[1]['cat']:.2f}" == "0.60"
+
+
+def test_a_score_is_a_number(scores):
+    assert isinstance(scores[0]["cat"], np.float32)
+    assert isinstance(scores[0, 1], np.float32)
+
+
+def test_a_class_of_all_images_is_a_column(scores):
+    assert np.array_equal(scores["dog"], f32(0.2, 0.3, 0.5))
+
+
+def test_an_unknown_class_is_refused_with_the_nearest(scores):
+    with pytest.raises(InvalidOption, match="no class 'dgo'; did you mean 'dog'"):
+        scores[0]["dgo"]
+
+
+def test_names_are_as_many_as_classes():
+    with pytest.raises(
+        InvalidCard, match=r"2 class names for scores of shape \(1, 3\)"
+    ):
+        Scores(np.zeros((1, 3)), ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        (0, NAMES),
+        (slice(1), NAMES),
+        ([2, 0], NAMES),
+        (np.array([True, False, True]), NAMES),
+        (np.array([[0, 1], [2, 0]]), NAMES),
+        (..., NAMES),
+        ((), NAMES),
+        (None, NAMES),
+        ((slice(None), slice(1, None)), NAMES[1:]),
+        ((..., slice(None, None, -1)), NAMES[::-1]),
+        ((0, slice(2)), NAMES[:2]),
+        ((slice(None), [2, 0]), (NAMES[2], NAMES[0])),
+        ((np.int64(1), [2, 0, 1]), (NAMES[2], NAMES[0], NAMES[1])),
+        ((..., np.array([True, False, True])), (NAMES[0], NAMES[2])),
+        (([0, 1], slice(1)), NAMES[:1]),
+        ((slice(None), None), NAMES),
+    ],
+    ids=str,
+)
+def test_names_follow_the_classes_that_are_chosen(scores, key, names):
+    chosen = scores[key]
+
+    assert chosen.names == names
+    for name in names:
+        column = NAMES.index(name)
+        plain = np.asarray(scores)[:, column]
+        assert set(np.ravel(chosen[name])) <= set(plain)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        (slice(None), 0),
+        (..., 0),
+        (..., None),
+        ([0, 1, 2], [2, 1, 0]),
+        np.eye(3, dtype=bool),
+    ],
+    ids=str,
+)
+def test_there_are_no_names_where_the_last_axis_is_not_classes(scores, key):
+    assert scores[key].names == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda scores: scores.T,
+        np.sort,
+        lambda scores: np.take(scores, [2, 1, 0], axis=1),
+        lambda scores: scores.sum(axis=1),
+        lambda scores: scores["dog"],
+        lambda scores: scores @ np.eye(3, dtype=np.float32)[::-1],
+    ],
+    ids=["turned", "sorted", "taken", "summed", "column", "mixed"],
+)
+def test_names_are_lost_where_they_would_be_wrong(scores, change):
+    assert change(scores).names == ()
+
+
+def test_sorting_in_place_loses_the_names(scores):
+    scores.sort()
+
+    assert scores.names == ()
+
+
+def test_rows_are_iterated_with_their_names(scores):
+    assert [float(row["cat"]) for row in scores] == scores[:, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda scores: scores * 2, lambda scores: 1 - scores, np.exp, np.copy],
+    ids=["scaled", "subtracted", "function", "np.copy"],
+)
+def test_arithmetic_is_numpys(scores, change):
+    assert np.array_equal(change(scores), change(np.asarray(scores)))
+
+
+def test_arithmetic_keeps_names(scores):
+    doubled = scores * 2
+
+    assert doubled.names == NAMES
+    assert doubled[0]["dog"] == np.float32(0.4)
+    assert (100 - scores).names == NAMES
+
+
+@pytest.mark.parametrize("reduce", ["sum", "max", "min", "mean", "argmax", "std"])
+def test_reductions_give_plain_numbers(scores, reduce):
+    number = getattr(scores, reduce)()
+
+    assert isinstance(number, np.generic)
+    assert number == getattr(np.asarray(scores), reduce)()
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        copy.copy,
+        copy.deepcopy,
+        lambda one: one.copy(),
+        lambda one: pickle.loads(pickle.dumps(one)),
+    ],
+    ids=["copy", "deepcopy", "method", "pickle"],
+)
+def test_a_copy_of_scores_keeps_values_and_names(scores, copied):
+    twin = copied(scores)
+    assert np.array_equal(twin, scores)
+    twin[0, 0] = 9
+
+    assert twin.names == NAMES
+    assert scores[0, 0] == np.float32(0.1)
+
+
+# Classification
+
+
+def test_the_highest_class_is_predicted(prediction, scores):
+    assert prediction.class_id.tolist() == [2, 0, 1]
+    assert prediction.class_id.dtype == np.int64
+    assert prediction.confidence.dtype == np.float32
+    assert np.array_equal(prediction.confidence, scores)
+
+
+def test_the_confidence_of_the_top_class_is_found_by_its_name(prediction):
+    top_class = prediction.class_names[prediction.class_id[0]]
+
+    assert prediction.confidence[0][top_class] == prediction.confidence[0].max()
+
+
+def test_predictions_of_parts_are_joined_in_order(prediction):
+    parts = [prediction[:1], prediction[1:]]
+
+    assert ClassificationPrediction.join(parts) == prediction
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (0, [2]),
+        (-1, [1]),
+        (slice(1, 3), [0, 1]),
+        ([2, 0], [1, 2]),
+        (np.array([False, True, True]), [0, 1]),
+        ([], []),
+    ],
+)
+def test_the_prediction_of_some_images_is_chosen(prediction, key, expected):
+    chosen = prediction[key]
+
+    assert chosen.class_id.tolist() == expected
+    assert chosen.confidence.shape == (len(expected), 3)
+    assert chosen.confidence.names == NAMES
+
+
+@pytest.mark.parametrize("key", [3, -4, [5]])
+def test_an_image_that_is_not_there_is_an_index_error(prediction, key):
+    with pytest.raises(IndexError):
+        prediction[key]
+
+
+def test_a_prediction_is_iterated_image_by_image(prediction):
+    assert [one.class_id.tolist() for one in prediction] == [[2], [0], [1]]
+    assert len(prediction) == 3
+
+
+def test_a_prediction_shows_the_top_classes(prediction):
+    assert repr(prediction) == (
+        "<ClassificationPrediction 3: tabby, tabby cat 0.70; cat 0.60; dog 0.50>"
+    )
+
+
+def test_a_prediction_without_images_can_be_shown(prediction):
+    assert repr(prediction[:0]) == "<ClassificationPrediction 0: >"
+
+
+# Multi-label
+
+
+@pytest.fixture
+def multi():
+    confidence = f32(0.55, 0.9, 0.1)
+    return MultiLabelClassificationPrediction.from_scores(confidence, 0.5, NAMES)
+
+
+def test_classes_that_reach_the_threshold_are_present(multi):
+    assert multi.class_ids.tolist() == [1, 0]
+    assert multi.class_ids.dtype == np.int64
+    assert multi.confidence["tabby, tabby cat"] == np.float32(0.1)
+    assert len(multi) == 2
+
+
+def test_each_class_may_have_a_threshold_of_its_own():
+    found = MultiLabelClassificationPrediction.from_scores(
+        f32(0.55, 0.9, 0.1), f32(0.6, 0.9, 0.05), NAMES
+    )
+
+    assert found.class_ids.tolist() == [1, 2]
+
+
+def test_no_class_may_be_present():
+    found = MultiLabelClassificationPrediction.from_scores(
+        f32(0.1, 0.2, 0.3), 0.5, NAMES
+    )
+
+    assert found.class_ids.shape == (0,)
+    assert repr(found) == "<MultiLabelClassificationPrediction 0: nothing>"
+
+
+def test_the_present_classes_are_shown(multi):
+    assert repr(multi) == ("<MultiLabelClassificationPrediction 2: dog 0.90; cat 0.55>")
+
+
+# supervision
+
+
+def test_detections_become_supervisions(detections):
+    pytest.importorskip("supervision")
+    found = detections.to_supervision()
+
+    assert np.array_equal(found.xyxy, detections.xyxy)
+    assert np.array_equal(found.confidence, detections.confidence)
+    assert found.class_id.tolist() == [2, 1, 0]
+    assert found.data["class_name"].tolist() == detections.names
+
+
+def test_no_detections_become_supervisions_with_class_names(none):
+    pytest.importorskip("supervision")
+    found = none.to_supervision()
+
+    assert len(found) == 0
+    assert found.data["class_name"].shape == (0,)
+    assert found.data["class_name"].dtype.kind == "U"
+
+
+def test_supervisions_of_several_images_can_be_merged(detections, none):
+    supervision = pytest.importorskip("supervision")
+    merged = supervision.Detections.merge(
+        [
+            detections.to_supervision(),
+            none.to_supervision(),
+            detections.to_supervision(),
+        ]
+    )
+
+    assert len(merged) == 6
+    assert merged.data["class_name"].tolist() == detections.names * 2
+
+
+def test_classifications_become_supervisions(prediction, multi):
+    pytest.importorskip("supervision")
+    single = prediction.to_supervision()
+
+    assert len(single) == 3
+    assert single[0].class_id.tolist() == [0, 1, 2]
+    assert np.array_equal(single[0].confidence, prediction.confidence[0])
+    assert np.array_equal(multi.to_supervision().confidence, multi.confidence)
+
+
+WITHOUT_SUPERVISION = """
+    import sys
+    sys.modules["supervision"] = None
+    import numpy
+    from inference_models import Detections, MissingDependency
+    try:
+        Detections.sort(numpy.zeros((1, 4)), [1], [0]).to_supervision()
+    except MissingDependency as error:
+        print(error)
+"""
+
+
+def test_without_supervision_it_says_what_to_install():
+    assert output(WITHOUT_SUPERVISION) == (
+        "to_supervision() needs supervision; pip install supervision"
+    )
