@@ -37,7 +37,7 @@ def python(code: str, *paths: Path, **environment: str):
     variables = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("INFERENCE_MODELS_", "PYTHON"))
+        if not name.startswith("PYTHON")
     }
     variables["INFERENCE_MODELS_DISABLED_PLUGINS"] = others()
     variables["PYTHONPATH"] = os.pathsep.join(map(str, paths))

@@ -210,7 +210,7 @@ class Outcome(BaseException):
         (ImportError("no library"), "ImportError: no library"),
         (SystemExit(3), "SystemExit: 3"),
         (Outcome("skipped"), "Outcome: skipped"),
-        (RuntimeError("first\nsecond"), "RuntimeError: first"),
+        (RuntimeError("first\nsecond"), "RuntimeError: first; second"),
         (ValueError(), "ValueError"),
     ],
     ids=repr,

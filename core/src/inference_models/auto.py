@@ -76,11 +76,12 @@ class _Search:
             known = sorted(self.registry.architectures)
             hint = install_hint("architecture", name)
             listed = ", ".join(known) or "none"
-            raise NoBackend(
+            sentence = (
                 f"no installed plugin offers architecture {name!r}, which "
                 f"{self.card.id!r} needs{did_you_mean(name, known)}; "
                 f"{hint or 'installed: ' + listed}"
             )
+            raise NoBackend("\n  ".join([sentence, *self.registry.complaints]))
         return cls
 
     def bundle(self, artifact: Artifact) -> Bundle:
@@ -356,7 +357,7 @@ def _failure(
     lines += [f"  {failure}" for failure in failures]
     lines += [f"  {_refusal(candidate)}" for candidate in negotiation.refusals]
     lines += [f"  {line}" for line in advice(search.card, search.registry)]
-    lines += [f"  plugin set aside: {plugin}" for plugin in search.registry.set_aside]
+    lines += [f"  {line}" for line in search.registry.complaints]
     failure = NoBackend("\n".join(lines))
     failure.__cause__ = errors[0] if errors else None
     return failure

@@ -107,5 +107,7 @@ def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) 
     family = name.partition("-")[0].rstrip("0123456789")
     hint = install_hint("architecture", family)
     if hint and registry.architecture(family) is None:
-        return f"{sentence}; models of this family come with: {hint}"
-    return f"{sentence}; AutoModel.models() lists {len(ids)} known ids"
+        sentence += f"; models of this family come with: {hint}"
+    else:
+        sentence += f"; AutoModel.models() lists {len(ids)} known ids"
+    return "\n  ".join([sentence, *registry.complaints])

@@ -264,7 +264,8 @@ def _no_such_backend(name: str, registry: Registry) -> str:
     hint = install_hint("backend", name)
     listed = ", ".join(names) or "none"
     advice = hint or f"installed: {listed}{did_you_mean(name, names)}"
-    return f"no installed plugin offers backend {name!r}; {advice}"
+    sentence = f"no installed plugin offers backend {name!r}; {advice}"
+    return "\n  ".join([sentence, *registry.complaints])
 
 
 def _plans(
@@ -375,8 +376,11 @@ def _plan(
         attrs.evolve(artifact, format=form, batch=None, needs={}) if steps else artifact
     )
     batch = opened.batch or wishes.batch
-    asked = "precisions()"
+    asked = "refuse()"
     try:
+        if reason := _source_refused(card, artifact, steps):
+            return Candidate(backend.name, "refused", reason, form, device)
+        asked = "precisions()"
         offered = list(backend.precisions(opened, device))
         wanted, reason = _wanted(offered, wishes.precision, form)
         asked = "refuse()"
@@ -392,6 +396,17 @@ def _plan(
     return Candidate(
         backend.name, "refused", reason, form, device, wishes.precision, batch
     )
+
+
+def _source_refused(
+    card: ModelCard, artifact: Artifact, steps: tuple[tuple[Backend, str], ...]
+) -> str | None:
+    """Why the backend that would read a source cannot."""
+    if not steps:
+        return None
+    reader = steps[0][0]
+    refusal = reader.refuse(card, artifact, Plan("cpu", artifact.precision))
+    return f"to derive it, {reader.name}: {refusal}" if refusal else None
 
 
 def _wanted(

@@ -66,9 +66,13 @@ def resize(
     target = size[::-1]
     if spec.interpolation == "nearest":
         resized = picture.resize(target, filters.NEAREST)
+    elif spec.antialias and spec.interpolation == "bilinear":
+        resized = picture.resize(target, filters.BILINEAR)
     elif spec.antialias:
-        name = filters.BILINEAR if spec.interpolation == "bilinear" else filters.BICUBIC
-        resized = picture.resize(target, name)
+        # Bicubic overshoots and is clipped after each axis, so their order matters:
+        # width first, as torch and older Pillows do; newer ones take the cheaper.
+        wide = picture.resize((target[0], picture.height), filters.BICUBIC)
+        resized = wide.resize(target, filters.BICUBIC)
     else:
         return _sample_linear(pixels, size)
     return np.asarray(resized)

@@ -72,6 +72,11 @@ class Registry:
     plugins: tuple[Plugin, ...]
     set_aside: tuple[SetAside, ...]
 
+    @property
+    def complaints(self) -> list[str]:
+        """A line for each plugin that was set aside, for errors that it may explain."""
+        return [f"plugin set aside: {plugin}" for plugin in self.set_aside]
+
     def backend(self, name: str) -> type[Backend] | None:
         """The backend of this name or alias."""
         return _by_name(self.backends, name)
@@ -293,8 +298,8 @@ def _set_aside(plugin: Plugin, reason: str) -> SetAside:
 
 
 def _sentence(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}".rstrip(": ")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {'; '.join(lines[:3])}".rstrip(": ")
 
 
 def _normal(name: str) -> str:

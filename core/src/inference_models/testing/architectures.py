@@ -272,7 +272,6 @@ class ArchitectureTests(StandardTests):
         for number in range(len(frames)):
             part = slice(number, number + 1)
             each += self._results(made, _cut(outputs, part), frames[part])
-            check_results(task, each[-1:], frames[part], made.class_names)
 
         assert equal(joined(task, each), joined(task, both))
 

@@ -1,0 +1,131 @@
+"""What README and docs/ show runs as it stands there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from inference_models import ModelCard, Preprocessing
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The fenced blocks of a language, in order."""
+    text = (ROOT / document).read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def run(code: str, folder: Path, **environment: str) -> str:
+    """Run code in a process of its own, in `folder`."""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def folder(tmp_path, photos):
+    (tmp_path / "path/to").mkdir(parents=True)
+    picture = Image.fromarray(photos["coffee"][..., ::-1])
+    picture.save(tmp_path / "path/to/image.jpg", quality=95)
+    return tmp_path
+
+
+def test_readme_runs_from_top_to_bottom(folder, resnet18_cards):
+    code = "\n".join(blocks("README.md", "python"))
+
+    shown = run(code, folder, INFERENCE_MODELS_CARDS=str(resnet18_cards))
+
+    assert "torch cpu" in shown
+    assert "resnet18: classification, resnet" in shown
+
+
+def test_example_card_is_a_sound_card():
+    (text,) = blocks("docs/cards.md", "json")
+    data = json.loads(text.replace("<64 hexadecimal digits>", "0" * 64))
+
+    card = ModelCard.from_json(data)
+
+    assert card.class_names == ["bolt", "nut", ""]
+    assert Preprocessing.from_config(card.config["preprocessing"]).size == (224, 224)
+
+
+def test_fields_that_the_page_on_cards_names_are_those_there_are():
+    page = (ROOT / "docs/cards.md").read_text("utf-8")
+    named = set(re.findall(r"`(\w+)`", page.partition("## Preprocessing")[2]))
+
+    fields = {field.name for field in Preprocessing.__attrs_attrs__}
+    assert fields - named <= {"dtype"}
+
+
+def install(folder: Path) -> Path:
+    """The pack of the page, with the metadata that pip would write."""
+    (toml,) = blocks("docs/writing-a-plugin.md", "toml")
+    (module,) = blocks("docs/writing-a-plugin.md", "python")
+    name = re.search(r'^name = "(.+)"', toml, re.MULTILINE)[1]
+    entry_point = re.search(r'^(\w+) = "(acme\w+)"', toml, re.MULTILINE)
+    info = folder / "site" / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+    )
+    (info / "entry_points.txt").write_text(
+        f"[inference_models]\n{entry_point[1]} = {entry_point[2]}\n"
+    )
+    (folder / "site" / f"{entry_point[2]}.py").write_text(module, "utf-8")
+    return folder / "site"
+
+
+def write_mean_graph(path: Path) -> None:
+    """A graph that averages each image."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMean", ["input", "axes"], ["mean"], keepdims=0)],
+        "brightness",
+        [helper.make_tensor_value_info("input", kind, ["batch", 3, 32, 32])],
+        [helper.make_tensor_value_info("mean", kind, ["batch"])],
+        [helper.make_tensor("axes", onnx.TensorProto.INT64, [3], [1, 2, 3])],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+
+
+def test_pack_of_the_page_on_plugins_works(tmp_path):
+    site, cards = install(tmp_path), tmp_path / "cards"
+    cards.mkdir()
+    (text,) = blocks("docs/writing-a-plugin.md", "json")
+    (cards / "brightness.json").write_text(text, "utf-8")
+    write_mean_graph(cards / "brightness.onnx")
+    Image.fromarray(np.full((40, 50, 3), 204, np.uint8)).save(tmp_path / "light.png")
+
+    shown = run(
+        "from inference_models import AutoModel\n"
+        "prediction = AutoModel.from_pretrained('brightness')('light.png')\n"
+        "print(prediction, round(float(prediction.confidence[0]['bright']), 3))",
+        tmp_path,
+        PYTHONPATH=str(site),
+        INFERENCE_MODELS_CARDS=str(cards),
+    )
+
+    assert shown == "<ClassificationPrediction 1: bright 0.80> 0.8\n"
+
+
+def test_contributing_shows_a_pack_that_is_python():
+    for code in blocks("CONTRIBUTING.md", "python"):
+        compile(code, "CONTRIBUTING.md", "exec")
