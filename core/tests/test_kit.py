@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +10,7 @@ import threading
 import time
 import xml.etree.ElementTree
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
@@ -149,14 +150,17 @@ class TestNpzThroughOtherNamesAndBatches(NpzKit, SessionTests):
 
 
 BROKEN = {}
+CAUGHT = set()
 
 
-def broken(kit, *tests, **attributes):
+def broken(kit, *tests, needs="numpy", **attributes):
     """Say that a plugin fails these tests of a kit, and no others."""
 
     def register(cls):
         name = f"Broken{cls.__name__}"
-        BROKEN[name] = set(tests)
+        # Without the library the test is skipped.
+        BROKEN[name] = set(tests) if importlib.util.find_spec(needs) else set()
+        CAUGHT.update(tests)
         plugin = cls if kit.slot == "architecture" else backend_with(cls)
         define(name, kit, **{kit.slot: plugin, **attributes})
         return cls
@@ -334,20 +338,26 @@ class TakesNumpyAlone(NpzSession):
 @broken(Sessions, "test_takes_views_with_any_strides")
 class ReadsRawMemory(NpzSession):
     def run(self, batch):
-        memory = batch if batch.base is None else batch.base
-        return super().run(memory if memory.size == batch.size else batch)
+        memory = batch.base
+        whole = isinstance(memory, np.ndarray) and memory.size == batch.size
+        return super().run(memory.reshape(batch.shape) if whole else batch)
 
 
-@broken(
-    Sessions,
-    "test_does_not_write_to_its_inputs",
-    "test_takes_read_only_inputs_and_leaves_them_alone",
-)
+@broken(Sessions, "test_does_not_write_to_its_inputs")
 class WritesToItsInput(NpzSession):
     def run(self, batch):
         output = super().run(batch)
-        batch[:] = batch[:, :, ::-1].copy()
+        if batch.flags.writeable:
+            batch[:] = batch[:, :, ::-1].copy()
         return output
+
+
+@broken(Sessions, "test_takes_read_only_inputs_and_leaves_them_alone")
+class LocksItsInput(NpzSession):
+    def run(self, batch):
+        if batch.flags.owndata and not batch.flags.writeable:
+            raise ValueError("assignment destination is read-only")
+        return super().run(batch)
 
 
 @broken(Sessions, "test_does_not_reuse_what_it_returned")
@@ -387,15 +397,17 @@ class KeepsTheBatchOfACall(NpzSession):
 
 
 @broken(Sessions, "test_closing_ends_its_own_sessions_alone")
-class ClosesAllSessions(NpzSession):
-    closed = set()  # noqa: RUF012 - shared on purpose
+class ClosesAllSessions(NpzBackend):
+    opened = {}  # noqa: RUF012 - shared on purpose
 
-    def run(self, batch):
-        assert self.tensors["weight"].tobytes() not in self.closed
-        return super().run(batch)
+    class session(NpzSession):  # noqa: N801 - an attribute of the backend
+        def close(self):
+            self.tensors.clear()
 
-    def close(self):
-        self.closed.add(self.tensors["weight"].tobytes())
+    def open(self, bundle, architecture, plan):
+        sessions = super().open(bundle, architecture, plan)
+        session = self.opened.setdefault(bundle.folder, sessions["main"])
+        return {"main": self.session(session.tensors)}
 
 
 @broken(Sessions, "test_closing_twice_is_closing_once")
@@ -468,7 +480,7 @@ class NeedsThreeChannels(Operations):
 class WritesToImages(Operations):
     def prepare(self, images, spec):
         for image in images:
-            if isinstance(image.pixels, np.ndarray) and image.width == spec.size[1]:
+            if spec.size == (image.height, image.width):
                 image.pixels[:] = image.pixels
         return super().prepare(images, spec)
 
@@ -492,6 +504,18 @@ class PreparesOneCallsImagesInAnother(Operations):
         self.images = images
         time.sleep(0.0005)
         return prepare(self.images, spec)
+
+
+@broken(Preparation, "test_equalizes_as_the_host_does", needs="skimage")
+class LeavesTheContrast(Operations):
+    def prepare(self, images, spec):
+        return super().prepare(images, attrs.evolve(spec, contrast=None))
+
+
+@broken(Preparation, "test_brings_tensors_to_the_host", needs="torch")
+class LeavesTensorsAsTheyAre(Operations):
+    def host(self, array):
+        return super().host(array) if isinstance(array, np.ndarray) else array
 
 
 @broken(Preparation, "test_brings_numpy_arrays_to_the_host")
@@ -716,12 +740,12 @@ def with_file(**changes):
     return {"artifacts": (attrs.evolve(artifact, files=(file,)),)}
 
 
-@broken(TinyKit, "test_files_have_a_source_a_size_and_a_hash")
+@broken(TinyKit, "test_files_have_a_source_and_a_hash")
 class HasNoHash(Tiny):
     second = with_file(sha256=None)
 
 
-@broken(TinyKit, "test_files_have_a_source_a_size_and_a_hash")
+@broken(TinyKit, "test_files_have_a_source_and_a_hash")
 class HasHalfAHashOfAWheel(Tiny):
     second = with_file(sha256="0" * 8, sources=("wheel://tiny/1.0/tiny.npz",))
 
@@ -736,6 +760,13 @@ class ClaimsEverything(Tiny):
     @classmethod
     def claims(cls, facts):
         return tiny_card(3)
+
+
+@broken(TinyKit, "test_claims_a_file_of_its_family")
+class ClaimsNothing(Tiny):
+    @classmethod
+    def claims(cls, facts):
+        return None
 
 
 @broken(TinyKit, "test_claims_a_mutilated_file_or_not_but_never_fails")
@@ -770,7 +801,8 @@ class LeavesTheImage(Tiny):
 @broken(TinyKit, *PROMISES)
 class ReturnsUnnamedClasses(Tiny):
     def found(self, rows, frame, threshold):
-        return super().found(rows * np.float32([1, 1, 1, 1, 1, 0.5]), frame, threshold)
+        found = super().found(rows, frame, threshold)
+        return attrs.evolve(found, class_id=np.ones_like(found.class_id))
 
 
 @broken(TinyKit, *PROMISES)
@@ -803,7 +835,10 @@ class ClipsTheOutputs(Tiny):
 
 
 @broken(
-    TinyKit, "test_remembers_nothing_of_a_call", "test_eight_threads_get_what_one_gets"
+    TinyKit,
+    "test_remembers_nothing_of_a_call",
+    "test_eight_threads_get_what_one_gets",
+    "test_one_image_gives_what_it_gives_among_others",
 )
 class RemembersOutputs(Tiny):
     def postprocess(self, outputs, frames, options, ops):
@@ -855,19 +890,30 @@ class DoesNotNormalise(ToyArchitecture):
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """What the broken plugins fail, skip and xfail: {class: {outcome: {test: why}}}."""
-    path = tmp_path_factory.mktemp("report") / "report.xml"
+    """What the broken plugins fail and skip: {class: {outcome: {test: why}}}."""
+    folder = tmp_path_factory.mktemp("reports")
+    halves = [list(BROKEN)[half::2] for half in range(2)]
+    paths = [folder / "0.xml", folder / "1.xml"]
+    with ThreadPoolExecutor() as pool:
+        outcomes = {}
+        for of_half in pool.map(run_broken, halves, paths):
+            outcomes.update(of_half)
+    return outcomes
+
+
+def run_broken(names, path):
     # Each import test starts an interpreter; it is run for those that shall fail it.
     chosen = "BrokenImports or not imports_no_runtime"
-    options = ["-o", "python_classes=Broken*", "-p", "no:cacheprovider", "-k", chosen]
+    command = [sys.executable, "-m", "pytest", "-p", "no:logging", "--tb=no"]
+    command += ["-p", "no:cacheprovider"]
+    command += ["-o", "python_classes=Broken*", "-k", chosen]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, f"--junitxml={path}"]
-        + [f"{__file__}::{name}" for name in BROKEN],
+        [*command, f"--junitxml={path}", *(f"{__file__}::{name}" for name in names)],
         env={**os.environ, "PYTEST_ADDOPTS": ""},
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 
@@ -906,4 +952,8 @@ def test_every_standard_test_has_a_plugin_that_fails_it():
         if name.startswith("test_")
     }
 
-    assert tests - set().union(*BROKEN.values()) == set()
+    # With options of another kind nothing works, so that all tests fail.
+    tests.remove("test_options_are_an_attrs_class_with_defaults")
+    tests.remove("test_overrides_no_standard_test_without_a_reason")
+
+    assert tests - CAUGHT == set()

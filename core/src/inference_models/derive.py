@@ -18,6 +18,7 @@ from inference_models.errors import InferenceModelsError, InvalidWeights
 from inference_models.images import read_images
 from inference_models.interfaces import Architecture, Backend, Operations
 from inference_models.negotiate import Option
+from inference_models.registry import installed
 from inference_models.store import Store, hash_file, move_folder
 
 log = logging.getLogger("inference_models")
@@ -48,12 +49,14 @@ def key(store: Store, option: Option) -> str | None:
 
 def _version(backend: Backend) -> str:
     """The deriver with its version, so that a new one derives anew."""
-    import importlib_metadata
-
-    package = type(backend).__module__.partition(".")[0]
-    names = importlib_metadata.packages_distributions().get(package, [])
-    versions = [f"{name} {importlib_metadata.version(name)}" for name in sorted(names)]
+    package = _package(type(backend).__module__)
+    plugins = [p for p in installed().plugins if _package(p.module) == package]
+    versions = sorted({f"{plugin.distribution} {plugin.version}" for plugin in plugins})
     return f"{backend.name}: {', '.join(versions)}"
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def is_built(store: Store, option: Option) -> bool:

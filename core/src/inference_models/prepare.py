@@ -59,76 +59,61 @@ def resize(
     """Resize uint8 (H, W, 3) to (height, width) with the stated interpolation."""
     import PIL.Image
 
-    if spec.interpolation == "bicubic" and not spec.antialias:
-        return _sample_cubic(pixels, size)
+    if not spec.antialias and spec.interpolation != "nearest":
+        return _sampled(pixels, size, spec.interpolation == "bicubic")
     filters = PIL.Image.Resampling
     picture = PIL.Image.fromarray(pixels)
     target = size[::-1]
     if spec.interpolation == "nearest":
         resized = picture.resize(target, filters.NEAREST)
-    elif spec.antialias and spec.interpolation == "bilinear":
+    elif spec.interpolation == "bilinear":
         resized = picture.resize(target, filters.BILINEAR)
-    elif spec.antialias:
+    else:
         # Bicubic overshoots and is clipped after each axis, so their order matters:
         # width first, as torch and older Pillows do; newer ones take the cheaper.
         wide = picture.resize((target[0], picture.height), filters.BICUBIC)
         resized = wide.resize(target, filters.BICUBIC)
-    else:
-        return _sample_linear(pixels, size)
     return np.asarray(resized)
 
 
-def _sample_linear(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear without a low-pass: each output pixel reads its four neighbours."""
-    rows, row_weights = _taps(pixels.shape[0], size[0], _linear)
-    columns, column_weights = _taps(pixels.shape[1], size[1], _linear)
-    return _weigh(pixels, rows, row_weights, columns, column_weights)
+def _sampled(pixels: np.ndarray, size: tuple[int, int], cubic: bool) -> np.ndarray:
+    """Resize without a low-pass: each output pixel reads its nearest neighbours."""
+    mix = _mix_four if cubic else _mix_two
+    mixed = mix(mix(pixels, 0, size[0]), 1, size[1])
+    return np.asarray(np.clip(np.rint(mixed), 0, 255), np.uint8)
 
 
-def _sample_cubic(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bicubic without a low-pass, a = -0.75 as in OpenCV and torch."""
-    rows, row_weights = _taps(pixels.shape[0], size[0], _cubic)
-    columns, column_weights = _taps(pixels.shape[1], size[1], _cubic)
-    return _weigh(pixels, rows, row_weights, columns, column_weights)
+def _mix_two(pixels: np.ndarray, axis: int, target: int) -> np.ndarray:
+    """Linear along one axis, float32."""
+    length = pixels.shape[axis]
+    centre = np.clip((np.arange(target) + 0.5) * (length / target) - 0.5, 0, None)
+    first = np.floor(centre).astype(np.intp)
+    low = pixels.take(first, axis).astype(np.float32)
+    high = pixels.take(np.minimum(first + 1, length - 1), axis).astype(np.float32)
+    high -= low
+    high *= _along(axis, centre - first)
+    low += high
+    return low
 
 
-def _linear(t: np.ndarray) -> np.ndarray:
-    return np.stack([1 - t, t])
-
-
-def _cubic(t: np.ndarray) -> np.ndarray:
-    a = -0.75
+def _mix_four(pixels: np.ndarray, axis: int, target: int) -> np.ndarray:
+    """Cubic along one axis, float32, with a = -0.75 as in OpenCV and torch."""
+    length, a = pixels.shape[axis], -0.75
+    centre = (np.arange(target) + 0.5) * (length / target) - 0.5
+    first = np.floor(centre).astype(np.intp)
+    t = centre - first
     outer = [((a * d - 5 * a) * d + 8 * a) * d - 4 * a for d in (t + 1, 2 - t)]
     inner = [((a + 2) * d - (a + 3)) * d * d + 1 for d in (t, 1 - t)]
-    return np.stack([outer[0], *inner, outer[1]])
+    mixed = 0.0
+    for step, weight in enumerate((outer[0], *inner, outer[1]), start=-1):
+        neighbours = pixels.take(np.clip(first + step, 0, length - 1), axis)
+        mixed = neighbours * _along(axis, weight) + mixed
+    return np.asarray(mixed, np.float32)
 
 
-def _taps(length: int, target: int, kernel: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Source indices and weights, each (taps, target), of one axis."""
-    centre = (np.arange(target) + 0.5) * (length / target) - 0.5
-    if kernel is _linear:
-        centre = np.clip(centre, 0, None)
-    first = np.floor(centre).astype(np.intp)
-    weights = kernel((centre - first).astype(np.float32))
-    taps = len(weights)
-    steps = np.arange(taps)[:, None] - (taps // 2 - 1)
-    return np.clip(first + steps, 0, length - 1), weights
-
-
-def _weigh(
-    pixels: np.ndarray,
-    rows: np.ndarray,
-    row_weights: np.ndarray,
-    columns: np.ndarray,
-    column_weights: np.ndarray,
-) -> np.ndarray:
-    out = np.zeros((rows.shape[1], columns.shape[1], pixels.shape[2]), np.float32)
-    for column, weight in zip(columns, column_weights, strict=True):
-        gathered = np.take(pixels, column, axis=1)
-        for row, factor in zip(rows, row_weights, strict=True):
-            part = gathered[row] * factor[:, None, None]
-            out += part * weight[None, :, None]
-    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+def _along(axis: int, values: np.ndarray) -> np.ndarray:
+    """Values for each row (axis 0) or column (axis 1) of (H, W, 3), float32."""
+    return values.astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
 
 
 def _gray(pixels: np.ndarray, color: str) -> np.ndarray:

@@ -43,6 +43,7 @@ class Plugin:
     distribution: str
     version: str
     load: Any = attrs.field(repr=False, eq=False)
+    module: str = ""
 
     @property
     def first_party(self) -> bool:
@@ -134,7 +135,10 @@ def _declared(distribution: Any) -> list[Plugin]:
         name, version = _normal(distribution.name), distribution.version
     except Exception:  # noqa: BLE001 - an installation that was cut short
         name, version = "unknown", ""
-    return [Plugin(point.name, name, version, point.load) for point in points]
+    return [
+        Plugin(point.name, name, version, point.load, point.value.partition(":")[0])
+        for point in points
+    ]
 
 
 def build(plugins: Iterable[Plugin], disabled: Iterable[str] = ()) -> Registry:

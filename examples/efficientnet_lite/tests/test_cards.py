@@ -1,8 +1,21 @@
-"""The public card."""
+"""The architecture and its public card."""
+
+import numpy as np
+import pytest
 
 from efficientnet_lite_models import EfficientNetLite
+from inference_models.testing import ArchitectureTests
 
 (CARD,) = EfficientNetLite.cards()
+
+
+class TestEfficientNetLite(ArchitectureTests):
+    architecture = EfficientNetLite
+
+    @pytest.fixture
+    def outputs(self) -> dict[str, np.ndarray]:
+        logits = np.random.default_rng(0).normal(0, 3, (2, 1000))
+        return {"output": logits.astype(np.float32)}
 
 
 def test_names_stand_where_the_published_weights_have_them():

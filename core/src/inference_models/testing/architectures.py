@@ -34,7 +34,7 @@ from inference_models.testing.standard import StandardTests
 
 RUNTIMES = ("torch", "onnxruntime", "tensorrt", "transformers")
 
-SIZES = ((480, 640), (333, 251))
+SIZES = ((96, 128), (111, 83))
 """Height and width of the two pictures that outputs are made up for."""
 
 SECRET = re.compile(r"(?i)(key|token|signature|secret|password|credential)")
@@ -193,7 +193,7 @@ class ArchitectureTests(StandardTests):
             assert self.architecture.image_input[0] in artifact.graphs, card.id
             assert entries <= {".", *(file.name for file in artifact.files)}, card.id
 
-    def test_files_have_a_source_a_size_and_a_hash(self) -> None:
+    def test_files_have_a_source_and_a_hash(self) -> None:
         """What is fetched is checked, and what comes out of a wheel in full."""
         for card, artifact in self._artifacts():
             for file in artifact.files:
@@ -299,11 +299,11 @@ class ArchitectureTests(StandardTests):
     ) -> None:
         """Threads share the object, so a call leaves no trace in it."""
         turned = _cut(outputs, slice(None, None, -1))
-        expected = self._results(made, outputs, frames)
-        other = self._results(made, turned, frames[::-1])
+        fresh = self.architecture(made.bundle)
+        expected = self._results(fresh, turned, frames[::-1])
+        self._results(made, outputs, frames)
 
-        assert equal(self._results(made, outputs, frames), expected)
-        assert equal(self._results(made, turned, frames[::-1]), other)
+        assert equal(self._results(made, turned, frames[::-1]), expected)
 
     def test_eight_threads_get_what_one_gets(
         self,
@@ -314,7 +314,7 @@ class ArchitectureTests(StandardTests):
         """A model is shared by threads."""
         turned = _cut(outputs, slice(None, None, -1))
         calls = [(outputs, frames), (turned, frames[::-1])]
-        alone = [self._results(made, *call) for call in calls]
+        alone = [self._results(self.architecture(made.bundle), *call) for call in calls]
         with ThreadPoolExecutor(8) as pool:
             futures = [
                 pool.submit(self._results, made, *calls[n % 2]) for n in range(16)
@@ -363,8 +363,7 @@ def _is_checked(file: File) -> bool:
     schemes = {urlsplit(source).scheme for source in file.sources}
     if "wheel" in schemes and len(file.sha256 or "") != 64:
         return False
-    hashed = file.sha256 is not None or file.md5 is not None
-    return schemes == {"file"} or (hashed and file.size is not None)
+    return schemes == {"file"} or file.sha256 is not None or file.md5 is not None
 
 
 def _cut(outputs: dict[str, np.ndarray], part: slice) -> dict[str, np.ndarray]:

@@ -111,7 +111,7 @@ class NegotiationTests(StandardTests):
     def test_precisions_include_the_artifacts_own(
         self, toy: Bundle, device: str
     ) -> None:
-        """Weights can run as they were written; fewer bits than 16 are asked for."""
+        """Weights can run as they were written, and int8 is never the first choice."""
         own = toy.artifact.precision
         offered = list(self.made().precisions(toy.artifact, device))
 

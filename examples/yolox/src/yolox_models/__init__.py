@@ -81,11 +81,12 @@ class Yolox(Architecture[YoloxOptions]):
     def _detections(
         self, cells: np.ndarray, frame: Frame, threshold: Any, options: YoloxOptions
     ) -> Detections:
-        scores = self.columns(cells[:, 5:] * cells[:, 4:5])
-        confident = np.flatnonzero((scores >= threshold).any(axis=1))
-        scores = scores[confident]
-        class_id = scores.argmax(axis=1)
-        confidence = scores[np.arange(len(scores)), class_id]
+        likely = np.flatnonzero(cells[:, 4] >= np.min(threshold))
+        scores = self.columns(cells[likely, 5:]) * cells[likely, 4:5]
+        scores[scores < threshold] = -1
+        reached = scores.max(axis=1) >= 0
+        confident, scores = likely[reached], scores[reached]
+        class_id, confidence = scores.argmax(axis=1), scores.max(axis=1)
         xyxy = cxcywh_to_xyxy(_decoded(cells, confident, frame))
         kept = nms(xyxy, confidence, class_id, iou=options.iou)
         kept = kept[: options.max_detections]

@@ -30,6 +30,11 @@ from inference_models_onnx.threads import Threads
 Providers = Sequence[tuple[str, Mapping[str, Any]]]
 
 _CPU = "CPUExecutionProvider"
+_NOISE = (
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : ",
+    r"^Load model from .* failed:",
+    r"/onnxruntime_src/\S+:\d+ [^()]*\([^()]*\)(?: const)? ",
+)
 _ERRORS_ONLY = 3
 
 # A thread that sleeps between two operators costs a third of a small model's time; one
@@ -183,6 +188,8 @@ def _explained(error: Exception, path: Path, names: Sequence[str]) -> Exception:
 
 
 def _brief(error: Exception) -> str:
-    """What happened, without ONNX Runtime's numbers and source lines before it."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
-    return re.sub(r"^\S*onnxruntime\S*:\d+ [^\n]*?\)( const)? ", "", text).strip()
+    """What happened, without the numbers, paths and source lines around it."""
+    text = str(error)
+    for pattern in _NOISE:
+        text = re.sub(pattern, "", text)
+    return text.strip()

@@ -1,0 +1,784 @@
+"""From an id or a path to predictions, by a plugin that is really installed."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import pickle
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference_models import (
+    AutoModel,
+    ClassificationModel,
+    ClassificationPrediction,
+    Detections,
+    InvalidCard,
+    InvalidInput,
+    InvalidOption,
+    InvalidWeights,
+    ModelClosed,
+    ModelNotFound,
+    MultiLabelClassificationModel,
+    NoBackend,
+    ObjectDetectionModel,
+)
+from inference_models.errors import InferenceModelsError
+
+SECRET = "sesame-open"
+load = AutoModel.from_pretrained
+
+
+def flat(*bgr, size=(9, 12)):
+    """A picture of one colour."""
+    return np.full((*size, 3), bgr, np.uint8)
+
+
+RED, GREEN, BLUE = flat(0, 0, 255), flat(0, 255, 0), flat(255, 0, 0)
+
+
+@pytest.fixture
+def cards(acme, tmp_path, monkeypatch):
+    """Writes cards into a folder that the environment names."""
+    folder = tmp_path / "cards"
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(folder))
+
+    def write(name="mine", needs=(), **changes):
+        placed = folder / name
+        placed.mkdir(parents=True)
+        shutil.copy(acme.WEIGHTS, placed / "weights.json")
+        fields = {
+            "format": "acme",
+            "graphs": {"main": "weights.json"},
+            "needs": dict(needs),
+        }
+        changes.setdefault("artifacts", [fields])
+        facts = acme.card().to_json() | {"id": name, "aliases": []} | changes
+        (placed / "card.json").write_text(json.dumps(facts), "utf-8")
+        return placed
+
+    return write
+
+
+def artifact(**changes):
+    return {"format": "acme", "graphs": {"main": "weights.json"}} | changes
+
+
+def warnings_of(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+# From an id
+
+
+@pytest.mark.parametrize("model_id", ["acme-colors", "acme-hues-small"])
+def test_a_packs_model_is_known_by_id_and_alias(acme, model_id):
+    model = load(model_id)
+
+    assert isinstance(model, ClassificationModel)
+    assert (model.card.id, model.task) == ("acme-colors", "classification")
+    assert (model.backend, model.device, model.precision) == ("acme", "cpu", "fp32")
+    assert model.class_names == ["red", "green", "blue"]
+    assert repr(model) == "<ClassificationModel 'acme-colors' on acme, cpu, fp32>"
+
+
+def test_the_models_are_listed(acme, cards):
+    cards("mine")
+
+    assert AutoModel.models() == [
+        "acme-bright",
+        "acme-colors",
+        "acme-hues-small",
+        "mine",
+    ]
+
+
+def test_an_unknown_id_is_refused_with_the_nearest(acme):
+    with pytest.raises(
+        ModelNotFound, match="'acme-color' is known; did you mean 'acme-c"
+    ):
+        load("acme-color")
+
+
+def test_a_first_party_family_that_is_not_installed_is_named(acme):
+    hint = "models of this family come with: pip install inference-models-resnet"
+    with pytest.raises(ModelNotFound, match=f"no model 'resnet18' is known; {hint}"):
+        load("resnet18")
+
+
+@pytest.mark.parametrize("model_id", [None, 3, "", ["acme-colors"]])
+def test_what_is_no_id_is_refused(acme, model_id):
+    with pytest.raises(InvalidOption, match="is neither a name nor a path"):
+        load(model_id)
+
+
+@pytest.mark.parametrize(
+    "model_id", ["x" * 5000, "no\0name", "~nobody-here/x", "a/" * 900]
+)
+def test_a_strange_id_is_unknown_like_any_other(acme, model_id):
+    with pytest.raises(ModelNotFound):
+        load(model_id)
+
+
+def test_one_provider_may_be_asked_alone(acme):
+    assert load("cards://acme-colors").card.id == "acme-colors"
+    assert load("acme-colors", weights_provider="cards").card.id == "acme-colors"
+    with pytest.raises(ModelNotFound):
+        load("acme-colors", weights_provider="local")
+
+
+def test_an_unknown_provider_is_refused_with_the_nearest(acme):
+    with pytest.raises(
+        InvalidOption, match="no weights provider 'card'; did you mean 'cards'"
+    ):
+        load("card://acme-colors")
+
+
+# Parameters
+
+
+@pytest.mark.parametrize("call", [AutoModel.from_pretrained, AutoModel.explain])
+def test_an_unknown_parameter_is_a_type_error_with_the_nearest(acme, call):
+    with pytest.raises(
+        TypeError, match="no parameter 'bakend'; did you mean 'backend'"
+    ):
+        call("acme-colors", bakend="onnx")
+
+
+def test_explain_takes_what_from_pretrained_takes():
+    taken, explained = (
+        inspect.signature(call).parameters
+        for call in (AutoModel.from_pretrained, AutoModel.explain)
+    )
+
+    assert list(explained) == list(taken)
+
+
+def test_a_model_of_another_task_is_refused(acme):
+    with pytest.raises(
+        InvalidOption, match="model for classification, not for object-det"
+    ):
+        load("acme-colors", task="object-detection")
+
+
+def test_labels_may_be_replaced(acme):
+    model = load("acme-colors", labels=["rot", "grün", "blau"])
+
+    assert model(BLUE).confidence[0]["blau"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("labels", "error"),
+    [
+        (["a", "b", "a"], InvalidCard),
+        ([1, 2, 3], InvalidCard),
+        ("abc", InvalidOption),
+    ],
+)
+def test_labels_that_name_nothing_are_refused(acme, labels, error):
+    with pytest.raises(error, match="label"):
+        load("acme-colors", labels=labels)
+
+
+def test_labels_of_another_number_are_refused_when_scores_are_there(acme):
+    model = load("acme-colors", labels=["one", "two"])
+    with pytest.raises(InvalidCard, match="2 class names for scores of shape"):
+        model(RED)
+
+
+def test_an_unknown_option_is_refused_with_the_nearest(acme):
+    model = load("acme-colors")
+    with pytest.raises(
+        InvalidOption, match="no option 'confidance'; did you mean 'confi"
+    ):
+        model(RED, confidance=0.5)
+
+
+def test_a_model_without_options_says_so(acme):
+    with pytest.raises(InvalidOption, match="this model takes no options"):
+        load("acme-bright")(RED, confidence=0.5)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, "high", None, True, float("nan")])
+def test_an_impossible_confidence_is_refused(acme, value):
+    model = load("acme-colors")
+    with pytest.raises(
+        InvalidOption, match=r"confidence .* is neither a number from 0 to 1"
+    ):
+        model(RED, confidence=value)
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), "best", "default"])
+def test_a_confidence_is_a_number_or_a_word(acme, value):
+    assert len(load("acme-colors")(RED, confidence=value)) == 1
+
+
+# Calls
+
+
+def test_a_classification_is_one_prediction_for_all_images(acme):
+    prediction = load("acme-colors")([RED, GREEN, BLUE])
+
+    assert isinstance(prediction, ClassificationPrediction)
+    assert prediction.class_id.tolist() == [0, 1, 2]
+    assert prediction.confidence[1]["green"] > 0.9
+
+
+def test_multiple_labels_are_one_prediction_an_image(acme, cards):
+    cards(
+        task="multi-label-classification", config={"confidence": {"best": {"red": 8}}}
+    )
+    model = load("mine")
+    both = flat(0, 255, 255)
+
+    assert isinstance(model, MultiLabelClassificationModel)
+    assert [sorted(found.class_ids) for found in model([both, BLUE])] == [[0, 1], [2]]
+    assert model(both, confidence=0)[0].class_ids.tolist() == [0, 1, 2]
+
+
+def test_what_the_card_recommends_is_meant_by_class(acme, cards):
+    recommended = {"confidence": {"best": {"red": 9.5}, "default": 4}}
+    cards(task="multi-label-classification", config=recommended)
+    model = load("mine")
+    both = flat(0, 255, 255)
+
+    assert sorted(model(both)[0].class_ids) == [0, 1]
+    assert model(both, confidence="best")[0].class_ids.tolist() == [1]
+
+
+def test_detections_are_in_the_pixels_of_the_original(acme):
+    picture = np.zeros((60, 120, 3), np.uint8)
+    picture[15:30, 60:90] = 255
+    (found,) = load("acme-bright")(picture)
+
+    assert isinstance(found, Detections)
+    assert found.xyxy[0] == pytest.approx([60, 15, 90, 30], abs=8)
+    assert found.names == ["bright"]
+
+
+def test_detections_come_in_a_list_for_one_image_too(acme):
+    (nothing,) = load("acme-bright")(np.zeros((9, 9, 3), np.uint8))
+
+    assert nothing.xyxy.shape == (0, 4)
+
+
+def test_the_order_of_channels_may_be_named(acme):
+    model = load("acme-colors")
+
+    assert model(RED, input_color_format="rgb").class_id.tolist() == [2]
+
+
+def test_a_call_is_its_three_steps(acme):
+    model = load("acme-bright")
+    picture = np.zeros((30, 40, 3), np.uint8)
+    picture[10:20, 10:20] = 255
+    inputs, frames = model.pre_process(picture)
+
+    assert inputs["pixels"].shape == (1, 3, 16, 16)
+    assert model.post_process(model.forward(inputs), frames) == model(picture)
+
+
+def test_a_bad_image_leaves_the_model_usable(acme):
+    model = load("acme-colors")
+    with pytest.raises(InvalidInput, match="image 1: NoneType is no image"):
+        model([RED, None])
+
+    assert model(RED).class_id.tolist() == [0]
+
+
+def test_eight_threads_get_what_one_gets(acme):
+    model = load("acme-colors", batch_size=3)
+    chance = np.random.default_rng(0)
+    calls = [
+        [chance.integers(0, 256, (n + 5, 20, 3)).astype(np.uint8) for n in range(7)]
+        for _ in range(24)
+    ]
+    expected = [model(images) for images in calls]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(model, calls))
+
+    assert found == expected
+
+
+# Batches
+
+
+def test_at_most_so_many_images_are_run_at_a_time(acme):
+    load("acme-colors", batch_size=3)([RED] * 8)
+
+    assert acme.batches == [3, 3, 2]
+
+
+def test_by_default_sixteen_images_are_run_at_a_time(acme):
+    load("acme-colors")([RED] * 17)
+
+    assert acme.batches == [16, 1]
+
+
+@pytest.mark.parametrize(
+    ("batch", "count", "ran"),
+    [
+        ((4, 4, 4), 1, [4]),
+        ((4, 4, 4), 4, [4]),
+        ((4, 4, 4), 6, [4, 4]),
+        ((2, 4, 8), 1, [2]),
+        ((2, 4, 8), 11, [4, 4, 3]),
+        ((1, 1, 1), 3, [1, 1, 1]),
+    ],
+)
+def test_a_fixed_batch_is_split_and_padded(acme, cards, batch, count, ran):
+    cards(artifacts=[artifact(batch=batch)])
+    images = [[RED, GREEN, BLUE][number % 3] for number in range(count)]
+
+    prediction = load("mine")(images)
+
+    assert prediction.class_id.tolist() == [number % 3 for number in range(count)]
+    assert acme.batches == ran
+
+
+def test_a_fixed_batch_is_split_within_the_users(acme, cards):
+    cards(artifacts=[artifact(batch=(2, 2, 2))])
+
+    prediction = load("mine", batch_size=5)([RED] * 5 + [BLUE] * 2)
+
+    assert prediction.class_id.tolist() == [0] * 5 + [2] * 2
+    assert acme.batches == [2, 2, 2, 2]
+
+
+def test_padding_changes_no_result(acme, cards):
+    cards("any")
+    cards("fixed", artifacts=[artifact(batch=(5, 5, 5))])
+    images = list(
+        np.random.default_rng(0).integers(0, 256, (7, 9, 9, 3)).astype(np.uint8)
+    )
+
+    assert load("fixed")(images) == load("any")(images)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+def test_the_graphs_input_decides_the_type_of_the_batch(acme, cards, dtype):
+    cards(artifacts=[artifact(config={"dtype": dtype})])
+    inputs, _ = load("mine").pre_process(RED)
+
+    assert inputs["pixels"].dtype == dtype
+
+
+# Names of tensors
+
+
+def test_outputs_are_renamed_by_name_or_number(acme, cards):
+    cards("plain")
+    cards("renamed", artifacts=[artifact(rename={"scaled": "s", "#0": "m"})])
+    inputs, _ = load("plain").pre_process(RED)
+
+    assert list(load("plain").forward(inputs)) == ["means", "scaled"]
+    assert list(load("renamed").forward(inputs)) == ["m", "s"]
+
+
+def test_an_input_is_renamed(acme, cards):
+    cards(artifacts=[artifact(rename={"pixels": "image"})])
+
+    with pytest.raises(
+        InvalidWeights, match="no input 'pixels'; it has 'image': add a re"
+    ):
+        load("mine")
+
+
+@pytest.mark.parametrize("number", ["#2", "#x", "#-1"])
+def test_an_output_that_is_not_there_cannot_be_renamed(acme, cards, number):
+    cards(artifacts=[artifact(rename={number: "m"})])
+
+    with pytest.raises(InvalidWeights, match=f"{number}.*outputs 'means', 'scaled'"):
+        load("mine")
+
+
+def test_a_wrong_input_is_named(acme):
+    with pytest.raises(InvalidInput, match="takes 'pixels', not 'image'"):
+        load("acme-colors").forward({"image": np.zeros((1, 3, 4, 4), np.float32)})
+
+
+# Closing
+
+
+def test_a_closed_model_says_so(acme):
+    with load("acme-colors") as model:
+        model(RED)
+        inputs, _ = model.pre_process(RED)
+    model.close()
+
+    with pytest.raises(ModelClosed, match="load it again to use it"):
+        model(RED)
+    with pytest.raises(ModelClosed):
+        model.forward(inputs)
+
+
+def test_closing_closes_the_session(acme):
+    mine = acme.AcmeBackend()
+    load("acme-colors", backend=mine).close()
+
+    assert [session.closed for session in mine.sessions] == [True]
+
+
+def test_what_was_opened_is_closed_where_it_does_not_fit(acme, cards):
+    cards(artifacts=[artifact(rename={"pixels": "image"})])
+    mine = acme.AcmeBackend()
+    with pytest.raises(InvalidWeights):
+        load("mine", backend=mine)
+
+    assert [session.closed for session in mine.sessions] == [True]
+
+
+# Paths
+
+
+def test_a_folder_with_a_card_is_a_model(cards):
+    folder = cards()
+
+    assert load(folder).backend == load(f"{folder}").backend == "acme"
+
+
+def test_a_card_file_is_a_model(cards):
+    assert load(cards() / "card.json").card.id == "mine"
+
+
+def test_a_folder_without_a_card_says_what_to_add(acme, tmp_path):
+    (tmp_path / "weights.onnx").write_bytes(b"")
+
+    with pytest.raises(
+        InvalidCard, match=r"no card.json; add one, or name the file: .*onnx"
+    ):
+        load(tmp_path)
+
+
+def test_a_file_of_weights_is_claimed_by_its_family(acme, tmp_path):
+    path = tmp_path / "trained.json"
+    shutil.copy(acme.WEIGHTS, path)
+    model = load(path)
+
+    assert model.card.id == str(path)
+    assert model(GREEN).class_id.tolist() == [1]
+
+
+def test_a_file_that_no_family_claims_says_what_to_do(acme, tmp_path, monkeypatch):
+    path = tmp_path / "strange.json"
+    shutil.copy(acme.WEIGHTS, path)
+    monkeypatch.setattr(acme.Colors, "claims", classmethod(lambda cls, facts: None))
+
+    with pytest.raises(
+        InvalidWeights, match=r"claims .*gain; put a card.json beside it"
+    ):
+        load(path)
+
+
+def test_a_file_that_no_backend_reads_says_so(acme, tmp_path):
+    (tmp_path / "weights.bin").write_bytes(b"?")
+
+    with pytest.raises(
+        InvalidWeights, match=r"no installed backend \(acme, acme-spare\) r"
+    ):
+        load(tmp_path / "weights.bin")
+
+
+def test_a_file_that_cannot_be_read_says_why(acme, tmp_path):
+    (tmp_path / "weights.json").write_bytes(b"\xff\xff")
+
+    with pytest.raises(
+        InvalidWeights, match=r"weights.json' cannot be read: 'utf-8' codec"
+    ):
+        load(tmp_path / "weights.json")
+
+
+@pytest.mark.parametrize("path", ["./gone", "/gone/for/good", Path("gone"), "~/gone"])
+def test_a_path_that_is_not_there_is_named(acme, path):
+    with pytest.raises(ModelNotFound, match=r"there is no file or folder '.*gone"):
+        load(path)
+
+
+def test_a_bare_name_never_means_a_folder(cards, monkeypatch):
+    folder = cards("acme-colors", labels=["c", "m", "y"])
+    monkeypatch.delenv("INFERENCE_MODELS_CARDS")
+    monkeypatch.chdir(folder.parent)
+
+    assert load("acme-colors").class_names == ["red", "green", "blue"]
+    assert load("./acme-colors").class_names == ["c", "m", "y"]
+    assert load(Path("acme-colors")).class_names == ["c", "m", "y"]
+
+
+def test_a_name_with_a_suffix_may_mean_a_file(acme, tmp_path, monkeypatch):
+    shutil.copy(acme.WEIGHTS, tmp_path / "trained.json")
+    monkeypatch.chdir(tmp_path)
+
+    assert load("trained.json").card.id == str(tmp_path / "trained.json")
+
+
+# Cards of folders
+
+
+def test_a_folders_card_comes_before_a_packs(cards):
+    cards("acme-colors", labels=["c", "m", "y"])
+
+    assert load("acme-colors").class_names == ["c", "m", "y"]
+
+
+def test_the_first_folder_comes_first(cards, tmp_path, monkeypatch):
+    folder = cards("mine", labels=["c", "m", "y"]).parent
+    later = tmp_path / "later"
+    shutil.copytree(folder, later)
+    text = (later / "mine" / "card.json").read_text()
+    (later / "mine" / "card.json").write_text(text.replace('"c"', '"x"'))
+    paths = [tmp_path / "absent", folder, later]
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", os.pathsep.join(map(str, paths)))
+
+    assert load("mine").class_names == ["c", "m", "y"]
+
+
+def test_a_wrong_card_says_where_it_lies_and_what_is_wrong(cards):
+    cards(lables=["a"])
+
+    with pytest.raises(
+        InvalidCard, match=r"mine.card.json': ModelCard has no field 'labl"
+    ):
+        load("mine")
+
+
+def test_a_wrong_card_is_left_out_of_the_list(cards, caplog):
+    folder = cards("bad", lables=["a"])
+    (folder.parent / "worse.json").write_text("{")
+    cards("good")
+
+    assert "good" in AutoModel.models()
+    assert len(warnings_of(caplog)) == 2
+
+
+def test_a_card_with_repeated_labels_is_refused(cards):
+    cards(labels=["cat", "cat", "dog"])
+
+    with pytest.raises(InvalidCard, match="labels repeat 'cat'"):
+        load("mine")
+
+
+def test_a_card_whose_file_is_missing_says_so(cards):
+    (cards() / "weights.json").unlink()
+
+    with pytest.raises(
+        InferenceModelsError, match=r"there is no file '.*weights.json'"
+    ):
+        load("mine")
+
+
+def test_a_card_of_an_unknown_family_is_refused_with_the_nearest(cards):
+    cards(architecture="acme-color")
+
+    with pytest.raises(
+        NoBackend, match=r"architecture 'acme-color', .* did you mean 'acme-c"
+    ):
+        load("mine")
+
+
+def test_a_card_of_a_first_party_family_says_how_to_install_it(cards):
+    cards(architecture="resnet")
+
+    with pytest.raises(
+        NoBackend, match=r"'resnet', .*; pip install inference-models-resnet"
+    ):
+        load("mine")
+
+
+def test_a_card_of_another_size_than_its_graph_is_refused(cards, acme, monkeypatch):
+    def fixed(self, bundle, architecture, plan):
+        session = acme.AcmeSession(bundle.path(), "float32", None)
+        spec = session.inputs["pixels"]
+        session.inputs = {"pixels": type(spec)(spec.dtype, (1, 3, 32, 32))}
+        return {"main": session}
+
+    cards()
+    monkeypatch.setattr(acme.AcmeBackend, "open", fixed)
+    with pytest.raises(
+        InvalidWeights, match=r"takes images of 32x32, .* makes .16, 16."
+    ):
+        load("mine", backend="acme")
+
+
+# Falling back
+
+
+def test_what_fails_falls_back_with_one_warning(cards, caplog):
+    cards(needs={"fails": ["acme"]})
+    model = load("mine")
+
+    assert model.backend == "acme-spare"
+    (warning,) = warnings_of(caplog)
+    assert warning == (
+        "mine runs on acme-spare, cpu, because the better choice failed: "
+        "acme on cpu: acme cannot open mine"
+    )
+
+
+def test_what_works_at_once_warns_of_nothing(cards, caplog):
+    cards()
+    load("mine")
+
+    assert warnings_of(caplog) == []
+
+
+def test_a_fallback_is_explained(cards):
+    cards(needs={"fails": ["acme"]})
+    explanation = load("mine").explanation
+
+    assert explanation.best.backend == "acme-spare"
+    assert "->  acme-spare" in str(explanation)
+    assert "failed: acme on cpu: acme cannot open mine" in str(explanation)
+
+
+def test_a_named_backend_raises_its_own_error(cards, caplog):
+    cards(needs={"fails": ["acme"]})
+
+    with pytest.raises(InvalidWeights, match=r"^acme cannot open mine$"):
+        load("mine", backend="acme")
+    assert warnings_of(caplog) == []
+
+
+def test_a_strangers_error_is_the_cause_of_ours(cards):
+    cards(needs={"crashes": ["acme"]})
+
+    with pytest.raises(NoBackend, match="acme on cpu: a stranger's fault") as caught:
+        load("mine", backend="acme")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_where_everything_fails_each_reason_is_given(cards):
+    cards(needs={"fails": ["acme"], "crashes": ["acme-spare"]})
+
+    with pytest.raises(NoBackend) as caught:
+        load("mine")
+    assert str(caught.value).splitlines()[:3] == [
+        "nothing here can run 'mine':",
+        "  acme on cpu: acme cannot open mine",
+        "  acme-spare on cpu: a stranger's fault",
+    ]
+
+
+def test_where_everything_fails_alike_the_error_keeps_its_type(cards):
+    cards(needs={"fails": ["acme", "acme-spare"]})
+
+    with pytest.raises(InvalidWeights, match="acme cannot open mine"):
+        load("mine")
+
+
+def test_where_nothing_fits_each_line_says_what_to_type(cards):
+    cards(artifacts=[artifact(format="onnx")])
+
+    with pytest.raises(NoBackend) as caught:
+        load("mine")
+    message = str(caught.value)
+    assert "  acme: needs acme; the card has onnx" in message
+    assert "format 'onnx'; pip install \"inference-models-onnx[cpu]\"" in message
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ({"device": "cuda"}, "acme: offers cpu here, not cuda"),
+        ({"quantization": "fp16"}, "acme on cpu: offers fp32 for acme, not fp16"),
+        ({"backend": "onnx"}, "no installed plugin offers backend 'onnx'; pip install"),
+    ],
+)
+def test_what_is_named_is_not_replaced(acme, named, words):
+    with pytest.raises(NoBackend, match=words):
+        load("acme-colors", **named)
+
+
+def test_after_a_failure_the_next_call_works(cards):
+    cards("bad", needs={"fails": ["acme", "acme-spare"]})
+    with pytest.raises(InvalidWeights):
+        load("bad")
+
+    assert load("acme-colors")(RED).class_id.tolist() == [0]
+
+
+# Explaining
+
+
+def test_an_explanation_opens_and_fetches_nothing(cards, tmp_path):
+    cards(needs={"fails": ["acme", "acme-spare"]})
+    explanation = AutoModel.explain("mine")
+
+    assert explanation.best.backend == "acme"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_explanation_heeds_what_is_named(acme):
+    assert AutoModel.explain("acme-colors", backend="acme-spare").best.backend == (
+        "acme-spare"
+    )
+
+
+# Pickling
+
+
+def test_a_model_pickles_as_the_way_it_was_loaded(acme):
+    model = load(
+        "acme-colors",
+        backend=acme.AcmeSpare(threads=7),
+        device="cpu",
+        quantization="fp32",
+        batch_size=2,
+        labels=["a", "b", "c"],
+    )
+    again = pickle.loads(pickle.dumps(model))
+
+    assert type(again) is type(model)
+    assert (again.backend, again.batch_size) == ("acme-spare", 2)
+    assert again.class_names == ["a", "b", "c"]
+    assert again(RED) == model(RED)
+
+
+def test_a_pickle_holds_no_secret(acme):
+    data = pickle.dumps(load("acme-colors", api_key=SECRET))
+
+    assert SECRET.encode() not in data
+    assert pickle.loads(data).card.id == "acme-colors"
+
+
+def test_a_model_of_a_relative_path_pickles_from_anywhere(cards, monkeypatch, tmp_path):
+    folder = cards()
+    monkeypatch.chdir(folder.parent)
+    data = pickle.dumps(load(Path("mine")))
+    monkeypatch.chdir(tmp_path)
+
+    assert pickle.loads(data).card.id == "mine"
+
+
+@pytest.mark.parametrize("show", [repr, str, lambda model: str(model.explanation)])
+def test_a_key_is_not_shown(acme, show):
+    assert SECRET not in show(load("acme-colors", api_key=SECRET))
+
+
+# Types
+
+
+def test_a_task_has_an_entry_point_of_its_own(acme):
+    assert isinstance(
+        ObjectDetectionModel.from_pretrained("acme-bright"), ObjectDetectionModel
+    )
+    assert isinstance(
+        ClassificationModel.from_pretrained("acme-colors"), ClassificationModel
+    )
+    with pytest.raises(
+        InvalidOption, match="model for classification, not for object-det"
+    ):
+        ObjectDetectionModel.from_pretrained("acme-colors")
+
+
+def test_a_task_of_no_class_gives_a_list(cards):
+    cards(task="colour-naming")
+    model = load("mine")
+
+    assert model.task is None
+    assert [type(result) for result in model([RED, BLUE])] == [ClassificationPrediction]

@@ -1,0 +1,85 @@
+"""A graph as its architecture sees it: names, and batches of any size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference_models import ModelClosed, Session, TensorSpec
+from inference_models.batching import NamedSession
+from inference_models.images import to_host
+
+
+class Doubling(Session):
+    """Gives back its input twice as large, and what else it is told to."""
+
+    def __init__(self, *more):
+        spec = TensorSpec("float32", ("batch", 2))
+        self.inputs = {"x": spec}
+        self.outputs = dict.fromkeys(["y", *more], spec)
+        self.sizes = []
+
+    def __call__(self, **inputs):
+        self.sizes.append(len(inputs["x"]))
+        return {name: np.asarray(inputs["x"]) * 2 for name in self.outputs}
+
+
+def rows(count):
+    return np.arange(count * 2, dtype=np.float32).reshape(count, 2)
+
+
+def named(session, rename=None, batch=None):
+    return NamedSession(session, rename or {}, batch, to_host)
+
+
+@given(
+    least=st.integers(1, 6),
+    more=st.integers(0, 6),
+    count=st.integers(1, 30),
+)
+def test_any_number_of_images_runs_in_batches_that_the_graph_takes(least, more, count):
+    session = Doubling()
+    outputs = named(session, batch=(least, least, least + more))(x=rows(count))
+
+    assert np.array_equal(outputs["y"], rows(count) * 2)
+    assert all(least <= size <= least + more for size in session.sizes)
+
+
+class Same(Doubling):
+    """Gives back its input."""
+
+    def __call__(self, **inputs):
+        return {"y": inputs["x"]}
+
+
+def test_a_batch_that_fits_is_handed_on_as_it_is():
+    batch = rows(4)
+
+    assert named(Same(), batch=(1, 4, 4))(x=batch)["y"] is batch
+
+
+def test_a_graph_with_state_is_never_split():
+    session = Doubling("state.cache")
+    outputs = named(session, batch=(2, 2, 2))(x=rows(5))
+
+    assert session.sizes == [5]
+    assert outputs["state.cache"].shape == (5, 2)
+
+
+def test_names_of_the_file_become_the_architectures():
+    session = named(Doubling("z"), {"x": "image", "y": "boxes", "#1": "scores"})
+
+    assert list(session.inputs) == ["image"]
+    assert list(session.outputs) == ["boxes", "scores"]
+    assert list(session(image=rows(1))) == ["boxes", "scores"]
+
+
+def test_after_closing_a_call_says_so():
+    session = named(Doubling())
+    session.close()
+    session.close()
+
+    with pytest.raises(ModelClosed, match="load it again"):
+        session(x=rows(1))

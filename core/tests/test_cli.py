@@ -1,0 +1,157 @@
+"""The command line: one module a command, and one sentence an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from .distributions import others, output, python
+
+RUN = "from inference_models.cli import main; main()"
+
+
+def cli(*arguments, site, **environment):
+    """Run the command line in a process of its own."""
+    code = f"import sys; sys.argv[1:] = {list(arguments)!r}; {RUN}"
+    return python(code, site, **environment)
+
+
+@pytest.fixture
+def typer():
+    return pytest.importorskip("typer")
+
+
+def test_doctor_shows_machine_plugins_backends_and_cache(typer, acme_site, tmp_path):
+    cache = str(tmp_path / "mine")
+    ended = cli("doctor", site=acme_site, INFERENCE_MODELS_CACHE=cache)
+
+    assert ended.returncode == 0, ended.stderr
+    for line in (
+        "plugin    acme (acme-vision 1.0)",
+        "plugin    core (inference-models-core ",
+        "backend   acme: cpu",
+        "models    3 known ids",
+        f"cache     {cache}, network allowed",
+    ):
+        assert line in ended.stdout
+    assert ended.stdout.startswith("python    3.")
+
+
+def test_doctor_shows_the_better_backend_first(typer, acme_site):
+    shown = cli("doctor", site=acme_site).stdout
+
+    assert shown.index("backend   acme:") < shown.index("backend   acme-spare:")
+
+
+def test_doctor_says_that_the_network_is_off(typer, acme_site):
+    shown = cli("doctor", site=acme_site, INFERENCE_MODELS_OFFLINE="1").stdout
+
+    assert "network switched off" in shown
+
+
+def test_doctor_says_what_to_install_where_there_is_no_backend(typer, tmp_path):
+    shown = cli("doctor", site=tmp_path).stdout
+
+    assert 'backend   none; pip install "inference-models-onnx[cpu]"' in shown
+
+
+def test_explain_shows_the_table(typer, acme_site):
+    ended = cli("explain", "acme-colors", site=acme_site)
+
+    assert ended.returncode == 0, ended.stderr
+    assert "acme-colors: classification, acme-colors, licence MIT" in ended.stdout
+    assert "->  acme" in ended.stdout
+
+
+def test_explain_heeds_its_options(typer, acme_site):
+    options = ["--backend", "acme-spare", "--device", "cpu", "--quantization", "fp32"]
+    ended = cli("explain", "acme-colors", *options, site=acme_site)
+
+    assert "->  acme-spare" in ended.stdout
+
+
+def test_explain_fails_where_nothing_runs(typer, acme_site):
+    ended = cli("explain", "acme-colors", "--device", "cuda", site=acme_site)
+
+    assert ended.returncode == 1
+    assert "nothing here can run it" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["explain", "acme-color"],
+            "ModelNotFound: no model 'acme-color' is known; did you mean 'acme-col",
+        ),
+        (
+            ["explain", "acme-colors", "--quantization", "fp8"],
+            "InvalidOption: quantization 'fp8' is not one of",
+        ),
+    ],
+)
+def test_an_error_is_one_sentence(typer, acme_site, arguments, sentence):
+    ended = cli(*arguments, site=acme_site)
+
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(sentence)
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_unknown_command_is_refused(typer, acme_site):
+    ended = cli("docter", site=acme_site)
+
+    assert ended.returncode == 2
+    assert "docter" in ended.stderr
+
+
+def test_without_arguments_the_commands_are_listed(typer, acme_site):
+    ended = cli(site=acme_site)
+    shown = ended.stdout + ended.stderr
+
+    assert "doctor" in shown
+    assert "explain" in shown
+
+
+LOADED = f"""
+    import json, sys
+    sys.argv[1:] = [{{command!r}}, "--help"]
+    try:
+        {RUN.replace("; ", chr(10) + " " * 8)}
+    except SystemExit:
+        prefix = "inference_models.cli."
+        print(json.dumps([n for n in sys.modules if n.startswith(prefix)]))
+"""
+
+
+@pytest.mark.parametrize("command", ["doctor", "explain"])
+def test_only_the_called_commands_module_is_imported(typer, acme_site, command):
+    shown = output(LOADED.format(command=command), acme_site).splitlines()[-1]
+
+    assert set(json.loads(shown)) == {
+        "inference_models.cli.app",
+        f"inference_models.cli.{command}",
+    }
+
+
+def test_without_typer_it_says_what_to_install(acme_site):
+    ended = python(f"import sys; sys.modules['typer'] = None; {RUN}", acme_site)
+
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == (
+        'the command line needs typer; pip install "inference-models-core[cli]"'
+    )
+
+
+def test_it_runs_as_a_module(typer):
+    command = [sys.executable, "-m", "inference_models.cli", "doctor"]
+    environment = os.environ | {"INFERENCE_MODELS_DISABLED_PLUGINS": others()}
+    ended = subprocess.run(command, env=environment, capture_output=True, check=False)
+
+    assert ended.returncode == 0
+    assert ended.stdout.startswith(b"python    3.")

@@ -1,0 +1,164 @@
+"""Artifacts that are derived here: built once, judged, and kept only if they agree."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference_models import AutoModel, InvalidWeights, NoBackend, registry
+
+from .distributions import install, others
+
+HERE = Path(__file__).parent
+RED = np.full((9, 9, 3), (0, 0, 255), np.uint8)
+load = AutoModel.from_pretrained
+
+
+@pytest.fixture(scope="session")
+def compiler_site(tmp_path_factory):
+    """A folder in which the distribution acme-deriver is installed."""
+    site = tmp_path_factory.mktemp("compiler")
+    shutil.copy(HERE / "acme_deriver.py", site)
+    install(site, "acme-deriver", {"acme-deriver": "acme_deriver"})
+    return site
+
+
+@pytest.fixture
+def compiler(acme, compiler_site, monkeypatch):
+    """The backend of acme-deriver, which is installed beside acme-vision."""
+    kept = others("acme-vision", "acme-deriver")
+    monkeypatch.setenv("INFERENCE_MODELS_DISABLED_PLUGINS", kept)
+    monkeypatch.syspath_prepend(compiler_site)
+    registry.refresh()
+    import acme_deriver
+
+    acme_deriver.derived.clear()
+    return acme_deriver
+
+
+def built(cache):
+    return [path.name for path in cache.glob("derived/*/*")]
+
+
+def partial(cache):
+    return list(cache.glob("partial/*"))
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def test_by_default_the_next_best_runs_with_one_warning(compiler, caplog):
+    model = load("acme-colors")
+    (warning,) = [
+        r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING
+    ]
+
+    assert model.backend == "acme"
+    assert warning == (
+        "acme-colors would run better on acme-compiled, cpu, which has to be built "
+        "first: derive=True does"
+    )
+    assert compiler.derived == []
+
+
+@pytest.mark.parametrize("named", [{"derive": True}, {"backend": "acme-compiled"}])
+def test_where_it_is_asked_for_it_is_built_first(compiler, cache, named, caplog):
+    model = load("acme-colors", **named)
+
+    assert model.backend == "acme-compiled"
+    assert model(RED).class_id.tolist() == [0]
+    assert sorted(built(cache)) == ["artifact.json", "compiled.json"]
+    assert partial(cache) == []
+
+
+def test_what_was_built_runs_without_asking_and_is_not_built_again(compiler, caplog):
+    load("acme-colors", derive=True)
+    model = load("acme-colors")
+
+    assert model.backend == "acme-compiled"
+    assert compiler.derived == ["acme-colors"]
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert model.explanation.best.reason == "derived, acme -> acme-compiled"
+
+
+def test_explaining_builds_nothing(compiler):
+    explanation = AutoModel.explain("acme-colors")
+
+    assert [c.verdict for c in explanation.candidates] == ["buildable", "runs", "runs"]
+    assert explanation.best.backend == "acme"
+    assert compiler.derived == []
+
+
+def test_what_differs_from_its_source_is_discarded(compiler, cache, monkeypatch):
+    monkeypatch.setattr(compiler.AcmeCompiler, "error", 0.5)
+    with pytest.raises(
+        InvalidWeights, match=r"output 'means' .* differs from its source"
+    ):
+        load("acme-colors", backend="acme-compiled")
+
+    assert built(cache) == partial(cache) == []
+
+
+def test_what_differs_falls_back_where_no_backend_was_named(
+    compiler, monkeypatch, caplog
+):
+    monkeypatch.setattr(compiler.AcmeCompiler, "error", 0.5)
+    model = load("acme-colors", derive=True)
+
+    assert model.backend == "acme"
+    assert "differs from its source" in caplog.text
+
+
+def test_a_build_that_fails_leaves_nothing_and_the_next_works(
+    compiler, cache, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(compiler.AcmeCompiler, "error", float("inf"))
+        with pytest.raises(NoBackend, match="acme-compiled on cpu: no room to compile"):
+            load("acme-colors", backend="acme-compiled")
+    assert built(cache) == partial(cache) == []
+
+    assert load("acme-colors", backend="acme-compiled").backend == "acme-compiled"
+
+
+def test_other_weights_are_built_anew(compiler, acme, tmp_path):
+    for name, gain in (("a", 9), ("b", 5)):
+        path = tmp_path / f"{name}.json"
+        path.write_text(f'{{"gain": [{gain}, {gain}, {gain}]}}')
+        load(path, backend="acme-compiled")
+
+    assert len(compiler.derived) == 2
+
+
+def test_a_newer_deriver_builds_anew(compiler, tmp_path, monkeypatch):
+    load("acme-colors", backend="acme-compiled")
+    newer = tmp_path / "newer"
+    info = install(newer, "acme-deriver", {"acme-deriver": "acme_deriver"})
+    metadata = (info / "METADATA").read_text("utf-8")
+    (info / "METADATA").write_text(metadata.replace("1.0", "1.1"), "utf-8")
+    monkeypatch.syspath_prepend(newer)
+    registry.refresh()
+    load("acme-colors", backend="acme-compiled")
+
+    assert len(compiler.derived) == 2
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "manifest"])
+def test_a_damaged_build_says_what_to_remove(compiler, cache, damage):
+    load("acme-colors", backend="acme-compiled").close()
+    (folder,) = cache.glob("derived/*")
+    if damage == "missing":
+        (folder / "compiled.json").unlink()
+    elif damage == "shorter":
+        (folder / "compiled.json").write_text("{}")
+    else:
+        (folder / "artifact.json").write_text("{")
+
+    with pytest.raises(InvalidWeights, match="remove it"):
+        load("acme-colors", backend="acme-compiled")
