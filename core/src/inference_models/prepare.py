@@ -88,7 +88,7 @@ def _mix_two(pixels: np.ndarray, axis: int, target: int) -> np.ndarray:
     length = pixels.shape[axis]
     centre = np.clip((np.arange(target) + 0.5) * (length / target) - 0.5, 0, None)
     first = np.floor(centre).astype(np.intp)
-    low = pixels.take(first, axis).astype(np.float32)
+    low: np.ndarray = pixels.take(first, axis).astype(np.float32)
     high = pixels.take(np.minimum(first + 1, length - 1), axis).astype(np.float32)
     high -= low
     high *= _along(axis, centre - first)

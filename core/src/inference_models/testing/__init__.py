@@ -33,12 +33,13 @@ A model pack's test file makes up outputs of its network for two images:
         def outputs(self) -> dict[str, np.ndarray]:
             return {"scores": np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)}
 
-`pytest` then runs all standard tests, those of a backend on one device of each kind that
-is there, and skips them with the reason where it is `Unavailable`. The classes say what
-else can be set: constructor arguments (`settings`), the card and bundle that the outputs
-belong to, facts of a bare file that a pack claims. A test that a plugin cannot pass is
-overridden with `@pytest.mark.xfail(reason="…")`, so that the gap is known, and not
-otherwise. Needs the extra `testing`: `pip install "inference-models-core[testing]"`.
+`pytest` then runs all standard tests, those of a backend on one device of each kind
+that is there, and skips them with the reason where it is `Unavailable`. The classes say
+what else can be set: constructor arguments (`settings`), the card and bundle that the
+outputs belong to, facts of a bare file that a pack claims. A test that a plugin cannot
+pass is overridden with `@pytest.mark.xfail(reason="…")`, so that the gap is known, and
+not otherwise. Needs the extra `testing`:
+`pip install "inference-models-core[testing]"`.
 """
 
 from __future__ import annotations
