@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from inference_models import (
+    Access,
     AutoModel,
     ClassificationModel,
     ClassificationPrediction,
@@ -415,6 +416,8 @@ def test_a_closed_model_says_so(acme):
     with pytest.raises(ModelClosed, match="load it again to use it"):
         model(RED)
     with pytest.raises(ModelClosed):
+        model.pre_process(RED)
+    with pytest.raises(ModelClosed):
         model.forward(inputs)
 
 
@@ -748,11 +751,19 @@ def test_a_pickle_holds_no_secret(acme):
 
 def test_a_model_of_a_relative_path_pickles_from_anywhere(cards, monkeypatch, tmp_path):
     folder = cards()
+    monkeypatch.delenv("INFERENCE_MODELS_CARDS")
     monkeypatch.chdir(folder.parent)
     data = pickle.dumps(load(Path("mine")))
     monkeypatch.chdir(tmp_path)
 
     assert pickle.loads(data).card.id == "mine"
+
+
+def test_access_keeps_its_secrets_to_itself():
+    access = Access(SECRET, "main", {"Authorization": SECRET})
+
+    assert SECRET not in repr(access)
+    assert pickle.loads(pickle.dumps(access)) == Access(None, "main")
 
 
 @pytest.mark.parametrize("show", [repr, str, lambda model: str(model.explanation)])

@@ -230,6 +230,12 @@ def test_a_backend_may_be_given_with_its_settings():
     assert [option.backend for option in found.options] == [mine]
 
 
+def test_backends_that_are_given_come_in_the_same_order():
+    b, a = (backend(name, formats=("onnx",))() for name in "ba")
+
+    assert names(negotiated([], backend=[b, a])) == ["a", "b"]
+
+
 def test_a_backend_that_is_given_need_not_be_installed():
     mine = backend("mine", formats=("onnx",))()
 

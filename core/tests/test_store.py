@@ -23,7 +23,7 @@ from inference_models import (
     InvalidCard,
     Offline,
 )
-from inference_models.store import Store, cache_root
+from inference_models.store import Store, cache_root, write_atomically
 
 from .distributions import python
 from .server import Server
@@ -402,6 +402,14 @@ def test_a_full_disk_leaves_nothing_half_written(server, store):
 
     assert "set INFERENCE_MODELS_CACHE to a folder with room" in ended.stderr
     assert left(store) == []
+
+
+def test_a_small_file_that_cannot_be_placed_leaves_nothing_beside_it(tmp_path):
+    (tmp_path / "record").mkdir()
+    with pytest.raises(OSError, match="record"):
+        write_atomically(tmp_path / "record", b"content")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["record"]
 
 
 def test_a_bundle_holds_real_files_under_their_own_names(server, store):
