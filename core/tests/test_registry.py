@@ -103,7 +103,7 @@ def test_a_class_that_cannot_be_made_without_arguments_is_set_aside(make):
         ([architecture("a")], "no class of Backend"),
         (["acme:Backend"], "returned 'acme:Backend', no class of Backend"),
     ],
-    ids=str,
+    ids=["text", "mapping", "object", "builtin", "architecture", "path"],
 )
 def test_a_hook_that_returns_something_else_is_set_aside(returned, words):
     registry = build([hooked("backends", returned), plugin("sound", backend("sound"))])

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         ModelNotFound,
         NoBackend,
         Offline,
+        RunFailed,
         Unavailable,
     )
     from inference_models.explain import Explanation
@@ -116,6 +117,7 @@ _HOMES = {
     "Operations": "interfaces",
     "Plan": "card",
     "Preprocessing": "preprocess",
+    "RunFailed": "errors",
     "Scores": "results",
     "Session": "interfaces",
     "TensorSpec": "card",
@@ -165,6 +167,7 @@ __all__ = [
     "Operations",
     "Plan",
     "Preprocessing",
+    "RunFailed",
     "Scores",
     "Session",
     "TensorSpec",

@@ -12,6 +12,7 @@ Each message is one sentence with the value, what is possible, and what to type.
     │   └── Offline          the network was needed, and is switched off
     ├── InvalidInput         an image that cannot be used
     ├── InvalidOption        an option or parameter that does not fit (a TypeError)
+    ├── RunFailed            the runtime failed in the middle of a call
     ├── MissingDependency    an optional library is wanted and not installed
     ├── Unavailable          a backend's word for "not on this machine"
     └── ModelClosed          the model was used after `close()`
@@ -60,6 +61,10 @@ class InvalidInput(InferenceModelsError):
 
 class InvalidOption(InferenceModelsError, TypeError):
     """A parameter or option that does not exist, or a value that it cannot take."""
+
+
+class RunFailed(InferenceModelsError):
+    """The runtime failed during a call: out of memory, or a fault of the device."""
 
 
 class MissingDependency(InferenceModelsError):

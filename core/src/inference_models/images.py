@@ -46,12 +46,13 @@ class Image:
     def host(self) -> np.ndarray:
         """Pixels as uint8 (H, W, 3) in host memory; a view where that is possible."""
         pixels = to_host(self.pixels)
+        if pixels.dtype != np.uint8:
+            scaled = np.multiply(pixels, 255, dtype=np.float32)
+            pixels = np.rint(scaled, out=scaled).astype(np.uint8)
         if pixels.ndim == 2:
             pixels = pixels[:, :, None]
         elif self.layout == "CHW":
             pixels = pixels.transpose(1, 2, 0)
-        if pixels.dtype != np.uint8:
-            pixels = np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
         if pixels.shape[2] == 1:
             return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
         return pixels[:, :, :3]

@@ -6,6 +6,7 @@ core's hardware facts.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -284,7 +285,7 @@ def _plans(
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
         return [], [refuse(f"devices() failed: {type(error).__name__}: {error}")]
     if refused:
-        return [], [refuse(refused)]
+        return [], [refuse(refused + _why_not(card, backend, wishes))]
     routes = list(_routes(card, backend, backends))
     if not routes:
         formats = ", ".join(sorted({a.format for a in card.artifacts})) or "none"
@@ -317,6 +318,18 @@ def _devices(backend: Backend, wishes: Wishes) -> tuple[list[str], str | None]:
     if not fitting:
         return [], f"offers {listed} here, not {wishes.device}"
     return fitting[:1], None
+
+
+def _why_not(card: ModelCard, backend: Backend, wishes: Wishes) -> str:
+    """The backend's own words on a named device that it does not offer."""
+    if wishes.device is None:
+        return ""
+    for artifact in card.artifacts:
+        if artifact.format in backend.formats:
+            plan = Plan(wishes.device, wishes.precision or artifact.precision)
+            with contextlib.suppress(Exception):
+                return f"; {backend.refuse(card, artifact, plan) or ''}".rstrip("; ")
+    return ""
 
 
 def _routes(

@@ -15,6 +15,9 @@ from inference_models.errors import InvalidInput, MissingDependency
 from inference_models.images import Image
 from inference_models.preprocess import Frame, Placement, Preprocessing, place_batch
 
+# Pixels, of four bytes each in Pillow: an image worth resizing in bands, and a band.
+_LARGE, _BAND = 2**22, 2**20
+
 
 def prepare(
     images: Sequence[Image], spec: Preprocessing
@@ -57,23 +60,53 @@ def resize(
     pixels: np.ndarray, size: tuple[int, int], spec: Preprocessing
 ) -> np.ndarray:
     """Resize uint8 (H, W, 3) to (height, width) with the stated interpolation."""
+    from PIL.Image import Resampling
+
+    if spec.interpolation == "nearest":
+        return np.asarray(_picture(pixels).resize(size[::-1], Resampling.NEAREST))
+    if not spec.antialias:
+        return _sampled(pixels, size, spec.interpolation == "bicubic")
+    return _filtered(pixels, size, Resampling[spec.interpolation.upper()])
+
+
+def _filtered(pixels: np.ndarray, size: tuple[int, int], kind: Any) -> np.ndarray:
+    """Resize with a low-pass.
+
+    Bicubic overshoots and is clipped after each axis, so their order matters: width
+    first, as torch and older Pillows do; newer ones take the cheaper.
+    """
+    if kind == kind.BICUBIC or pixels.shape[0] * pixels.shape[1] > _LARGE:
+        picture = _narrowed(pixels, size[1], kind)
+    else:
+        picture = _picture(pixels)
+    return np.asarray(picture.resize(size[::-1], kind))
+
+
+def _narrowed(pixels: np.ndarray, width: int, kind: Any) -> Any:
+    """Resize the first axis, in bands of rows, which are independent of each other.
+
+    Pillow would copy a large image as a whole, and fresh memory for it can cost as much
+    as the resize.
+    """
     import PIL.Image
 
-    if not spec.antialias and spec.interpolation != "nearest":
-        return _sampled(pixels, size, spec.interpolation == "bicubic")
-    filters = PIL.Image.Resampling
-    picture = PIL.Image.fromarray(pixels)
-    target = size[::-1]
-    if spec.interpolation == "nearest":
-        resized = picture.resize(target, filters.NEAREST)
-    elif spec.interpolation == "bilinear":
-        resized = picture.resize(target, filters.BILINEAR)
-    else:
-        # Bicubic overshoots and is clipped after each axis, so their order matters:
-        # width first, as torch and older Pillows do; newer ones take the cheaper.
-        wide = picture.resize((target[0], picture.height), filters.BICUBIC)
-        resized = wide.resize(target, filters.BICUBIC)
-    return np.asarray(resized)
+    height = pixels.shape[0]
+    rows = max(1, _BAND // pixels.shape[1])
+    picture = PIL.Image.new("RGB", (width, height))
+    for top in range(0, height, rows):
+        band = _picture(pixels[top : top + rows])
+        picture.paste(band.resize((width, band.height), kind), (0, top))
+    return picture
+
+
+def _picture(pixels: np.ndarray) -> Any:
+    """The pixels as Pillow holds them; planes are joined there, and not in NumPy."""
+    import PIL.Image
+
+    if pixels.strides[2] == 1:
+        return PIL.Image.fromarray(pixels)
+    planes = pixels.transpose(2, 0, 1)
+    return PIL.Image.merge("RGB", [PIL.Image.fromarray(plane) for plane in planes])
 
 
 def _sampled(pixels: np.ndarray, size: tuple[int, int], cubic: bool) -> np.ndarray:

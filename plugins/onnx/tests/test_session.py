@@ -13,6 +13,7 @@ from inference_models import (
     InvalidWeights,
     ModelClosed,
     Plan,
+    RunFailed,
     TensorSpec,
     Unavailable,
 )
@@ -78,7 +79,7 @@ def test_a_failure_inside_the_graph_is_typed(start):
     session = start("""graph (float[N] input) => (float[M] output)
         <int64[1] six = {6}> { output = Reshape(input, six) }""")
 
-    with pytest.raises(InferenceModelsError, match="ONNX Runtime failed to run"):
+    with pytest.raises(RunFailed, match="ONNX Runtime failed to run"):
         session(input=np.zeros(5, np.float32))
 
 

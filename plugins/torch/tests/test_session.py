@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from inference_models import (
-    InferenceModelsError,
     InvalidInput,
     ModelClosed,
     Plan,
+    RunFailed,
     TensorSpec,
     Unavailable,
 )
@@ -126,7 +126,7 @@ def test_names_an_unknown_input(workshop):
     ],
 )
 def test_says_which_batch_was_too_large(error):
-    with pytest.raises(InferenceModelsError, match="for a batch of 4; load"):
+    with pytest.raises(RunFailed, match="for a batch of 4; load"):
         session_of(Raises(error))(x=np.zeros((4, 3, 8, 8), np.float32))
 
 
@@ -141,7 +141,7 @@ def test_tells_a_signature_that_does_not_match_its_module(returned):
         def forward(self, x):
             return returned
 
-    with pytest.raises(InferenceModelsError, match="its signature names 'y'"):
+    with pytest.raises(RunFailed, match="its signature names 'y'"):
         session_of(Other())(x=np.zeros((1, 3, 8, 8)))
 
 

@@ -14,10 +14,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from inference_models import (
     Array,
-    InferenceModelsError,
     InvalidInput,
     InvalidWeights,
     ModelClosed,
+    RunFailed,
     Session,
     TensorSpec,
     Unavailable,
@@ -91,7 +91,7 @@ class OnnxSession(Session):
                 f"'{self._path}' takes other inputs: {_brief(error)}"
             ) from error
         except _FAILURES as error:
-            raise InferenceModelsError(
+            raise RunFailed(
                 f"ONNX Runtime failed to run '{self._path}': {_brief(error)}"
             ) from error
 

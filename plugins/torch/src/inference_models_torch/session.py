@@ -11,9 +11,9 @@ from torch import nn
 
 from inference_models import (
     Array,
-    InferenceModelsError,
     InvalidInput,
     ModelClosed,
+    RunFailed,
     Session,
     TensorSpec,
 )
@@ -92,16 +92,16 @@ class TorchSession(Session):
 
     def _explained(
         self, error: Exception, tensors: Sequence[Any]
-    ) -> InferenceModelsError:
+    ) -> RunFailed | InvalidInput:
         reason = str(error).strip().partition("\n")[0]
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in reason:
             batch = next((len(t) for t in tensors if getattr(t, "ndim", 0)), 1)
-            return InferenceModelsError(
+            return RunFailed(
                 f"{self._device} has too little memory for a batch of {batch}; load "
                 "the model with a smaller batch_size"
             )
         if isinstance(error, torch.AcceleratorError) or "cuDNN error" in reason:
-            return InferenceModelsError(f"{self._device} failed: {reason}")
+            return RunFailed(f"{self._device} failed: {reason}")
         given = ", ".join(
             f"{name!r}: {str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
             for name, t in zip(self.inputs, tensors, strict=True)
@@ -118,14 +118,14 @@ def by_name(returned: Any, names: Sequence[str]) -> dict[str, Any]:
     if isinstance(returned, Mapping):
         missing = [name for name in names if name not in returned]
         if missing:
-            raise InferenceModelsError(
+            raise RunFailed(
                 f"the module returned {', '.join(map(repr, returned))}, and its "
                 f"signature names {', '.join(map(repr, missing))}"
             )
         return {name: returned[name] for name in names}
     values = list(returned) if isinstance(returned, (list, tuple)) else [returned]
     if len(values) != len(names):
-        raise InferenceModelsError(
+        raise RunFailed(
             f"the module returned {len(values)} outputs, and its signature names "
             f"{', '.join(map(repr, names))}"
         )
