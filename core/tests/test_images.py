@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 
 from inference_models import InvalidInput, Preprocessing
-from inference_models.images import read_images, to_host
+from inference_models.images import read_batches, read_images, to_host
 from inference_models.prepare import prepare
 
 EXIF_ORIENTATION = 0x0112
@@ -414,3 +414,12 @@ def test_the_limit_of_pixels_is_the_users_to_raise(rgb, monkeypatch):
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 13 * 21)
 
     assert read_images(png(rgb))[0].height == 13
+
+
+def test_a_file_is_decoded_when_its_batch_has_its_turn(tmp_path, bgr):
+    path = tmp_path / "late.png"
+    batches = read_batches([bgr, path], None, 1)
+    next(batches)
+    PIL.Image.fromarray(bgr[..., ::-1].copy()).save(path)
+
+    assert np.array_equal(next(batches)[0].host()[..., ::-1], bgr)

@@ -661,3 +661,12 @@ def without_pip(folder):
         [sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True
     )
     return folder / "bare" / ("Scripts" if os.name == "nt" else "bin") / "python"
+
+
+def test_a_pip_of_the_working_directory_is_not_run(index, store, tmp_path, monkeypatch):
+    canary = tmp_path / "canary"
+    (tmp_path / "pip.py").write_text(f"open({str(canary)!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    fetched(store, weights(MEMBER, sha256=SHA256))
+
+    assert not canary.exists()

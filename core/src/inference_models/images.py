@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,20 +82,28 @@ def read_images(source: Any, color: Color | None = None) -> list[Image]:
     `color` overrides the channel order of arrays and tensors; decoded files and PIL
     images know their own.
     """
+    return [image for part in read_batches(source, color, 1) for image in part]
+
+
+def read_batches(source: Any, color: Color | None, size: int) -> Iterator[list[Image]]:
+    """The same in parts of `size` images, each decoded when its turn comes."""
     if color not in (None, "rgb", "bgr"):
         raise InvalidInput(f"input_color_format {color!r} is neither 'rgb' nor 'bgr'")
-    if isinstance(source, Iterable) and not _is_single(source):
-        sources = list(source)
-    elif getattr(source, "ndim", None) == 4:
-        sources = [source[i] for i in range(len(source))]
-    else:
-        sources = [source]
+    sources = _separate(source)
     if not sources:
         raise InvalidInput(f"there is no image in {source!r}; give {_FORMS}")
-    return [
-        _read(one, color, i if len(sources) > 1 else None)
-        for i, one in enumerate(sources)
-    ]
+    numbers = range(len(sources))
+    for part in (numbers[start : start + size] for start in numbers[::size]):
+        named = len(sources) > 1
+        yield [_read(sources[i], color, i if named else None) for i in part]
+
+
+def _separate(source: Any) -> list[Any]:
+    if isinstance(source, Iterable) and not _is_single(source):
+        return list(source)
+    if getattr(source, "ndim", None) == 4:
+        return [source[i] for i in range(len(source))]
+    return [source]
 
 
 def _is_single(source: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -15,7 +15,13 @@ from inference_models.errors import (
     ModelClosed,
     did_you_mean,
 )
-from inference_models.images import Array, Color, Image, read_images
+from inference_models.images import (
+    Array,
+    Color,
+    Image,
+    read_batches,
+    read_images,
+)
 from inference_models.interfaces import Architecture, Operations, Session
 from inference_models.preprocess import Frame, Preprocessing
 from inference_models.results import (
@@ -125,8 +131,7 @@ class Model:
         """
         chosen = self._options(options)
         results: list[Any] = []
-        pictures = read_images(images, input_color_format)
-        for part in _parts(pictures, self.batch_size):
+        for part in read_batches(images, input_color_format, self.batch_size):
             inputs, frames = self._preprocess(part, chosen)
             results += self._postprocess(self._forward(inputs, chosen), frames, chosen)
         return self.join(results)
@@ -228,11 +233,6 @@ def make_options(cls: type[Any], given: Mapping[str, Any]) -> Any:
         if isinstance(error, InvalidOption):
             raise
         raise InvalidOption(f"options {dict(given)!r} do not fit: {error}") from error
-
-
-def _parts(images: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:
-    for start in range(0, len(images), size):
-        yield images[start : start + size]
 
 
 def _load_again(recipe: Recipe) -> Any:

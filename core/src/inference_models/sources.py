@@ -176,8 +176,14 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
     command += ["--dest", str(folder), requirement]
+    # In an empty folder, so that no pip.py of the working directory is run.
     result = subprocess.run(  # noqa: S603 - a fixed command; the name has no dash
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     wheels = list(folder.glob("*.whl"))
     if result.returncode == 0 and len(wheels) == 1:
