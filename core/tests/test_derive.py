@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -162,3 +164,47 @@ def test_a_damaged_build_says_what_to_remove(compiler, cache, damage):
 
     with pytest.raises(InvalidWeights, match="remove it"):
         load("acme-colors", backend="acme-compiled")
+
+
+def folder_of(tmp_path, preprocessing):
+    """A folder with weights and a card that states their hash."""
+    content = b'{"gain": [9, 9, 9]}'
+    (tmp_path / "weights.json").write_bytes(content)
+    file = {"name": "weights.json", "sha256": hashlib.sha256(content).hexdigest()}
+    card = {
+        "id": "mine",
+        "architecture": "acme-colors",
+        "task": "classification",
+        "labels": ["red", "green", "blue"],
+        "config": {"preprocessing": preprocessing},
+        "artifacts": [
+            {"format": "acme", "graphs": {"main": "weights.json"}, "files": [file]}
+        ],
+    }
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    return tmp_path
+
+
+def test_what_was_built_does_without_its_source(compiler, tmp_path):
+    folder = folder_of(tmp_path, {"size": [8, 8]})
+    load(folder, backend="acme-compiled")
+    (folder / "weights.json").unlink()
+
+    assert load(folder, backend="acme-compiled")(RED).class_id.tolist() == [0]
+    assert len(compiler.derived) == 1
+
+
+def test_labels_of_ones_own_do_not_build_anew(compiler, tmp_path):
+    folder = folder_of(tmp_path, {"size": [8, 8]})
+    load(folder, backend="acme-compiled")
+    model = load(folder, backend="acme-compiled", labels=["r", "g", "b"])
+
+    assert model.class_names == ["r", "g", "b"]
+    assert len(compiler.derived) == 1
+
+
+def test_another_preprocessing_is_built_anew(compiler, tmp_path):
+    for size in ([8, 8], [16, 16]):
+        load(folder_of(tmp_path, {"size": size}), backend="acme-compiled")
+
+    assert len(compiler.derived) == 2

@@ -65,7 +65,7 @@ class _Search:
         return self.found.card
 
     def negotiation(self) -> Negotiation:
-        is_built = functools.partial(derive.is_built, self.store)
+        is_built = functools.partial(derive.is_built, self.store, self.card)
         return negotiate(self.card, self.wishes, self.registry, is_built)
 
     def architecture(self) -> type[Architecture[Any]]:
@@ -377,7 +377,7 @@ def _open(
 ) -> Model:
     make = search.architecture()
     if option.steps:
-        bundle = derive.derived(search.store, option, search.bundle, make)
+        bundle = derive.derived(search.store, search.card, option, search.bundle, make)
     else:
         bundle = search.bundle(option.artifact)
     architecture = make(bundle)

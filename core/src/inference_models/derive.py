@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ import attrs
 import numpy as np
 
 from inference_models.batching import wrapped
-from inference_models.card import Artifact, Bundle, File, Plan, structure
+from inference_models.card import (
+    Artifact,
+    Bundle,
+    File,
+    ModelCard,
+    Plan,
+    structure,
+)
 from inference_models.errors import InferenceModelsError, InvalidWeights
 from inference_models.images import read_images
 from inference_models.interfaces import Architecture, Backend, Operations
@@ -32,7 +39,7 @@ TOLERANCE = 1e-3
 _MANIFEST = "artifact.json"
 
 
-def key(store: Store, option: Option) -> str | None:
+def key(store: Store, card: ModelCard, option: Option) -> str | None:
     """Names what an option derives; None while the source's hashes are not known."""
     digests = [store.digest(file) for file in option.artifact.files]
     if not digests or None in digests:
@@ -40,11 +47,13 @@ def key(store: Store, option: Option) -> str | None:
     facts = {
         "source": sorted(map(str, digests)),
         "graphs": dict(option.artifact.graphs),
-        "config": repr(sorted(option.artifact.config.items())),
+        "architecture": [card.architecture, card.task, len(card.labels)],
+        "config": {**card.config, **option.artifact.config},
         "steps": [(_version(backend), form) for backend, form in option.steps],
         "plan": [option.plan.precision, option.plan.batch],
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(facts, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _version(backend: Backend) -> str:
@@ -59,26 +68,35 @@ def _package(module: str) -> str:
     return module.partition(".")[0]
 
 
-def is_built(store: Store, option: Option) -> bool:
+def is_built(store: Store, card: ModelCard, option: Option) -> bool:
     """Whether the cache holds what this option derives."""
-    name = key(store, option)
+    name = key(store, card, option)
     return name is not None and (_folder(store, name) / _MANIFEST).is_file()
 
 
 def derived(
-    store: Store, option: Option, fetch: Fetch, make: MakeArchitecture
+    store: Store,
+    card: ModelCard,
+    option: Option,
+    fetch: Fetch,
+    make: MakeArchitecture,
 ) -> Bundle:
     """The bundle of a derived artifact: from the cache, or built and judged now."""
+    name = key(store, card, option)
+    if name is not None and (_folder(store, name) / _MANIFEST).is_file():
+        kept = _kept(_folder(store, name), card)
+        if kept is not None:
+            return kept
     source = fetch(option.artifact)
-    name = key(store, _with_hashes(option, source))
+    name = key(store, card, _with_hashes(option, source))
     if name is None:
         raise InvalidWeights(f"{source.card.id!r} has no files to derive from")
     folder = _folder(store, name)
     if not (folder / _MANIFEST).is_file():
         with store.locked(name):
             if not (folder / _MANIFEST).is_file():
-                _build(store, option, source, make, folder)
-    return attrs.evolve(source, artifact=_read_manifest(folder), folder=folder)
+                _build(store, card, option, source, make, folder)
+    return attrs.evolve(source, artifact=_artifact(folder), folder=folder)
 
 
 def _folder(store: Store, name: str) -> Path:
@@ -95,7 +113,12 @@ def _with_hashes(option: Option, source: Bundle) -> Option:
 
 
 def _build(
-    store: Store, option: Option, source: Bundle, make: MakeArchitecture, folder: Path
+    store: Store,
+    card: ModelCard,
+    option: Option,
+    source: Bundle,
+    make: MakeArchitecture,
+    folder: Path,
 ) -> None:
     reader = option.steps[0][0]
     with store.unfinished() as partial:
@@ -107,7 +130,7 @@ def _build(
             artifact = deriver.derive(bundle, make(bundle), option.plan, step, _report)
             bundle = attrs.evolve(bundle, artifact=artifact, folder=step)
         _judge(source, reader, bundle, option, make(source))
-        _write_manifest(bundle.folder, bundle.artifact)
+        _write_manifest(bundle, card)
         move_folder(bundle.folder, folder)
 
 
@@ -171,19 +194,38 @@ def _pictures() -> Any:
     return read_images([picture, np.ascontiguousarray(picture[::-1, :, ::-1])])
 
 
-def _write_manifest(folder: Path, artifact: Artifact) -> None:
-    data = attrs.asdict(artifact)
-    (folder / _MANIFEST).write_text(json.dumps(data, indent=1), "utf-8")
+def _write_manifest(bundle: Bundle, asked: ModelCard) -> None:
+    """What was derived, and the complete card that belongs to the one asked for."""
+    data = {
+        "artifact": attrs.asdict(bundle.artifact),
+        "asked": asked.to_json(),
+        "card": bundle.card.to_json(),
+    }
+    (bundle.folder / _MANIFEST).write_text(json.dumps(data), "utf-8")
 
 
-def _read_manifest(folder: Path) -> Artifact:
+def _kept(folder: Path, asked: ModelCard) -> Bundle | None:
+    """What was derived for this very card: its source is not needed again."""
+    data = _manifest(folder)
+    if data.get("asked") != json.loads(json.dumps(asked.to_json())):
+        return None
+    card = ModelCard.from_json(data.get("card"))
+    return Bundle(card, _artifact(folder), folder)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        data: Mapping[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
-        artifact = structure(Artifact, data)
-    except (OSError, ValueError, InferenceModelsError) as error:
+        data: dict[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
+        structure(Artifact, data["artifact"])
+    except (OSError, ValueError, KeyError, TypeError, InferenceModelsError) as error:
         raise InvalidWeights(
             f"what was derived in {str(folder)!r} cannot be read: {error}; remove it"
         ) from error
+    return data
+
+
+def _artifact(folder: Path) -> Artifact:
+    artifact = structure(Artifact, _manifest(folder)["artifact"])
     for file in artifact.files:
         _check_present(folder, file)
     return artifact

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from inference_models.errors import DownloadFailed
 
@@ -29,10 +31,13 @@ def scheme(source: str) -> str:
 
 def local_path(source: str) -> Path:
     """The path of a `file://` source."""
+    path = source.removeprefix("file://")
+    if os.name != "nt":
+        return Path(unquote(path))
     # Imported here: it brings http.client, email and ssl, which most calls do without.
     from urllib.request import url2pathname
 
-    return Path(url2pathname(source.removeprefix("file://")))
+    return Path(url2pathname(path))
 
 
 @contextlib.contextmanager
