@@ -3,7 +3,8 @@
 Prints JSON rows: `call` is `model(image)` end to end, `run` the bare runtime on the
 prepared tensor, `prepare` and `post` our parts around it, `share` what the library adds
 beyond preparing the pixels: call - run - prepare. `resize` is the resize alone, by the
-fastest means that this installation has (torch, else Pillow).
+fastest means that this installation has (torch, else Pillow). `decode` comes before all
+of it where the images are files: as many JPEGs of that size, read to arrays.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import scenes
 
 from inference_models import AutoModel
+from inference_models.images import read_images
 
 MODELS = {"onnx": ("resnet18", "yolox-nano"), "torch": ("resnet18",)}
 
@@ -34,6 +36,8 @@ def main() -> None:
             for batch in (1, 8):
                 images = [scenes.photo(size)] * batch
                 times = measure(model, bare, images, max(4, rounds // (2 * batch)))
+                files = [folder / f"{size_name}.jpg"] * batch
+                times["decode"] = decode(files)
                 rows.append(
                     {"model": model_id, "image": size_name, "batch": batch, **times}
                 )
@@ -64,6 +68,12 @@ def measure(
         for name, milliseconds in now.items():
             found[name].append(milliseconds)
     return {name: statistics.median(times) for name, times in found.items()}
+
+
+def decode(files: list[Path]) -> float:
+    """Milliseconds to read JPEGs, the median of five times."""
+    times = [scenes.timed(lambda: read_images(files)) for _ in range(5)]
+    return statistics.median(times)
 
 
 def steady(function: Callable[[], object]) -> float:
@@ -124,8 +134,12 @@ def bare_resize(model: Any, image: np.ndarray) -> Callable[[], object]:
         )
     from PIL import Image
 
-    return lambda: Image.fromarray(image).resize(
-        (width, height), Image.Resampling.BILINEAR
+    bilinear = Image.Resampling.BILINEAR
+    if spec.antialias:
+        return lambda: Image.fromarray(image).resize((width, height), bilinear)
+    steps = (image.shape[1] / width, 0, 0, 0, image.shape[0] / height, 0)
+    return lambda: Image.fromarray(image).transform(
+        (width, height), Image.Transform.AFFINE, steps, bilinear
     )
 
 

@@ -36,7 +36,7 @@ def photo(size: tuple[int, int]) -> np.ndarray:
 
 
 def write(folder: Path) -> None:
-    """A card folder with a ResNet-18, and the JPEG of the smallest photo."""
+    """A card folder with a ResNet-18, and a JPEG of each size."""
     import torch
     from PIL import Image
     from safetensors.torch import save_file
@@ -62,5 +62,6 @@ def write(folder: Path) -> None:
         ],
     }
     (folder / "resnet18.json").write_text(json.dumps(card), "utf-8")
-    pixels = photo(SIZES["640×427"])[..., ::-1]
-    Image.fromarray(pixels).save(folder / "photo.jpg", quality=90)
+    for name, size in SIZES.items():
+        picture = Image.fromarray(photo(size)[..., ::-1])
+        picture.save(folder / f"{name}.jpg", quality=90)
