@@ -58,10 +58,10 @@ def header(rounds: int) -> list[str]:
         "`call` is `model(image)` end to end, `run` the bare runtime on the prepared "
         "tensor (ONNX Runtime's own session; the eager torch module), `prepare` and "
         "`post` our parts around it, `share` the median of call - run - prepare: what "
-        "the library adds beyond preparing pixels. It is below zero where our session is "
-        "faster than the bare one (torch: channels last) by more than that. `resize` is "
-        "the resize alone, by the fastest means of that installation; `decode` comes "
-        "before all of it where the images are JPEG files."
+        "the library adds beyond preparing pixels. It is below zero where our session "
+        "is faster than the bare one (torch: channels last) by more than that. "
+        "`resize` is the resize alone, by the fastest means of that installation; "
+        "`decode` comes before all of it where the images are JPEG files."
     )
     return ["# What a call costs", "", conditions, "", columns]
 
