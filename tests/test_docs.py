@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +22,6 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def run(code: str, folder: Path, **environment: str) -> str:
-    """Run code in a process of its own, in `folder`."""
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 @pytest.fixture
 def folder(tmp_path, photos):
     (tmp_path / "path/to").mkdir(parents=True)
@@ -47,7 +30,7 @@ def folder(tmp_path, photos):
     return tmp_path
 
 
-def test_readme_runs_from_top_to_bottom(folder, resnet18_cards):
+def test_readme_runs_from_top_to_bottom(run, folder, resnet18_cards):
     code = "\n".join(blocks("README.md", "python"))
 
     shown = run(code, folder, INFERENCE_MODELS_CARDS=str(resnet18_cards))
@@ -106,7 +89,7 @@ def write_mean_graph(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
 
 
-def test_pack_of_the_page_on_plugins_works(tmp_path):
+def test_pack_of_the_page_on_plugins_works(run, tmp_path):
     site, cards = install(tmp_path), tmp_path / "cards"
     cards.mkdir()
     (text,) = blocks("docs/writing-a-plugin.md", "json")

@@ -9,10 +9,7 @@ annotators, which take no tensors, get the same picture as an array.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,26 +66,21 @@ def blocks() -> dict[tuple[str, str], str]:
 BLOCKS = blocks()
 
 
-def run(code: str, folder: Path, cards: Path, site: str = "") -> str:
-    """Run a block in `folder`, with photos where it looks for them."""
-    (folder / "site").mkdir()
-    (folder / "site/sitecustomize.py").write_text(site, "utf-8")
-    (folder / "block.py").write_text(code, "utf-8")
-    environment = {
-        **os.environ,
-        "INFERENCE_MODELS_CARDS": str(cards),
-        "PYTHONPATH": str(folder / "site"),
-    }
-    result = subprocess.run(
-        [sys.executable, "block.py"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+@pytest.fixture
+def run_block(run, folder, resnet18_cards):
+    """Runs a block in `folder`, with what is supplied in a `sitecustomize`."""
+
+    def run_code(code: str, supplied: str = "") -> str:
+        (folder / "site").mkdir()
+        (folder / "site/sitecustomize.py").write_text(supplied, "utf-8")
+        return run(
+            code,
+            folder,
+            INFERENCE_MODELS_CARDS=str(resnet18_cards),
+            PYTHONPATH=str(folder / "site"),
+        )
+
+    return run_code
 
 
 @pytest.fixture
@@ -117,37 +109,37 @@ def test_document_has_the_blocks_that_are_run_here():
 
 
 @pytest.mark.parametrize("tab", ["numpy", "torch.Tensor"])
-def test_classification_block_prints_a_class(tab, folder, resnet18_cards):
+def test_classification_block_prints_a_class(tab, run_block):
     code = BLOCKS["Image Classification", tab]
 
     assert re.fullmatch(
         r"Predicted class: .+ \(confidence: 0\.\d+\)\n",
-        run(code, folder, resnet18_cards, READ_IMAGE),
+        run_block(code, READ_IMAGE),
     )
 
 
-def test_batched_classification_block_prints_a_class_an_image(folder, resnet18_cards):
+def test_batched_classification_block_prints_a_class_an_image(run_block):
     code = BLOCKS["Image Classification", "Batched"]
 
-    lines = run(code, folder, resnet18_cards).splitlines()
+    lines = run_block(code).splitlines()
 
     assert [line.partition(":")[0] for line in lines] == ["Image 0", "Image 1"]
 
 
 @pytest.mark.parametrize("tab", ["numpy", "torch.Tensor"])
-def test_detection_block_draws_boxes(tab, folder, resnet18_cards):
+def test_detection_block_draws_boxes(tab, folder, run_block):
     code = BLOCKS["Object Detection", tab].replace("rfdetr-base", "yolox-nano")
     site = READ_IMAGE + ANNOTATE_TENSORS if tab == "torch.Tensor" else ""
 
-    run(code, folder, resnet18_cards, site)
+    run_block(code, site)
 
     assert changed_pixels(folder / "output.jpg", folder / "path/to/image.jpg") > 500
 
 
-def test_batched_detection_block_draws_boxes_on_both_images(folder, resnet18_cards):
+def test_batched_detection_block_draws_boxes_on_both_images(folder, run_block):
     code = BLOCKS["Object Detection", "Batched"].replace("rfdetr-base", "yolox-nano")
 
-    run(code, folder, resnet18_cards)
+    run_block(code)
 
     for number in (0, 1):
         original = folder / f"path/to/image{number + 1}.jpg"

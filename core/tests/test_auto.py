@@ -24,6 +24,7 @@ from inference_models import (
     InvalidInput,
     InvalidOption,
     InvalidWeights,
+    Model,
     ModelClosed,
     ModelNotFound,
     MultiLabelClassificationModel,
@@ -229,6 +230,14 @@ def test_a_classification_is_one_prediction_for_all_images(acme):
     assert isinstance(prediction, ClassificationPrediction)
     assert prediction.class_id.tolist() == [0, 1, 2]
     assert prediction.confidence[1]["green"] > 0.9
+
+
+def test_a_task_that_core_has_no_class_for_gives_a_list(acme, cards):
+    cards("mine", task="plankton-census")
+    model = load("mine", task="plankton-census")
+
+    assert (type(model), model.task) == (Model, "plankton-census")
+    assert isinstance(model([RED, BLUE]), list)
 
 
 def test_multiple_labels_are_one_prediction_an_image(acme, cards):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -69,10 +69,12 @@ class Model:
     Safe to call from several threads. `with model:` closes it at the end.
     """
 
-    task: ClassVar[str | None] = None
+    task: str | None = None
+    """The card's task; on the class, the one task that it is for."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
+        self.task = loaded.bundle.card.task
         self._closed = False
         self._process = os.getpid()
 
