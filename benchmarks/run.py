@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import scenes
+import suppression
 
 HERE = Path(__file__).parent
 K = TypeVar("K")
@@ -40,6 +41,7 @@ def main() -> None:
         page = [*header(options.rounds), *imports(), *starts(folder, environment)]
         for backend in ("onnx", "torch"):
             page += calls(backend, folder, environment, options.rounds)
+        page += suppression.table(options.rounds)
     print("\n".join(page))
     if options.output:
         options.output.write_text("\n".join(page) + "\n", "utf-8")

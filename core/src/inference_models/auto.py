@@ -278,8 +278,8 @@ def _refuse_unknown(unknown: Mapping[str, Any]) -> None:
         known -= {"unknown"}
         raise InvalidOption(
             f"from_pretrained() has no parameter {name!r}{did_you_mean(name, known)}; "
-            "what concerns a backend alone is an argument of its class: "
-            "backend=OnnxBackend(threads=2)"
+            "what concerns a backend alone is an argument of its class, and backend= "
+            "takes an object of it"
         )
 
 

@@ -48,7 +48,7 @@ def _plugins(registry: Registry) -> Iterator[str]:
 def _backends(registry: Registry) -> Iterator[str]:
     classes = sorted(registry.backends.values(), key=lambda cls: (-cls.rank, cls.name))
     if not classes:
-        yield 'backend   none; pip install "inference-models-onnx[cpu]"'
+        yield "backend   none; `explain ID` says what to install for a model"
     for cls in classes:
         yield f"backend   {cls.name}: {_offer(cls)}"
 
