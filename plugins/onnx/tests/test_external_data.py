@@ -110,7 +110,8 @@ def test_an_absolute_path_to_what_is_there_is_refused(run, tmp_path):
 def test_a_link_out_of_the_folder_is_refused(run, folder, target):
     (folder / "loop.bin").symlink_to(target)
 
-    with pytest.raises(InvalidWeights, match="outside its folder"):
+    # From Python 3.13 on, a link in a circle resolves, to a file that is not there.
+    with pytest.raises(InvalidWeights, match=r"outside its folder|no such file"):
         run("loop.bin")
 
 
