@@ -33,6 +33,7 @@ from inference_models.model import (
     Recipe,
 )
 from inference_models.negotiate import (
+    Candidate,
     Negotiation,
     Option,
     Wishes,
@@ -50,6 +51,52 @@ log = logging.getLogger("inference_models")
 BackendName = str | Backend | Sequence[str | Backend]
 
 
+def _device_name(device: Any) -> str | None:
+    return None if device is None else str(device)
+
+
+@attrs.frozen
+class _Call:
+    """The keywords of `from_pretrained` and of `explain`, which are the same."""
+
+    task: str | None
+    backend: BackendName | None
+    device: str | None = attrs.field(converter=_device_name)
+    quantization: str | None
+    batch_size: int | tuple[int, ...] | None
+    labels: Sequence[str | None] | None
+    derive: bool | None
+    weights_provider: str | None
+    api_key: str | None = attrs.field(repr=False)
+    revision: str | None
+
+    def search(self, model_id: Any) -> _Search:
+        """Find the card, and the architecture that it names."""
+        wishes = Wishes.read(
+            self.backend,
+            self.device,
+            self.quantization,
+            self.batch_size,
+            self.derive,
+        )
+        registry, access = installed(), Access(self.api_key, self.revision)
+        found = find.find(model_id, registry, access, self.weights_provider)
+        found = attrs.evolve(found, card=_relabelled(found.card, self.labels))
+        _check_task(found.card, self.task)
+        make = _architecture(found.card, registry)
+        return _Search(registry, Store(), access, found, wishes, make)
+
+    def recipe(self, model_id: Any) -> Recipe:
+        """What loads the same model again: all that was given, but for secrets."""
+        given = attrs.asdict(self, recurse=False, filter=_is_kept)
+        return Recipe(find.written(model_id), given)
+
+
+def _is_kept(field: attrs.Attribute[Any], value: Any) -> bool:
+    # The task was only checked; a key is nobody else's to keep.
+    return value is not None and field.name not in ("task", "api_key")
+
+
 @attrs.frozen
 class _Search:
     """One call's surroundings: what is installed, what was found, what was named."""
@@ -59,6 +106,7 @@ class _Search:
     access: Access
     found: find.Found
     wishes: Wishes
+    make: type[Architecture[Any]]
 
     @property
     def card(self) -> ModelCard:
@@ -67,22 +115,6 @@ class _Search:
     def negotiation(self) -> Negotiation:
         is_built = functools.partial(derive.is_built, self.store, self.card)
         return negotiate(self.card, self.wishes, self.registry, is_built)
-
-    def architecture(self) -> type[Architecture[Any]]:
-        """The class of the card's architecture; `NoBackend` says how to get it."""
-        name = self.card.architecture
-        cls = self.registry.architecture(name)
-        if cls is None:
-            known = sorted(self.registry.architectures)
-            hint = install_hint("architecture", name)
-            listed = ", ".join(known) or "none"
-            sentence = (
-                f"no installed plugin offers architecture {name!r}, which "
-                f"{self.card.id!r} needs{did_you_mean(name, known)}; "
-                f"{hint or 'installed: ' + listed}"
-            )
-            raise NoBackend("\n  ".join([sentence, *self.registry.complaints]))
-        return cls
 
     def bundle(self, artifact: Artifact) -> Bundle:
         """Fetch an artifact, and what it adapts, and complete its card."""
@@ -218,22 +250,19 @@ class AutoModel:
         `InvalidCard`, and `InvalidOption` (a `TypeError`) for an unknown parameter.
         """
         _refuse_unknown(unknown)
-        wishes = Wishes.read(backend, device, quantization, batch_size, derive)
-        access = Access(api_key, revision)
-        search = _search(model_id_or_path, wishes, access, weights_provider, labels)
-        _check_task(search.card, task)
-        parameters = {
-            "backend": backend,
-            "device": None if device is None else str(device),
-            "quantization": quantization,
-            "batch_size": batch_size,
-            "labels": labels,
-            "derive": derive,
-            "weights_provider": weights_provider,
-            "revision": revision,
-        }
-        given = {name: value for name, value in parameters.items() if value is not None}
-        return _load(search, Recipe(find.written(model_id_or_path), given))
+        call = _Call(
+            task,
+            backend,
+            device,
+            quantization,
+            batch_size,
+            labels,
+            derive,
+            weights_provider,
+            api_key,
+            revision,
+        )
+        return _load(call.search(model_id_or_path), call.recipe(model_id_or_path))
 
     @classmethod
     def explain(
@@ -257,11 +286,19 @@ class AutoModel:
         Fetches no weights and imports no runtime; takes what `from_pretrained` takes.
         """
         _refuse_unknown(unknown)
-        wishes = Wishes.read(backend, device, quantization, batch_size, derive)
-        access = Access(api_key, revision)
-        search = _search(model_id_or_path, wishes, access, weights_provider, labels)
-        _check_task(search.card, task)
-        search.architecture()
+        call = _Call(
+            task,
+            backend,
+            device,
+            quantization,
+            batch_size,
+            labels,
+            derive,
+            weights_provider,
+            api_key,
+            revision,
+        )
+        search = call.search(model_id_or_path)
         return Explanation.of(search.card, search.negotiation(), search.registry)
 
     @classmethod
@@ -283,20 +320,26 @@ def _refuse_unknown(unknown: Mapping[str, Any]) -> None:
         )
 
 
-def _search(
-    model_id: Any,
-    wishes: Wishes,
-    access: Access,
-    weights_provider: str | None,
-    labels: Sequence[str | None] | None,
-) -> _Search:
-    registry = installed()
-    found = find.find(model_id, registry, access, weights_provider)
+def _relabelled(card: ModelCard, labels: Sequence[str | None] | None) -> ModelCard:
     if isinstance(labels, str):
         raise InvalidOption(f"labels {labels!r} is one text; give a list of names")
-    if labels is not None:
-        found = attrs.evolve(found, card=attrs.evolve(found.card, labels=tuple(labels)))
-    return _Search(registry, Store(), access, found, wishes)
+    return card if labels is None else attrs.evolve(card, labels=tuple(labels))
+
+
+def _architecture(card: ModelCard, registry: Registry) -> type[Architecture[Any]]:
+    """The class of the card's architecture; `NoBackend` says how to get it."""
+    name = card.architecture
+    cls = registry.architecture(name)
+    if cls is None:
+        known = sorted(registry.architectures)
+        hint = install_hint("architecture", name)
+        listed = ", ".join(known) or "none"
+        sentence = (
+            f"no installed plugin offers architecture {name!r}, which {card.id!r} "
+            f"needs{did_you_mean(name, known)}; {hint or 'installed: ' + listed}"
+        )
+        raise NoBackend("\n  ".join([sentence, *registry.complaints]))
+    return cls
 
 
 def _check_task(card: ModelCard, task: str | None) -> None:
@@ -306,7 +349,6 @@ def _check_task(card: ModelCard, task: str | None) -> None:
 
 def _load(search: _Search, recipe: Recipe) -> Model:
     """Open the first option that works, with a warning for each that did not."""
-    search.architecture()
     negotiation = search.negotiation()
     failures: list[str] = []
     errors: list[Exception] = []
@@ -363,7 +405,7 @@ def _failure(
     return failure
 
 
-def _refusal(candidate: Any) -> str:
+def _refusal(candidate: Candidate) -> str:
     where = f" on {candidate.device}" if candidate.device else ""
     return f"{candidate.backend}{where}: {candidate.reason}"
 
@@ -375,7 +417,7 @@ def _open(
     failures: Sequence[str],
     recipe: Recipe,
 ) -> Model:
-    make = search.architecture()
+    make = search.make
     if option.steps:
         bundle = derive.derived(search.store, search.card, option, search.bundle, make)
     else:
