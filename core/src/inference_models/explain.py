@@ -63,7 +63,7 @@ class Explanation:
             lines += ["nothing here can run it"]
         lines += self.advice
         lines += [f"failed: {failure}" for failure in self.failures]
-        lines += [f"plugin set aside: {plugin}" for plugin in self.set_aside]
+        lines += [plugin.complaint for plugin in self.set_aside]
         return "\n".join(lines)
 
     def _row(self, number: int, candidate: Candidate) -> tuple[str, ...]:

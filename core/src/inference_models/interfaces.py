@@ -146,6 +146,14 @@ class NoOptions:
     """Options of an architecture that has none."""
 
 
+def check_at_least_one(
+    instance: Any, attribute: attrs.Attribute[Any], value: int | None
+) -> None:
+    """An attrs validator for settings that count something, or are None."""
+    if value is not None and value < 1:
+        raise InvalidOption(f"{attribute.name} {value!r} is not a number above 0")
+
+
 def check_confidence(
     instance: Any, attribute: attrs.Attribute[Any], value: Any
 ) -> None:

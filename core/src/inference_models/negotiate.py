@@ -23,6 +23,9 @@ from inference_models.registry import Registry
 
 Verdict = Literal["runs", "buildable", "refused"]
 
+Steps = tuple[tuple[Backend, str], ...]
+"""Backends that derive one after the other, each with the format it writes."""
+
 _DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
 
 
@@ -128,7 +131,7 @@ class Option:
     backend: Backend
     artifact: Artifact
     plan: Plan
-    steps: tuple[tuple[Backend, str], ...] = ()
+    steps: Steps = ()
     built: bool = False
     place: tuple[int, bool] = (0, False)
 
@@ -199,7 +202,7 @@ def negotiate(
             continue
         found, refused = _plans(card, backend, backends, wishes, is_built)
         refusals += refused
-        place = order.get(backend.name, (0, -backend.rank))
+        place = order.get(backend.name, -backend.rank)
         options += [(_key(option, place, index), option) for index, option in found]
     options.sort(key=lambda pair: pair[0])
     refusals += _not_wished(backends, wishes)
@@ -209,16 +212,14 @@ def negotiate(
     )
 
 
-def _preference(
-    backends: Iterable[Backend], registry: Registry
-) -> dict[str, tuple[int, int]]:
+def _preference(backends: Iterable[Backend], registry: Registry) -> dict[str, int]:
     """Each allowed backend's place: by `INFERENCE_MODELS_BACKENDS`, else by rank."""
     text = os.environ.get("INFERENCE_MODELS_BACKENDS", "")
     names = [name.lower() for name in re.split(r"[,\s]+", text) if name]
     if not names:
-        return {backend.name: (0, -backend.rank) for backend in backends}
+        return {backend.name: -backend.rank for backend in backends}
     known = dict.fromkeys(map(registry.backend, names))
-    return {cls.name: (0, place) for place, cls in enumerate(known) if cls is not None}
+    return {cls.name: place for place, cls in enumerate(known) if cls is not None}
 
 
 def _out_of_order(
@@ -334,7 +335,7 @@ def _why_not(card: ModelCard, backend: Backend, wishes: Wishes) -> str:
 
 def _routes(
     card: ModelCard, backend: Backend, backends: Sequence[Backend]
-) -> Iterable[tuple[int, Artifact, tuple[tuple[Backend, str], ...]]]:
+) -> Iterable[tuple[int, Artifact, Steps]]:
     """Artifacts the backend can open as they are; failing these, those to derive."""
     ready = [
         (number, artifact, ())
@@ -351,11 +352,9 @@ def _routes(
     return routes
 
 
-def chain(
-    source: str, targets: Sequence[str], backends: Sequence[Backend]
-) -> tuple[tuple[Backend, str], ...]:
+def chain(source: str, targets: Sequence[str], backends: Sequence[Backend]) -> Steps:
     """The shortest way from one format to any of `targets`: (deriver, format) steps."""
-    paths: list[tuple[str, tuple[tuple[Backend, str], ...]]] = [(source, ())]
+    paths: list[tuple[str, Steps]] = [(source, ())]
     seen = {source}
     for form, steps in paths:
         if form in targets:
@@ -379,7 +378,7 @@ def _plan(
     card: ModelCard,
     backend: Backend,
     artifact: Artifact,
-    steps: tuple[tuple[Backend, str], ...],
+    steps: Steps,
     device: str,
     wishes: Wishes,
 ) -> Option | Candidate:
@@ -411,9 +410,7 @@ def _plan(
     )
 
 
-def _source_refused(
-    card: ModelCard, artifact: Artifact, steps: tuple[tuple[Backend, str], ...]
-) -> str | None:
+def _source_refused(card: ModelCard, artifact: Artifact, steps: Steps) -> str | None:
     """Why the backend that would read a source cannot."""
     if not steps:
         return None
@@ -438,7 +435,7 @@ def _wanted(
     return [], f"offers {listed} for {form}{hint}"
 
 
-def _key(option: Option, place: tuple[int, int], number: int) -> tuple[Any, ...]:
+def _key(option: Option, place: int, number: int) -> tuple[Any, ...]:
     """A total order; nothing in it depends on how plugins were found."""
     kind, _, index = option.plan.device.partition(":")
     return (

@@ -15,6 +15,9 @@ from inference_models.errors import InvalidInput, MissingDependency
 from inference_models.images import Image
 from inference_models.preprocess import Frame, Placement, Preprocessing, place_batch
 
+LUMA = {"rgb": (19595, 38470, 7471), "bgr": (7471, 38470, 19595)}
+"""ITU-R 601 luma in Pillow's fixed point; the three add up to 65536."""
+
 # Pixels, of four bytes each in Pillow: an image worth resizing in bands, and a band.
 _LARGE, _BAND = 2**22, 2**20
 
@@ -151,9 +154,7 @@ def _along(axis: int, values: np.ndarray) -> np.ndarray:
 
 def _gray(pixels: np.ndarray, color: str) -> np.ndarray:
     """ITU-R 601 luma in Pillow's fixed point, as three equal channels."""
-    weights = np.array([19595, 38470, 7471], np.uint32)
-    if color == "bgr":
-        weights = weights[::-1]
+    weights = np.array(LUMA[color], np.uint32)
     luma = ((pixels.astype(np.uint32) @ weights + 0x8000) >> 16).astype(np.uint8)
     return np.broadcast_to(luma[:, :, None], pixels.shape)
 
@@ -188,10 +189,8 @@ def _lay(
     place: Placement,
 ) -> None:
     """Write pixels (h, w, 3) onto `planes` (3, H, W), normalised and in order."""
-    pixels, top, left = _cut(pixels, place.offset, planes.shape[1:])
+    pixels, (top, left) = pixels[place.seen], place.corner
     multiply, add = spec.affine
-    if spec.dtype == "uint8":
-        multiply, add = np.ones(3, np.float32), np.zeros(3, np.float32)
     if pixels.shape[:2] != planes.shape[1:]:
         if spec.resize == "letterbox-reflect":
             pixels, top, left = _reflect(pixels, top, left, place.canvas), 0, 0
@@ -206,20 +205,6 @@ def _lay(
             source = pixels[:, :, order[channel]]
             np.multiply(source, multiply[channel], out=plane, dtype=np.float32)
             plane += add[channel]
-
-
-def _cut(
-    pixels: np.ndarray, offset: tuple[int, int], canvas: tuple[int, ...]
-) -> tuple[np.ndarray, int, int]:
-    """Cut off what sticks out of the canvas; the rest, and where its corner lies."""
-    top, left = (max(0, start) for start in offset)
-    first_row, first_column = (max(0, -start) for start in offset)
-    rows, columns = canvas[0] - top, canvas[1] - left
-    cut = pixels[
-        first_row : first_row + rows,
-        first_column : first_column + columns,
-    ]
-    return cut, top, left
 
 
 def _reflect(

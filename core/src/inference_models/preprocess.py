@@ -8,7 +8,7 @@ answer, so they can differ only in how they resample.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import attrs
 import numpy as np
@@ -24,19 +24,9 @@ Contrast = Literal[
 ]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "resize": (
-        "stretch",
-        "letterbox",
-        "letterbox-reflect",
-        "center-crop",
-        "fit-longer-edge",
-    ),
-    "interpolation": ("nearest", "bilinear", "bicubic"),
-    "contrast": (
-        "adaptive-equalization",
-        "contrast-stretching",
-        "histogram-equalization",
-    ),
+    "resize": get_args(ResizeMode),
+    "interpolation": get_args(Interpolation),
+    "contrast": get_args(Contrast),
     "color": ("rgb", "bgr"),
     "padding_place": ("center", "top-left"),
     "layout": ("NCHW", "NHWC"),
@@ -203,7 +193,12 @@ class Preprocessing:
 
     @property
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """Per channel (multiply, add), float32 (3,): value = pixel * multiply + add."""
+        """Per channel (multiply, add), float32 (3,): value = pixel * multiply + add.
+
+        One and zero for "uint8", whose batches are not normalised.
+        """
+        if self.dtype == "uint8":
+            return np.ones(3, np.float32), np.zeros(3, np.float32)
         mean, std = np.asarray(self.mean), np.asarray(self.std)
         return (self.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
 
@@ -254,6 +249,20 @@ class Placement:
     canvas: tuple[int, int]
     offset: tuple[int, int]
     frame: Frame
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Row and column of the canvas where what is seen of the image begins."""
+        return max(0, self.offset[0]), max(0, self.offset[1])
+
+    @property
+    def seen(self) -> tuple[slice, slice]:
+        """Rows and columns of the resized image that lie on the canvas."""
+        rows, columns = (
+            slice(max(0, -start), max(0, -start) + canvas - max(0, start))
+            for start, canvas in zip(self.offset, self.canvas, strict=True)
+        )
+        return rows, columns
 
 
 def place(spec: Preprocessing, height: int, width: int) -> Placement:

@@ -62,6 +62,11 @@ class SetAside:
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution}): {self.reason}"
 
+    @property
+    def complaint(self) -> str:
+        """The same as a line of its own."""
+        return f"plugin set aside: {self}"
+
 
 @attrs.frozen
 class Registry:
@@ -76,7 +81,7 @@ class Registry:
     @property
     def complaints(self) -> list[str]:
         """A line for each plugin that was set aside, for errors that it may explain."""
-        return [f"plugin set aside: {plugin}" for plugin in self.set_aside]
+        return [plugin.complaint for plugin in self.set_aside]
 
     def backend(self, name: str) -> type[Backend] | None:
         """The backend of this name or alias."""

@@ -21,6 +21,7 @@ from inference_models import (
     Unavailable,
     hardware,
 )
+from inference_models.interfaces import check_at_least_one
 from inference_models_onnx.contents import check_external, read_contents
 from inference_models_onnx.installed import find_installed
 from inference_models_onnx.threads import Threads, physical_cores
@@ -50,11 +51,6 @@ def _to_provider(given: Provider) -> tuple[str, Mapping[str, Any]]:
     raise InvalidOption(f"provider {given!r} is neither a name nor (name, options)")
 
 
-def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:
-    if value is not None and value < 1:
-        raise InvalidOption(f"{attribute.name} {value!r} is not a number above 0")
-
-
 @attrs.frozen
 class OnnxBackend(Backend):
     """Runs ONNX files with ONNX Runtime.
@@ -72,7 +68,7 @@ class OnnxBackend(Backend):
     rank = 100
 
     providers: Providers | None = attrs.field(default=None, converter=_to_providers)
-    threads: int | None = attrs.field(default=None, validator=_at_least_one)
+    threads: int | None = attrs.field(default=None, validator=check_at_least_one)
     spinning: bool = True
 
     def devices(self) -> Sequence[str]:

@@ -25,7 +25,7 @@ from inference_models import (
     Unavailable,
     hardware,
 )
-from inference_models.interfaces import Report
+from inference_models.interfaces import Report, check_at_least_one
 from inference_models_torch.facts import PICKLES, SAFETENSORS, read_facts
 from inference_models_torch.installed import find_installed
 
@@ -33,11 +33,6 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
 
 # bfloat16 has arithmetic of its own from Ampere on.
 _AMPERE = (8, 0)
-
-
-def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:
-    if value is not None and value < 1:
-        raise InvalidOption(f"{attribute.name} {value!r} is not a number above 0")
 
 
 @attrs.frozen
@@ -56,7 +51,7 @@ class TorchBackend(Backend):
     rank = 300
     derives = {"torch": "onnx"}  # noqa: RUF012 - a ClassVar of the base class
 
-    threads: int | None = attrs.field(default=None, validator=_at_least_one)
+    threads: int | None = attrs.field(default=None, validator=check_at_least_one)
     channels_last: bool | None = None
 
     def devices(self) -> Sequence[str]:

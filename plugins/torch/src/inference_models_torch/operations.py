@@ -8,13 +8,10 @@ import numpy as np
 import torch
 
 from inference_models import Array, Frame, Image, Operations, Preprocessing
-from inference_models.prepare import equalize
+from inference_models.prepare import LUMA, equalize
 from inference_models.preprocess import Placement, place_batch
 from inference_models_torch.arrays import as_tensor
 from inference_models_torch.resize import resize
-
-# ITU-R 601 luma in Pillow's fixed point; the three add up to 65536.
-_LUMA = {"rgb": (19595, 38470, 7471), "bgr": (7471, 38470, 19595)}
 
 
 class TorchOperations(Operations):
@@ -100,7 +97,7 @@ def _gray(pixels: torch.Tensor, color: str) -> torch.Tensor:
     if len(pixels) == 1:
         return pixels
     luma = torch.full(pixels.shape[1:], 0x8000, dtype=torch.int32, device=pixels.device)
-    for channel, weight in zip(pixels, _LUMA[color], strict=False):
+    for channel, weight in zip(pixels, LUMA[color], strict=False):
         luma.add_(channel, alpha=weight)
     return (luma >> 16).to(torch.uint8)[None]
 
@@ -121,10 +118,9 @@ def _lay(
 
     Both are NumPy's, or both are tensors: what is done to them reads the same.
     """
-    pixels, top, left = _cut(pixels, place)
+    seen_rows, seen_columns = place.seen
+    pixels, (top, left) = pixels[:, seen_rows, seen_columns], place.corner
     multiply, add = spec.affine
-    if spec.dtype == "uint8":
-        multiply, add = np.ones_like(multiply), np.zeros_like(add)
     padded = tuple(pixels.shape[1:]) != place.canvas
     if padded and spec.resize == "letterbox-reflect":
         pixels, top, left, padded = _reflect(pixels, place), 0, 0, False
@@ -138,19 +134,6 @@ def _lay(
         if spec.dtype != "uint8":
             target *= float(factor)
             target += float(term)
-
-
-def _cut(pixels: Array, place: Placement) -> tuple[Array, int, int]:
-    """Cut off what sticks out of the canvas; the rest, and where its corner lies."""
-    (down, across), (height, width) = place.offset, place.canvas
-    top, left = max(0, down), max(0, across)
-    first_row, first_column = max(0, -down), max(0, -across)
-    cut = pixels[
-        :,
-        first_row : first_row + height - top,
-        first_column : first_column + width - left,
-    ]
-    return cut, top, left
 
 
 def _reflect(pixels: Array, place: Placement) -> Array:
