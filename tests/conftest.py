@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from .cards import resnet_card
 
 
 def package_folder(name: str) -> Path:
@@ -74,20 +75,10 @@ def resnet18_cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cards")
     torch.manual_seed(0)
     torch.save(dict(ResNet(18, 1000).state_dict()), folder / "resnet18.pth")
-    digest = hashlib.sha256((folder / "resnet18.pth").read_bytes()).hexdigest()
-    card = {
-        "id": "resnet18",
-        "architecture": "resnet",
-        "task": "classification",
-        "artifacts": [
-            {
-                "format": "torch",
-                "graphs": {"main": "resnet18.pth"},
-                "files": [{"name": "resnet18.pth", "sha256": digest}],
-            }
-        ],
-        "labels": imagenet_labels(),
-        "config": {"depth": 18, "preprocessing": IMAGENET},
-    }
+    card = resnet_card(
+        folder / "resnet18.pth",
+        labels=imagenet_labels(),
+        config={"depth": 18, "preprocessing": IMAGENET},
+    )
     (folder / "resnet18.json").write_text(json.dumps(card), "utf-8")
     return folder

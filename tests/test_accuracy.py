@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import numpy as np
 import pytest
 
 from inference_models import AutoModel
+
+from .cards import resnet_card
 
 REFERENCE = json.loads((Path(__file__).parent / "yolox_reference.json").read_text())
 
@@ -97,22 +98,11 @@ def write_digits(folder: Path, weights) -> None:
     from safetensors.torch import save_file
 
     save_file(dict(weights), folder / "digits.safetensors")
-    content = (folder / "digits.safetensors").read_bytes()
-    file = {
-        "name": "digits.safetensors",
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "size": len(content),
-    }
-    card = {
-        "id": "digits",
-        "architecture": "resnet",
-        "task": "classification",
-        "labels": [f"digit {number}" for number in range(10)],
-        "config": {"depth": 18, "width": 8, "preprocessing": {"size": [32, 32]}},
-        "artifacts": [
-            {"format": "torch", "graphs": {"main": file["name"]}, "files": [file]}
-        ],
-    }
+    card = resnet_card(
+        folder / "digits.safetensors",
+        labels=[f"digit {number}" for number in range(10)],
+        config={"depth": 18, "width": 8, "preprocessing": {"size": [32, 32]}},
+    )
     (folder / "card.json").write_text(json.dumps(card))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -23,6 +22,8 @@ from inference_models import (
     NoBackend,
 )
 from inference_models_resnet.network import ResNet
+
+from .cards import resnet_card
 
 BAD_IMAGES = {
     "no pixels": (np.zeros((0, 5, 3), np.uint8), "no pixels"),
@@ -113,22 +114,11 @@ def test_folder_without_a_card_is_refused(tmp_path):
 def card_in(folder: Path, classes: int = 10, **changes) -> Path:
     """A folder with a narrow ResNet of ten classes; `changes` replace its fields."""
     torch.save(dict(ResNet(18, 10, 8).state_dict()), folder / "weights.pth")
-    digest = hashlib.sha256((folder / "weights.pth").read_bytes()).hexdigest()
-    card = {
-        "id": "narrow",
-        "architecture": "resnet",
-        "task": "classification",
+    narrow = {
         "labels": [f"class {number}" for number in range(classes)],
         "config": {"depth": 18, "width": 8, "preprocessing": {"size": [32, 32]}},
-        "artifacts": [
-            {
-                "format": "torch",
-                "graphs": {"main": "weights.pth"},
-                "files": [{"name": "weights.pth", "sha256": digest}],
-            }
-        ],
-        **changes,
     }
+    card = resnet_card(folder / "weights.pth", **{**narrow, **changes})
     (folder / "card.json").write_text(json.dumps(card))
     return folder
 
