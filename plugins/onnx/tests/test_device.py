@@ -50,6 +50,15 @@ def test_a_read_only_array_is_read(start, torch):
     assert start(HALF)(input=array, state=state)["output"].cpu().tolist() == [[2] * 4]
 
 
+def test_booleans_go_in_by_dlpack(start, torch):
+    graph = """graph (bool[N] x, bfloat16[N] state) => (bool[N] y, bfloat16[N] next)
+        { y = Not(x)  next = Identity(state) }"""
+    state = torch.zeros(2, dtype=torch.bfloat16)
+    output = start(graph)(x=torch.tensor([True, False]), state=state)["y"]
+
+    assert output.cpu().tolist() == [False, True]
+
+
 @pytest.fixture
 def cuda():
     devices = OnnxBackend().devices()

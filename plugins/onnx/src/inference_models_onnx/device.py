@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,10 +13,15 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 from inference_models import Array
 from inference_models_onnx.arrays import dtype_name, host_array
 from inference_models_onnx.dtypes import numpy_name
+from inference_models_onnx.installed import find_installed
 
 # DLPack's number of CUDA memory, and its word for CUDA's legacy default stream.
 _CUDA = 2
 _DEFAULT_STREAM = 1
+
+# From here on ONNX Runtime reads from a capsule whether its bytes are booleans, and
+# takes no second argument that says so.
+_BOOL_IN_CAPSULE = (1, 32)
 
 
 class DeviceArray:
@@ -71,6 +77,19 @@ def _to_value(array: Array) -> OrtValue:
     if hasattr(array, "contiguous"):
         array = array.contiguous()
     on_device = array.__dlpack_device__()[0] == _CUDA
-    capsule = array.__dlpack__(stream=_DEFAULT_STREAM if on_device else None)
     is_bool = dtype_name(array) == "bool"
-    return OrtValue(native.OrtValue.from_dlpack(capsule, is_bool))
+    if is_bool and not on_device:  # DLPack's booleans are known from 1.32 on
+        return OrtValue.ortvalue_from_numpy(host_array(array))
+    capsule = array.__dlpack__(stream=_DEFAULT_STREAM if on_device else None)
+    return _from_capsule(capsule, is_bool)
+
+
+def _from_capsule(capsule: Any, is_bool: bool) -> OrtValue:
+    said = (is_bool,) if _must_say_bool() else ()
+    return OrtValue(native.OrtValue.from_dlpack(capsule, *said))
+
+
+@functools.cache
+def _must_say_bool() -> bool:
+    version = find_installed().version
+    return version is not None and version < _BOOL_IN_CAPSULE
