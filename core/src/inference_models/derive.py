@@ -33,8 +33,10 @@ log = logging.getLogger("inference_models")
 Fetch = Callable[[Artifact], Bundle]
 MakeArchitecture = Callable[[Bundle], Architecture[Any]]
 
-TOLERANCE = 1e-3
-"""Largest difference to the source, as a share of its largest output, in fp32."""
+TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2, "int8": 0.1}
+"""Largest `Architecture.difference` to the source, by precision."""
+
+_PICTURES = 4
 
 _MANIFEST = "artifact.json"
 
@@ -141,7 +143,7 @@ def _judge(
 ) -> None:
     """Raise `InvalidWeights` unless both give the same outputs on a real input."""
     inputs, _ = architecture.preprocess(
-        read_images([picture(480, 640), picture(480, 640, seed=1)]),
+        read_images([picture(480, 640, seed) for seed in range(_PICTURES)]),
         architecture.Options(),
         Operations(),
         architecture.preprocessing,
@@ -149,19 +151,19 @@ def _judge(
     plan = Plan("cpu", source.artifact.precision)
     expected = _outputs(reader, source, architecture, plan, inputs)
     found = _outputs(option.backend, result, architecture, option.plan, inputs)
+    form = result.artifact.format
     for name, array in expected.items():
         if name not in found or found[name].shape != array.shape:
             raise InvalidWeights(
-                f"the derived {result.artifact.format} has no output {name!r} of shape "
-                f"{array.shape}; it was discarded"
+                f"the derived {form} has no output {name!r} of shape {array.shape}; it "
+                "was discarded"
             )
-        scale = max(1.0, float(np.abs(array).max(initial=0)))
-        difference = float(np.abs(found[name] - array).max(initial=0))
-        if not difference <= TOLERANCE * scale:
-            raise InvalidWeights(
-                f"output {name!r} of the derived {result.artifact.format} differs from "
-                f"its source by {difference:.3g}; it was discarded"
-            )
+    difference = architecture.difference(expected, found)
+    if not difference <= TOLERANCES[option.plan.precision]:
+        raise InvalidWeights(
+            f"the derived {form} differs from its source by {difference:.3g} of its "
+            f"values, in {option.plan.precision}; it was discarded"
+        )
 
 
 def _outputs(

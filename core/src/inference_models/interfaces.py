@@ -288,6 +288,19 @@ class Architecture(ABC, Generic[O]):
             {"output": TensorSpec("float32", ("batch", "classes"))},
         )
 
+    def difference(
+        self, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
+    ) -> float:
+        """How far two runs on the same inputs are apart, as a share of the values.
+
+        By default the largest difference of any output, divided by that output's
+        largest magnitude where it is above 1. It decides whether a derived artifact
+        may stand for its source; networks that sort or select leave out what rounding
+        may exchange.
+        """
+        shares = [_relative(expected[name], found[name]) for name in expected]
+        return float(np.max(shares, initial=0.0))  # NaN where any is
+
     def columns(self, scores: np.ndarray, hidden: float = 0.0) -> np.ndarray:
         """Scores (..., C), with `hidden` in the columns that are never returned.
 
@@ -319,6 +332,11 @@ class Architecture(ABC, Generic[O]):
             return value
         rest = known.get("default", default)
         return np.array([value.get(n, rest) for n in self.class_names], np.float32)
+
+
+def _relative(expected: np.ndarray, found: np.ndarray) -> float:
+    scale = max(1.0, float(np.abs(expected).max(initial=0)))
+    return float(np.abs(found - expected).max(initial=0)) / scale
 
 
 def _empty_headers() -> dict[str, str]:

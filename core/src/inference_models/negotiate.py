@@ -26,6 +26,9 @@ Verdict = Literal["runs", "buildable", "refused"]
 Steps = tuple[tuple[Backend, str], ...]
 """Backends that derive one after the other, each with the format it writes."""
 
+_WRITABLE = ("fp32", "fp16")
+"""Precisions in which artifacts are derived; on an accelerator in the other order."""
+
 _DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
 
 
@@ -393,12 +396,13 @@ def _plan(
         if reason := _source_refused(card, artifact, steps):
             return Candidate(backend.name, "refused", reason, form, device)
         asked = "precisions()"
-        offered = list(backend.precisions(opened, device))
+        offered = _offered(backend, opened, device, derived=bool(steps))
         wanted, reason = _wanted(offered, wishes.precision, form)
         asked = "refuse()"
         for choice in wanted:
             plan = Plan(device, choice, batch)
-            refusal = backend.refuse(card, opened, plan)
+            choosable = attrs.evolve(opened, precision=choice) if steps else opened
+            refusal = backend.refuse(card, choosable, plan)
             if refusal is None:
                 place = offered.index(choice), _misfit(opened.batch, wishes.batch)
                 return Option(backend, artifact, plan, steps, place=place)
@@ -408,6 +412,21 @@ def _plan(
     return Candidate(
         backend.name, "refused", reason, form, device, wishes.precision, batch
     )
+
+
+def _offered(
+    backend: Backend, artifact: Artifact, device: str, derived: bool
+) -> list[str]:
+    """Precisions of an artifact; one to be derived is written in what suits best."""
+    if not derived:
+        return list(backend.precisions(artifact, device))
+    writable = _WRITABLE if device == "cpu" else _WRITABLE[::-1]
+    return [
+        precision
+        for precision in writable
+        if precision
+        in backend.precisions(attrs.evolve(artifact, precision=precision), device)
+    ]
 
 
 def _source_refused(card: ModelCard, artifact: Artifact, steps: Steps) -> str | None:

@@ -98,12 +98,15 @@ class TorchBackend(Backend):
         """A session for each graph, filled from its file in the plan's precision."""
         torch = _torch()
         from inference_models_torch.modules import DTYPES, load_modules
+        from inference_models_torch.packed import can_pack, pack_linears
         from inference_models_torch.session import TorchSession
         from inference_models_torch.threads import limit_threads
 
         _check_device(torch, plan.device)
         limit_threads(self.threads)
         modules = load_modules(bundle, architecture, plan.device, plan.precision)
+        if plan.device == "cpu" and can_pack():
+            modules = {graph: pack_linears(each) for graph, each in modules.items()}
         return {
             graph: TorchSession(
                 module,

@@ -19,7 +19,7 @@ from inference_models.store import hash_file
 from inference_models_torch.modules import DTYPES, cast, load_modules
 from inference_models_torch.session import Signature, by_name
 
-OPSET = 18
+OPSET = 20
 
 # A protobuf file ends at 2 GiB; the graph itself needs a little of it.
 _SINGLE_FILE = 2_000_000_000

@@ -1,0 +1,223 @@
+"""RF-DETR object detection, under the parameter names of its own checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from inference_models import (
+    Architecture,
+    Artifact,
+    ConfidenceOptions,
+    Detections,
+    Facts,
+    Frame,
+    InvalidCard,
+    ModelCard,
+    Operations,
+    TensorSpec,
+    cxcywh_to_xyxy,
+    hookimpl,
+)
+from inference_models_rfdetr.labels import COCO_LABELS, labels_of
+from inference_models_rfdetr.layout import SIZES, Layout, recognise, size_of
+
+_EXPORT = {"dets": "boxes", "labels": "logits"}
+"""Outputs as the official ONNX export names them, and as they are named here."""
+
+_THRESHOLD = 0.5
+
+NORMALISED = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+"""ImageNet's statistics. Training resizes with antialias, which is the default here."""
+
+
+class RfDetr(Architecture[ConfidenceOptions]):
+    """RF-DETR, as published in 2025 and 2026: Robinson et al., arXiv:2511.09554.
+
+    Graph `main`: "input" (B, 3, S, S) -> "logits" (B, Q, C), "boxes" (B, Q, 4) cxcywh
+    as shares of the input, and "objectness" (B, cells). The config says which `size` it
+    is ("nano", "small", "medium", "base", "large", "large-legacy"), and may lay fields
+    of `layout.Layout` over it under `layout`.
+    """
+
+    name = "rfdetr"
+    aliases = ("rf-detr",)
+    Options = ConfidenceOptions
+    fp32_modules = ("transformer",)
+
+    @classmethod
+    def cards(cls) -> Iterator[ModelCard]:
+        """The public weights; all of them name COCO's categories by their ids."""
+        for card in super().cards():
+            yield attrs.evolve(card, labels=COCO_LABELS)
+
+    @classmethod
+    def claims(cls, facts: Facts) -> ModelCard | None:
+        """A checkpoint of the official trainer, or an ONNX file of its exporter."""
+        if facts.format == "onnx":
+            return _exported(facts)
+        shapes = {name: spec.shape for name, spec in facts.tensors.items()}
+        told = _told(facts.metadata)
+        layout = recognise(shapes, told) if facts.format == "torch" else None
+        if layout is None:
+            return None
+        artifact = Artifact(facts.format, {"main": "weights"})
+        return _card(layout, labels_of(layout.classes, told), artifact)
+
+    @property
+    def layout(self) -> Layout:
+        """What the config says, with as many classes as there are labels."""
+        config, spec = self.bundle.config, self.preprocessing
+        size = config.get("size", "base")
+        if size not in SIZES:
+            raise InvalidCard(f"size {size!r} is not one of {', '.join(SIZES)}")
+        height, width = spec.size or (None, None)
+        if height is None or height != width:
+            raise InvalidCard(f"RF-DETR needs a square input, not {spec.size!r}")
+        fields = {**config.get("layout", {}), "resolution": height}
+        try:
+            return attrs.evolve(SIZES[size], classes=len(self.card.labels), **fields)
+        except TypeError as error:
+            raise InvalidCard(f"layout {fields!r} cannot be read: {error}") from error
+
+    def modules(self, loaded: Any = None) -> Mapping[str, Any]:
+        """The network of the config's layout, with one logit a label."""
+        from inference_models_rfdetr import network
+
+        return {"main": network.RfDetr(self.layout)}
+
+    def weights(self, graph: str, tensors: dict[str, Any]) -> dict[str, Any]:
+        """What inference uses of a checkpoint, positions at the model's resolution."""
+        from inference_models_rfdetr import checkpoint
+
+        return checkpoint.for_inference(tensors, self.layout)
+
+    def signature(
+        self, graph: str
+    ) -> tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]:
+        """One image batch in; logits and boxes of queries, and objectness of cells."""
+        inputs, _ = super().signature(graph)
+        layout = self.layout
+        shapes = {
+            "logits": (layout.queries, layout.classes),
+            "boxes": (layout.queries, 4),
+            "objectness": (layout.cells,),
+        }
+        return inputs, {
+            name: TensorSpec("float32", ("batch", *shape))
+            for name, shape in shapes.items()
+        }
+
+    def difference(
+        self, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
+    ) -> float:
+        """As for any model; where cells changed places, by objectness alone.
+
+        Queries follow the order of the best cells, so that two which differ by less
+        than rounding give other queries, and those move the rest.
+        """
+        count = expected["logits"].shape[1]
+        orders = [_best(each["objectness"], count) for each in (expected, found)]
+        same = (orders[0] == orders[1]).all(axis=1)
+        kept = {
+            name: (slice(None) if name == "objectness" else same) for name in expected
+        }
+        return super().difference(
+            {name: expected[name][rows] for name, rows in kept.items()},
+            {name: found[name][rows] for name, rows in kept.items()},
+        )
+
+    def postprocess(
+        self,
+        outputs: dict[str, Any],
+        frames: Sequence[Frame],
+        options: ConfidenceOptions,
+        ops: Operations,
+    ) -> list[Detections]:
+        """The best pairs of query and class, as many as there are queries."""
+        logits = self.columns(ops.host(outputs["logits"]), hidden=-np.inf)
+        boxes = cxcywh_to_xyxy(ops.host(outputs["boxes"]))
+        threshold = self.threshold(options.confidence, _THRESHOLD)
+        triples = zip(logits, boxes, frames, strict=True)
+        return [self._detections(*triple, threshold) for triple in triples]
+
+    def _detections(
+        self, logits: np.ndarray, xyxy: np.ndarray, frame: Frame, threshold: Any
+    ) -> Detections:
+        scores = 0.5 * (1 + np.tanh(0.5 * logits))  # a sigmoid that does not overflow
+        wanted = (scores >= threshold) & np.isfinite(logits)
+        query, label = np.nonzero(wanted)
+        found = scores[query, label]
+        best = np.argsort(-found, kind="stable")[: len(logits)]
+        boxes = frame.from_normalized(xyxy[query[best]])
+        return Detections(boxes, found[best], label[best], self.class_names)
+
+
+def _best(objectness: np.ndarray, count: int) -> np.ndarray:
+    """The cells (B, count) with the highest objectness (B, n), best first."""
+    return np.argsort(-objectness, axis=1, kind="stable")[:, :count]
+
+
+def _told(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trainer wrote of the model; newer versions keep it apart from `args`."""
+    told: dict[str, Any] = {}
+    for part in ("args", "hyper_parameters", "model_config"):
+        value = metadata.get(part)
+        told |= value if isinstance(value, Mapping) else {}
+    return told
+
+
+def _card(
+    layout: Layout, labels: Sequence[str | None], artifact: Artifact
+) -> ModelCard:
+    size = size_of(layout)
+    fields = attrs.asdict(layout)
+    sides = [fields.pop("resolution")] * 2
+    fields.pop("classes")
+    return ModelCard(
+        id=f"rfdetr-{size}" if size else "rfdetr",
+        architecture=RfDetr.name,
+        task="object-detection",
+        artifacts=(artifact,),
+        labels=tuple(labels),
+        config={
+            **({"size": size} if size else {"layout": fields}),
+            "preprocessing": {"size": sides, **NORMALISED},
+        },
+    )
+
+
+def _exported(facts: Facts) -> ModelCard | None:
+    """The card of an ONNX file with an export's inputs and outputs."""
+    names = facts.metadata.get("outputs")
+    image = facts.tensors.get("input")
+    if image is None or names not in (list(_EXPORT), list(_EXPORT.values())):
+        return None
+    boxes, logits = (facts.tensors[name].shape for name in names)
+    batch, _, height, width = image.shape
+    if len(logits) != 3 or boxes[-1] != 4 or not isinstance(height, int):
+        return None
+    artifact = Artifact(
+        facts.format,
+        {"main": "weights"},
+        batch=(batch,) * 3 if isinstance(batch, int) else None,
+        rename={name: _EXPORT[name] for name in names if name in _EXPORT},
+        needs={"opset": facts.metadata["opset"]},
+    )
+    return ModelCard(
+        id="rfdetr",
+        architecture=RfDetr.name,
+        task="object-detection",
+        artifacts=(artifact,),
+        labels=labels_of(int(logits[-1]), {}),
+        config={"preprocessing": {"size": [height, width], **NORMALISED}},
+    )
+
+
+@hookimpl
+def architectures() -> list[type[Architecture[Any]]]:
+    """What this pack adds."""
+    return [RfDetr]

@@ -1,0 +1,65 @@
+"""A training checkpoint's tensors, as the network for inference takes them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from torch import Tensor, cat
+from torch.nn.functional import interpolate
+
+from inference_models import InvalidWeights
+from inference_models_rfdetr.layout import Layout, without_prefix
+
+_POSITIONS = "backbone.0.encoder.encoder.embeddings.position_embeddings"
+_QUERIES = ("query_feat.weight", "refpoint_embed.weight")
+
+# What training needs and inference does not.
+_DROPPED = re.compile(
+    r"_kp_active_mask"  # which keypoints a class has; a detector has none
+    r"|.*\.embeddings\.mask_token"  # stands for patches that pretraining hides
+    r"|transformer\.enc_out\w+\.[1-9]\d*\..*"  # Group DETR: all groups but the first
+)
+_ENCODER_LAYER = re.compile(r"backbone\.0\.encoder\.encoder\.encoder\.layer\.(\d+)\.")
+# Convolutions that the network computes as linear layers.
+_POINTWISE = re.compile(r"backbone\.0\.projector\.stages\.\d+\.0\.cv\d\.conv\.weight")
+
+
+def for_inference(tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """The tensors that inference uses, under their own names, shaped for `layout`."""
+    named = without_prefix(tensors)
+    kept = {name: named[name] for name in named if not _is_dropped(name, layout)}
+    for name in _QUERIES:
+        if name in kept:
+            kept[name] = kept[name][: layout.queries]  # those of the first group
+    for name in filter(_POINTWISE.fullmatch, kept):
+        kept[name] = kept[name].flatten(1)
+    if _POSITIONS in kept:
+        kept[_POSITIONS] = _resized(kept[_POSITIONS], layout.side)
+    return kept
+
+
+def _is_dropped(name: str, layout: Layout) -> bool:
+    layer = _ENCODER_LAYER.match(name)
+    behind = layer is not None and int(layer[1]) >= max(layout.features)
+    return behind or _DROPPED.fullmatch(name) is not None
+
+
+def _resized(positions: Tensor, side: int) -> Tensor:
+    """A table (1, 1 + n x n, C) for side x side patches; the class token's row stays.
+
+    Bicubic with antialias, as DINOv2 and RF-DETR resize theirs.
+    """
+    known = math.isqrt(positions.shape[1] - 1)
+    if known == side:
+        return positions
+    if known * known != positions.shape[1] - 1:
+        raise InvalidWeights(
+            f"'{_POSITIONS}' has {positions.shape[1]} rows, which is not one and a "
+            "square; is it of another model?"
+        )
+    grid = positions[:, 1:].float().unflatten(1, (known, known)).permute(0, 3, 1, 2)
+    grid = interpolate(grid, (side, side), mode="bicubic", antialias=True)
+    patches = grid.flatten(2).transpose(1, 2).to(positions.dtype)
+    return cat([positions[:, :1], patches], dim=1)

@@ -1,0 +1,44 @@
+"""RF-DETR as a torch module, under the parameter names of its checkpoints.
+
+Robinson et al., "RF-DETR: Neural Architecture Search for Real-Time Detection
+Transformers", arXiv:2511.09554.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from inference_models_rfdetr.decoder import Perceptron, Transformer, refine
+from inference_models_rfdetr.encoder import Encoder
+from inference_models_rfdetr.layout import Layout
+from inference_models_rfdetr.projector import Projector
+
+
+class RfDetr(nn.Module):
+    """Pixels (B, 3, S, S) -> logits (B, Q, C), boxes (B, Q, 4) and objectness (B, n).
+
+    Pixels are normalised; boxes are cxcywh as shares of the image, and may leave it.
+    The queries go where the cells with the highest objectness are, so that cells which
+    are nearly equal can change places and move the rest.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        encoder = nn.ModuleDict({"encoder": Encoder(layout)})
+        backbone = {"encoder": encoder, "projector": Projector(layout)}
+        self.backbone = nn.ModuleList([nn.ModuleDict(backbone)])
+        self.transformer = Transformer(layout)
+        self.query_feat = nn.Embedding(layout.queries, layout.hidden)
+        self.refpoint_embed = nn.Embedding(layout.queries, 4)
+        self.class_embed = nn.Linear(layout.hidden, layout.classes)
+        self.bbox_embed = Perceptron(layout.hidden, layout.hidden, 4, 3)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the network."""
+        backbone = self.backbone[0]
+        maps = backbone["projector"](backbone["encoder"]["encoder"](pixels))
+        queries, boxes, objectness = self.transformer(
+            maps, self.query_feat.weight, self.refpoint_embed.weight
+        )
+        boxes = refine(boxes, self.bbox_embed(queries))
+        return self.class_embed(queries), boxes, objectness

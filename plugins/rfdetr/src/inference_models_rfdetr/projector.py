@@ -1,0 +1,134 @@
+"""The encoder's features -> feature maps of one or several resolutions.
+
+Chen et al., "LW-DETR", arXiv:2406.03459, section 3.1. Channels come last, as tokens
+have them, so that norms and 1x1 convolutions need no transposition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu, silu
+
+from inference_models_rfdetr.layout import Layout
+
+_EPSILON = 1e-6
+_BLOCKS = 3
+
+
+class Projector(nn.Module):
+    """Features of all depths, resized, concatenated and mixed, for each level."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.width = layout.width
+        resized, stages = [], []
+        for scale in layout.scales:
+            each = [Resize(layout.width, scale) for _ in layout.features]
+            norm = nn.LayerNorm(layout.hidden, eps=_EPSILON)
+            inputs = sum(resize.channels for resize in each)
+            resized.append(nn.ModuleList(each))
+            stages.append(nn.Sequential(Mixer(inputs, layout.hidden), norm))
+        self.stages_sampling = nn.ModuleList(resized)
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """(B, h, w, width) of each depth -> (B, scale h, scale w, hidden) a level."""
+        maps = []
+        for resizes, stage in zip(self.stages_sampling, self.stages, strict=True):
+            pairs = zip(resizes, features, strict=True)
+            maps.append(stage(torch.cat([resize(x) for resize, x in pairs], dim=-1)))
+        return maps
+
+
+class Resize(nn.Sequential):
+    """Twice the resolution, the same, or half of it."""
+
+    def __init__(self, width: int, scale: float) -> None:
+        self.channels = width
+        if scale == 2:
+            self.channels = width // 2
+            super().__init__(Doubled(width, self.channels))
+        elif scale == 0.5:
+            super().__init__(Convolution(width, width, kernel=3, stride=2, act=relu))
+        else:
+            super().__init__()
+
+
+class Doubled(nn.ConvTranspose2d):
+    """Each cell becomes 2x2 cells."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=2, stride=2)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(B, h, w, inputs) -> (B, 2h, 2w, outputs)."""
+        return super().forward(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class Mixer(nn.Module):
+    """A C2f block: a chain of convolutions, all of whose stations are concatenated."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.half = outputs // 2
+        self.cv1 = Convolution(inputs, outputs)
+        self.cv2 = Convolution((2 + _BLOCKS) * self.half, outputs)
+        self.m = nn.ModuleList(Pair(self.half) for _ in range(_BLOCKS))
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(B, h, w, inputs) -> (B, h, w, outputs)."""
+        stations = list(self.cv1(cells).split(self.half, dim=-1))
+        for pair in self.m:
+            stations.append(pair(stations[-1]))
+        return self.cv2(torch.cat(stations, dim=-1))
+
+
+class Pair(nn.Module):
+    """Two 3x3 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.cv1 = Convolution(channels, channels, kernel=3)
+        self.cv2 = Convolution(channels, channels, kernel=3)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(B, h, w, channels) -> the same shape."""
+        return self.cv2(self.cv1(cells))
+
+
+class Convolution(nn.Module):
+    """A convolution without bias, a norm over channels and an activation."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        act: Callable[[Tensor], Tensor] = silu,
+    ) -> None:
+        super().__init__()
+        self.conv: nn.Module = nn.Linear(inputs, outputs, bias=False)
+        if kernel > 1:
+            self.conv = ChannelsLast(inputs, outputs, kernel, stride)
+        self.bn = nn.LayerNorm(outputs, eps=_EPSILON)
+        self.act = act
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(B, h, w, inputs) -> (B, h / stride, w / stride, outputs)."""
+        return self.act(self.bn(self.conv(cells)))
+
+
+class ChannelsLast(nn.Conv2d):
+    """A convolution without bias that keeps the size, divided by its stride."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        padding = kernel // 2
+        super().__init__(inputs, outputs, kernel, stride, padding, bias=False)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(B, h, w, inputs) -> (B, h / stride, w / stride, outputs)."""
+        return super().forward(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
