@@ -112,7 +112,7 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     np.save(options.folder / "photo.npy", scenes.photo(scenes.SIZES[PHOTO]))
     pythons, failures = environments(options.folder, options.only)
-    page, versions = header(options), {}
+    page, versions = header(), {}
     for size in options.sizes:
         files = make_files(size, pythons["official"], options.folder)
         for batch in options.batches:
@@ -122,7 +122,7 @@ def main() -> None:
                 if CONTESTANTS[name].environment in pythons
             ]
             records = compete(jobs, pythons, options, failures)
-            page += table(size, batch, records)
+            page += table(size, batch, records, effort(options, batch))
             versions |= {name: record.versions for name, record in records.items()}
     page += [*version_table(versions), *failure_list(failures)]
     print("\n".join(page))
@@ -232,16 +232,18 @@ def compete(
     for job in jobs:
         python = pythons[CONTESTANTS[job.name].environment]
         try:
-            # Once to fill the caches: the disk's, and what a library derives and keeps.
-            Worker(job, python, options.folder).close()
+            if job.batch == options.batches[0]:
+                # Fills the caches: the disk's, and what a library derives and keeps.
+                Worker(job, python, options.folder).close()
             workers.append(Worker(job, python, options.folder))
         except Failed as failure:
             failures[job.name, f"{job.size}, batch {job.batch}"] = str(failure)
-    for number in range(options.rounds):
+    rounds, calls = effort(options, jobs[0].batch) if jobs else (0, 0)
+    for number in range(rounds):
         first = number % max(1, len(workers))
         for worker in [*workers[first:], *workers[:first]]:
             try:
-                worker.turn(options.calls)
+                worker.turn(calls)
             except Failed as failure:
                 where = f"{worker.job.size}, batch {worker.job.batch}"
                 failures[worker.job.name, where] = str(failure)
@@ -252,7 +254,14 @@ def compete(
     return {worker.job.name: worker.record for worker in workers}
 
 
-def header(options: argparse.Namespace) -> list[str]:
+def effort(options: argparse.Namespace, batch: int) -> tuple[int, int]:
+    """Rounds, and calls a turn: batches take longer and vary less."""
+    if batch == 1:
+        return options.rounds, options.calls
+    return max(1, options.rounds // 3), 1
+
+
+def header() -> list[str]:
     """Where and how this was measured."""
     cores = len(os.sched_getaffinity(0))
     conditions = (
@@ -260,8 +269,8 @@ def header(options: argparse.Namespace) -> list[str]:
         f"photo in memory, float32 on the CPU, confidence above {THRESHOLD}; one "
         "checkpoint with seeded random weights for all, or the official package's ONNX "
         "export of it. Threads and session options are each project's defaults. "
-        f"Medians of {options.rounds} rounds in which the rows of a table take turns; "
-        f"a turn is a call to warm up and the median of {options.calls} after it."
+        "Medians of rounds in which the rows of a table take turns; a turn is a call to "
+        "warm up, and the median of those after it."
     )
     columns = (
         "`call` is photos to detections in milliseconds, `ratio` the call to that of "
@@ -276,7 +285,9 @@ def header(options: argparse.Namespace) -> list[str]:
     return ["# RF-DETR beside its peers", "", conditions, "", columns]
 
 
-def table(size: str, batch: int, records: dict[str, Record]) -> list[str]:
+def table(
+    size: str, batch: int, records: dict[str, Record], effort: tuple[int, int]
+) -> list[str]:
     """One table: a size and a batch."""
     medians = {name: statistics.median(r.calls) for name, r in records.items()}
     own = [name for name in medians if name.startswith("ours")]
@@ -284,8 +295,9 @@ def table(size: str, batch: int, records: dict[str, Record]) -> list[str]:
     names = ("call", "ratio", "run", "share", "found", "best", "load", "peak")
     lines = [f"| {' | '.join(row(name, r, best))} |" for name, r in records.items()]
     title = f"## RF-DETR {size}, batch {batch}"
+    turns = f"{effort[0]} rounds, {effort[1]} timed calls a turn."
     columns = [f"| | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
-    return ["", title, "", *columns, *lines]
+    return ["", title, "", turns, "", *columns, *lines]
 
 
 def row(name: str, record: Record, best: list[float] | None) -> list[str]:

@@ -188,10 +188,9 @@ def test_labels_that_name_nothing_are_refused(acme, labels, error):
         load("acme-colors", labels=labels)
 
 
-def test_labels_of_another_number_are_refused_when_scores_are_there(acme):
-    model = load("acme-colors", labels=["one", "two"])
-    with pytest.raises(InvalidCard, match="2 class names for scores of shape"):
-        model(RED)
+def test_labels_of_another_number_than_the_cards_are_refused(acme):
+    with pytest.raises(InvalidOption, match="has 2 names, and 'acme-colors' has 3"):
+        load("acme-colors", labels=["one", "two"])
 
 
 def test_an_unknown_option_is_refused_with_the_nearest(acme):

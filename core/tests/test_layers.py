@@ -18,6 +18,7 @@ ORDER = [
     "images",
     "prepare",
     "boxes",
+    "progress",
     "interfaces",
     "hookspecs",
     "registry",

@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import attrs
 
@@ -50,6 +50,21 @@ log = logging.getLogger("inference_models")
 
 BackendName = str | Backend | Sequence[str | Backend]
 
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
+    class _Parameters(TypedDict, total=False):
+        backend: BackendName | None
+        device: Any
+        quantization: str | None
+        batch_size: int | tuple[int, ...] | None
+        model_type: str | None
+        labels: Sequence[str | None] | None
+        derive: bool | None
+        weights_provider: str | None
+        api_key: str | None
+        revision: str | None
+
 
 def _device_name(device: Any) -> str | None:
     return None if device is None else str(device)
@@ -64,6 +79,7 @@ class _Call:
     device: str | None = attrs.field(converter=_device_name)
     quantization: str | None
     batch_size: int | tuple[int, ...] | None
+    model_type: str | None
     labels: Sequence[str | None] | None
     derive: bool | None
     weights_provider: str | None
@@ -79,7 +95,8 @@ class _Call:
             self.batch_size,
             self.derive,
         )
-        registry, access = installed(), Access(self.api_key, self.revision)
+        registry = installed()
+        access = Access(self.api_key, self.revision, self.model_type)
         found = find.find(model_id, registry, access, self.weights_provider)
         found = attrs.evolve(found, card=_relabelled(found.card, self.labels))
         _check_task(found.card, self.task)
@@ -151,15 +168,7 @@ class AutoModel:
         model_id_or_path: str | os.PathLike[str],
         *,
         task: Literal["object-detection"],
-        backend: BackendName | None = ...,
-        device: Any = ...,
-        quantization: str | None = ...,
-        batch_size: int | tuple[int, ...] | None = ...,
-        labels: Sequence[str | None] | None = ...,
-        derive: bool | None = ...,
-        weights_provider: str | None = ...,
-        api_key: str | None = ...,
-        revision: str | None = ...,
+        **parameters: Unpack[_Parameters],
     ) -> ObjectDetectionModel: ...
 
     @overload
@@ -169,15 +178,7 @@ class AutoModel:
         model_id_or_path: str | os.PathLike[str],
         *,
         task: Literal["classification"],
-        backend: BackendName | None = ...,
-        device: Any = ...,
-        quantization: str | None = ...,
-        batch_size: int | tuple[int, ...] | None = ...,
-        labels: Sequence[str | None] | None = ...,
-        derive: bool | None = ...,
-        weights_provider: str | None = ...,
-        api_key: str | None = ...,
-        revision: str | None = ...,
+        **parameters: Unpack[_Parameters],
     ) -> ClassificationModel: ...
 
     @overload
@@ -187,15 +188,7 @@ class AutoModel:
         model_id_or_path: str | os.PathLike[str],
         *,
         task: Literal["multi-label-classification"],
-        backend: BackendName | None = ...,
-        device: Any = ...,
-        quantization: str | None = ...,
-        batch_size: int | tuple[int, ...] | None = ...,
-        labels: Sequence[str | None] | None = ...,
-        derive: bool | None = ...,
-        weights_provider: str | None = ...,
-        api_key: str | None = ...,
-        revision: str | None = ...,
+        **parameters: Unpack[_Parameters],
     ) -> MultiLabelClassificationModel: ...
 
     @overload
@@ -205,15 +198,7 @@ class AutoModel:
         model_id_or_path: str | os.PathLike[str],
         *,
         task: str | None = ...,
-        backend: BackendName | None = ...,
-        device: Any = ...,
-        quantization: str | None = ...,
-        batch_size: int | tuple[int, ...] | None = ...,
-        labels: Sequence[str | None] | None = ...,
-        derive: bool | None = ...,
-        weights_provider: str | None = ...,
-        api_key: str | None = ...,
-        revision: str | None = ...,
+        **parameters: Unpack[_Parameters],
     ) -> Any: ...
 
     @classmethod
@@ -226,6 +211,7 @@ class AutoModel:
         device: Any = None,
         quantization: str | None = None,
         batch_size: int | tuple[int, ...] | None = None,
+        model_type: str | None = None,
         labels: Sequence[str | None] | None = None,
         derive: bool | None = None,
         weights_provider: str | None = None,
@@ -240,7 +226,10 @@ class AutoModel:
         device            "cpu", "cuda", "cuda:1", "mps", or a `torch.device`
         quantization      "fp32", "fp16", "bf16" or "int8"
         batch_size        images prepared and run at a time; or (min, max)
-        labels            class names, in place of the card's
+        model_type        what a file of weights is, where it does not say so itself:
+                          the id of a known model, or the name of an architecture
+        labels            class names, in place of the card's; None for a column that
+                          is never returned
         derive            build a better artifact first, where a backend can
         weights_provider  ask this one alone
         api_key, revision for the provider
@@ -256,6 +245,7 @@ class AutoModel:
             device,
             quantization,
             batch_size,
+            model_type,
             labels,
             derive,
             weights_provider,
@@ -274,6 +264,7 @@ class AutoModel:
         device: Any = None,
         quantization: str | None = None,
         batch_size: int | tuple[int, ...] | None = None,
+        model_type: str | None = None,
         labels: Sequence[str | None] | None = None,
         derive: bool | None = None,
         weights_provider: str | None = None,
@@ -292,6 +283,7 @@ class AutoModel:
             device,
             quantization,
             batch_size,
+            model_type,
             labels,
             derive,
             weights_provider,
@@ -323,7 +315,14 @@ def _refuse_unknown(unknown: Mapping[str, Any]) -> None:
 def _relabelled(card: ModelCard, labels: Sequence[str | None] | None) -> ModelCard:
     if isinstance(labels, str):
         raise InvalidOption(f"labels {labels!r} is one text; give a list of names")
-    return card if labels is None else attrs.evolve(card, labels=tuple(labels))
+    if labels is None:
+        return card
+    if card.labels and len(labels) != len(card.labels):
+        raise InvalidOption(
+            f"labels has {len(labels)} names, and {card.id!r} has {len(card.labels)} "
+            "columns; give a name for each, or None for one that is never returned"
+        )
+    return attrs.evolve(card, labels=tuple(labels))
 
 
 def _architecture(card: ModelCard, registry: Registry) -> type[Architecture[Any]]:

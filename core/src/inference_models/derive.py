@@ -25,6 +25,7 @@ from inference_models.errors import InferenceModelsError, InvalidWeights
 from inference_models.images import Array, read_images
 from inference_models.interfaces import Architecture, Backend, Operations
 from inference_models.negotiate import Option
+from inference_models.progress import shown
 from inference_models.registry import installed
 from inference_models.store import Store, move_folder
 
@@ -117,21 +118,18 @@ def _build(
     folder: Path,
 ) -> None:
     reader = option.steps[0][0]
-    with store.unfinished() as partial:
+    with store.unfinished() as partial, shown(f"deriving {card.id}") as report:
         bundle = source
         for number, (deriver, form) in enumerate(option.steps):
             step = partial / str(number)
             step.mkdir(parents=True)
             log.info("deriving %s of %r with %s", form, source.card.id, deriver.name)
-            artifact = deriver.derive(bundle, make(bundle), option.plan, step, _report)
+            artifact = deriver.derive(bundle, make(bundle), option.plan, step, report)
             bundle = attrs.evolve(bundle, artifact=artifact, folder=step)
+        report("comparing it with its source", 1.0)
         _judge(source, reader, bundle, option, make(source))
         _write_manifest(bundle, card)
         move_folder(bundle.folder, folder)
-
-
-def _report(what: str, share: float) -> None:
-    log.info("%s (%d %%)", what, round(share * 100))
 
 
 def _judge(

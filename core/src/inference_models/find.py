@@ -49,6 +49,8 @@ def find(
     """
     asked = providers(registry)
     name = written(model_id)
+    if access.model_type is not None:
+        _check_is_file(name, access.model_type)
     prefix, separator, rest = name.partition("://")
     if separator:
         asked, name = [_provider(prefix, asked)], rest
@@ -67,6 +69,15 @@ def find(
         if card is not None:
             return Found(card, provider)
     raise ModelNotFound(_not_found(name, asked, registry))
+
+
+def _check_is_file(name: str, model_type: str) -> None:
+    if "://" not in name and not Path(name).expanduser().is_file():
+        raise InvalidOption(
+            f"model_type={model_type!r} says what a file of weights is, and {name!r} "
+            "is no file; leave it out for ids and folders, whose card says what they "
+            "are"
+        )
 
 
 def written(model_id: Any) -> str:

@@ -24,7 +24,7 @@ plugins. The shortest architecture is a class with a `name`, `Options` and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -36,11 +36,9 @@ from inference_models.errors import InvalidOption, InvalidWeights
 from inference_models.images import Array, Image, to_host
 from inference_models.prepare import prepare
 from inference_models.preprocess import Frame, Preprocessing
+from inference_models.progress import Report
 
 O = TypeVar("O")  # noqa: E741 - the options of an architecture
-
-Report = Callable[[str, float], None]
-"""Told what is being done, in words, and the share of it that is done, 0–1."""
 
 
 class Session(ABC):
@@ -345,14 +343,20 @@ def _empty_headers() -> dict[str, str]:
 
 @attrs.frozen
 class Access:
-    """What a provider may show to its own server; never printed, stored or pickled."""
+    """What the user said of the one model that is looked for.
+
+    `key` and `headers` are for the provider's own server alone: they are never printed,
+    stored or pickled. `model_type` says what a file is that does not say so itself: the
+    id of a known model, or the name of an architecture.
+    """
 
     key: str | None = attrs.field(default=None, repr=False)
     revision: str | None = None
+    model_type: str | None = None
     headers: Mapping[str, str] = attrs.field(factory=_empty_headers, repr=False)
 
     def __reduce__(self) -> Any:
-        return Access, (None, self.revision)
+        return Access, (None, self.revision, self.model_type)
 
 
 class WeightsProvider(ABC):

@@ -10,9 +10,15 @@ from typing import Any
 import attrs
 
 from inference_models.card import Artifact, Facts, File, ModelCard
-from inference_models.errors import InvalidCard, InvalidWeights, ModelNotFound
+from inference_models.errors import (
+    InvalidCard,
+    InvalidOption,
+    InvalidWeights,
+    ModelNotFound,
+    did_you_mean,
+)
 from inference_models.interfaces import Access, Architecture, WeightsProvider
-from inference_models.providers.cards import card_from, read_json
+from inference_models.providers.cards import CardsProvider, card_from, read_json
 from inference_models.registry import Registry, installed
 
 log = logging.getLogger("inference_models")
@@ -39,7 +45,7 @@ class LocalProvider(WeightsProvider):
         if is_dir and _has_separator(model_id):
             return _of_folder(path.absolute())
         if is_file and (_has_separator(model_id) or path.suffix):
-            return _of_file(path.absolute(), installed())
+            return _of_file(path.absolute(), installed(), access.model_type)
         if _must_be_path(model_id):
             raise ModelNotFound(f"there is no file or folder {str(path)!r}")
         return None
@@ -66,10 +72,12 @@ def _of_folder(folder: Path) -> ModelCard:
     raise InvalidCard(f"{str(folder)!r} has no {CARD}; add one{advice}")
 
 
-def _of_file(path: Path, registry: Registry) -> ModelCard:
+def _of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard:
     if path.name == CARD:
         return card_from(path, read_json(path))
     inspected = _inspect(path, registry)
+    if model_type is not None:
+        return _of_type(path, inspected, registry, model_type)
     claims = [
         (cls.rank, name, card, facts)
         for facts in inspected
@@ -80,6 +88,40 @@ def _of_file(path: Path, registry: Registry) -> ModelCard:
         raise InvalidWeights(_unclaimed(path, inspected, registry))
     *_, card, facts = max(claims, key=lambda claim: (claim[0], claim[1]))
     return _filled(card, facts, path)
+
+
+def _of_type(
+    path: Path, inspected: list[Facts], registry: Registry, model_type: str
+) -> ModelCard:
+    """The card of a file that the user says is like a known model.
+
+    What the file tells of itself stands, but for the known model's config.
+    """
+    known = CardsProvider().find(model_type, Access())
+    cls = registry.architecture(known.architecture if known else model_type)
+    if cls is None:
+        raise InvalidOption(_no_such_type(model_type, registry))
+    for facts in inspected:
+        card = _claim(cls, facts)
+        if card is not None:
+            config = {**card.config, **(known.config if known else {})}
+            return _filled(attrs.evolve(card, config=config), facts, path)
+    if not inspected or known is None:
+        raise InvalidWeights(_unclaimed(path, inspected, registry))
+    alike = [a for a in known.artifacts if a.format == inspected[0].format]
+    like = attrs.evolve(known, artifacts=alike, license=None, aliases=())
+    return _filled(like, inspected[0], path)
+
+
+def _no_such_type(model_type: str, registry: Registry) -> str:
+    ids = [card.id for card in CardsProvider().models()]
+    families = ", ".join(sorted(registry.architectures))
+    names = sorted({*ids, *registry.architectures})
+    return (
+        f"model_type {model_type!r} is neither the id of a known model nor an "
+        f"installed architecture{did_you_mean(model_type, names)}; AutoModel.models() "
+        f"lists ids, and the architectures are {families}"
+    )
 
 
 def _inspect(path: Path, registry: Registry) -> list[Facts]:

@@ -25,7 +25,8 @@ from inference_models import (
     Unavailable,
     hardware,
 )
-from inference_models.interfaces import Report, check_at_least_one
+from inference_models.interfaces import check_at_least_one
+from inference_models.progress import Report
 from inference_models_torch.facts import PICKLES, SAFETENSORS, read_facts
 from inference_models_torch.installed import find_installed
 

@@ -1,0 +1,34 @@
+"""What takes long, and how far it is: a line on a terminal, else the log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+
+log = logging.getLogger("inference_models")
+
+Report = Callable[[str, float], None]
+"""Told what is being done, in words, and the share of it that is done, 0–1."""
+
+
+@contextlib.contextmanager
+def shown(subject: str) -> Iterator[Report]:
+    """Reports in here concern `subject`; a terminal's line is cleared at the end."""
+    stream = sys.stderr
+    if not (stream and stream.isatty()):
+        yield lambda what, share: log.info(
+            "%s: %s (%.0f %%)", subject, what, share * 100
+        )
+        return
+
+    def report(what: str, share: float) -> None:
+        stream.write(f"\r\x1b[K{subject}: {what} ({share:.0%})")
+        stream.flush()
+
+    try:
+        yield report
+    finally:
+        stream.write("\r\x1b[K")
+        stream.flush()
