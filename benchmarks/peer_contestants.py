@@ -178,37 +178,41 @@ def transformers_model(checkpoint: str) -> tuple[Any, Any]:
     import argparse
 
     import torch
-    from transformers import (
-        RfDetrConfig,
-        RfDetrDinov2Config,
-        RfDetrForObjectDetection,
-    )
+    from transformers import RfDetrForObjectDetection
     from transformers.models.rf_detr import RfDetrImageProcessor
 
     with torch.serialization.safe_globals([argparse.Namespace]):
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     weights, settings = content["model"], content["args"]
     del weights["_kp_active_mask"]
-    config = RfDetrConfig(
-        backbone_config=RfDetrDinov2Config(
-            hidden_size=384,
-            num_attention_heads=6,
-            patch_size=settings.patch_size,
-            image_size=settings.patch_size * settings.positional_encoding_size,
-            num_windows=settings.num_windows,
-            out_features=[f"stage{stage}" for stage in settings.out_feature_indexes],
-        ),
+    classes = len(weights["class_embed.bias"])
+    network = RfDetrForObjectDetection.from_pretrained(
+        None, config=transformers_config(settings, classes), state_dict=weights
+    )
+    side = {"height": settings.resolution, "width": settings.resolution}
+    return network.eval(), RfDetrImageProcessor(size=side, do_pad=False)
+
+
+def transformers_config(settings: Any, classes: int) -> Any:
+    """Transformers' names for the settings in an official checkpoint."""
+    from transformers import RfDetrConfig, RfDetrDinov2Config
+
+    encoder = RfDetrDinov2Config(
+        hidden_size=384,
+        num_attention_heads=6,
+        patch_size=settings.patch_size,
+        image_size=settings.patch_size * settings.positional_encoding_size,
+        num_windows=settings.num_windows,
+        out_features=[f"stage{stage}" for stage in settings.out_feature_indexes],
+    )
+    return RfDetrConfig(
+        backbone_config=encoder,
         decoder_layers=settings.dec_layers,
         decoder_n_points=settings.dec_n_points,
         # Its default, 1e-5, is not what the weights were trained with.
         layer_norm_eps=1e-6,
-        num_labels=len(weights["class_embed.bias"]),
+        num_labels=classes,
     )
-    network = RfDetrForObjectDetection.from_pretrained(
-        None, config=config, state_dict=weights
-    )
-    side = {"height": settings.resolution, "width": settings.resolution}
-    return network.eval(), RfDetrImageProcessor(size=side, do_pad=False)
 
 
 def peer(job: Job, backend: str, *, traced: bool = False) -> Contestant:

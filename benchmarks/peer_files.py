@@ -76,16 +76,6 @@ def random_model(size: str, photo: np.ndarray) -> Any:
 def package(folder: Path, size: str, backend: str, resolution: int) -> Path:
     """A model package as the peer loads it from disk, but for the weights."""
     folder.mkdir(exist_ok=True)
-    sides = {"height": resolution, "width": resolution}
-    network_input = {
-        "training_input_size": sides,
-        "dynamic_spatial_size_supported": False,
-        "color_mode": "rgb",
-        "resize_mode": "stretch",
-        "input_channels": 3,
-        "scaling_factor": 255,
-        "normalization": [rfdetr.RFDETR.means, rfdetr.RFDETR.stds],
-    }
     files = {
         "model_config": {
             "model_architecture": "rfdetr",
@@ -94,7 +84,7 @@ def package(folder: Path, size: str, backend: str, resolution: int) -> Path:
         },
         "model_type": {"model_type": f"rfdetr-{size}"},
         "inference_config": {
-            "network_input": network_input,
+            "network_input": network_input(resolution),
             "forward_pass": {"max_dynamic_batch_size": 16},
         },
     }
@@ -103,6 +93,19 @@ def package(folder: Path, size: str, backend: str, resolution: int) -> Path:
     names = "\n".join(f"class {number}" for number in range(91))
     (folder / "class_names.txt").write_text(names, "utf-8")
     return folder
+
+
+def network_input(resolution: int) -> dict[str, Any]:
+    """The preprocessing, as the peer writes it."""
+    return {
+        "training_input_size": {"height": resolution, "width": resolution},
+        "dynamic_spatial_size_supported": False,
+        "color_mode": "rgb",
+        "resize_mode": "stretch",
+        "input_channels": 3,
+        "scaling_factor": 255,
+        "normalization": [rfdetr.RFDETR.means, rfdetr.RFDETR.stds],
+    }
 
 
 if __name__ == "__main__":

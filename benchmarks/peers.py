@@ -237,21 +237,35 @@ def compete(
                 Worker(job, python, options.folder).close()
             workers.append(Worker(job, python, options.folder))
         except Failed as failure:
-            failures[job.name, f"{job.size}, batch {job.batch}"] = str(failure)
-    rounds, calls = effort(options, jobs[0].batch) if jobs else (0, 0)
+            failures[job.name, where(job)] = str(failure)
+    if workers:
+        take_turns(workers, *effort(options, workers[0].job.batch), failures)
+    for worker in workers:
+        worker.close()
+    return {worker.job.name: worker.record for worker in workers}
+
+
+def take_turns(
+    workers: list[Worker],
+    rounds: int,
+    calls: int,
+    failures: dict[tuple[str, str], str],
+) -> None:
+    """Each works once a round, another one first every time; those that fail leave."""
     for number in range(rounds):
         first = number % max(1, len(workers))
         for worker in [*workers[first:], *workers[:first]]:
             try:
                 worker.turn(calls)
             except Failed as failure:
-                where = f"{worker.job.size}, batch {worker.job.batch}"
-                failures[worker.job.name, where] = str(failure)
+                failures[worker.job.name, where(worker.job)] = str(failure)
                 workers.remove(worker)
             time.sleep(SETTLE)
-    for worker in workers:
-        worker.close()
-    return {worker.job.name: worker.record for worker in workers}
+
+
+def where(job: Job) -> str:
+    """The table that a job belongs to."""
+    return f"{job.size}, batch {job.batch}"
 
 
 def effort(options: argparse.Namespace, batch: int) -> tuple[int, int]:
@@ -269,18 +283,18 @@ def header() -> list[str]:
         f"photo in memory, float32 on the CPU, confidence above {THRESHOLD}; one "
         "checkpoint with seeded random weights for all, or the official package's ONNX "
         "export of it. Threads and session options are each project's defaults. "
-        "Medians of rounds in which the rows of a table take turns; a turn is a call to "
-        "warm up, and the median of those after it."
+        "Medians of rounds in which the rows of a table take turns; a turn is a call "
+        "to warm up, and the median of the timed ones after it."
     )
     columns = (
-        "`call` is photos to detections in milliseconds, `ratio` the call to that of "
-        "the faster one of ours in the same round, `run` the network alone in the same "
-        "process on a prepared batch, `share` the call less the run. `found` counts "
-        "the first photo's detections and `best` is their highest confidence; they "
-        "differ where pixels do, since some resize with antialias and some without. "
-        "`load` is the seconds from starting Python to the loaded model, with all "
-        "files in the disk's cache, and `peak` the resident memory in MB, loading "
-        "included."
+        "`call` is photos to detections in milliseconds, ± half the distance between "
+        "its quartiles over the rounds, `ratio` the call to that of the faster one of "
+        "ours in the same round, `run` the network alone in the same process on a "
+        "prepared batch, `share` the call less the run. `found` counts the first "
+        "photo's detections and `best` is their highest confidence; they differ where "
+        "pixels do, since some resize with antialias and some without. `load` is the "
+        "seconds from starting Python to the loaded model, with all files in the "
+        "disk's cache, and `peak` the resident memory in MB, loading included."
     )
     return ["# RF-DETR beside its peers", "", conditions, "", columns]
 
@@ -310,7 +324,7 @@ def row(name: str, record: Record, best: list[float] | None) -> list[str]:
     alone = name == "bare-onnx"
     return [
         CONTESTANTS[name].title,
-        f"{statistics.median(record.calls):.1f}",
+        f"{statistics.median(record.calls):.1f} ± {spread(record.calls):.1f}",
         ratio,
         "" if alone else f"{statistics.median(record.runs):.1f}",
         "" if alone else f"{statistics.median(around):.1f}",
@@ -319,6 +333,12 @@ def row(name: str, record: Record, best: list[float] | None) -> list[str]:
         f"{record.load:.1f}",
         f"{record.peak:.0f}",
     ]
+
+
+def spread(values: list[float]) -> float:
+    """Half the distance between the quartiles."""
+    low, high = np.percentile(values, (25, 75))
+    return float(high - low) / 2
 
 
 def version_table(versions: dict[str, dict[str, str]]) -> list[str]:
@@ -335,8 +355,8 @@ def failure_list(failures: dict[tuple[str, str], str]) -> list[str]:
     if not failures:
         return []
     lines = [
-        f"| {CONTESTANTS[name].title} | {where} | {reason.replace('|', '/')} |"
-        for (name, where), reason in failures.items()
+        f"| {CONTESTANTS[name].title} | {place} | {reason.replace('|', '/')} |"
+        for (name, place), reason in failures.items()
     ]
     columns = ["| | where | reason |", "| --- | --- | --- |"]
     return ["", "## Not measured", "", *columns, *lines]

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from .cards import resnet_card
+from .checkpoints import rfdetr_cards
 
 
 def package_folder(name: str) -> Path:
@@ -82,3 +83,15 @@ def resnet18_cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "resnet18.json").write_text(json.dumps(card), "utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def overview_cards(
+    resnet18_cards: Path,
+    photos: dict[str, np.ndarray],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> str:
+    """Card folders with weights for every id of the overview, as the environment's."""
+    folder = tmp_path_factory.mktemp("rfdetr")
+    cards = rfdetr_cards(folder, "base", photos["astronaut"])
+    return os.pathsep.join(map(str, (resnet18_cards, cards)))

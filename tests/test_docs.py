@@ -30,10 +30,10 @@ def folder(tmp_path, photos):
     return tmp_path
 
 
-def test_readme_runs_from_top_to_bottom(run, folder, resnet18_cards):
+def test_readme_runs_from_top_to_bottom(run, folder, overview_cards):
     code = "\n".join(blocks("README.md", "python"))
 
-    shown = run(code, folder, INFERENCE_MODELS_CARDS=str(resnet18_cards))
+    shown = run(code, folder, INFERENCE_MODELS_CARDS=overview_cards)
 
     assert "torch cpu" in shown
     assert "resnet18: classification, resnet" in shown

@@ -1,10 +1,10 @@
 """The code blocks of docs/getting-started/quick-overview.md run as they stand.
 
-Each runs in a process of its own, unchanged but for the id of a model whose weights the
-package index does not have. Two things that the blocks expect are supplied where they
-are missing, by a `sitecustomize` beside the block: `torchvision.io.read_image`, since
-torchvision cannot be imported beside the CPU build of torch; and supervision's
-annotators, which take no tensors, get the same picture as an array.
+Each runs in a process of its own, unchanged, with a card folder that has weights for
+its ids. Two things that the blocks expect are supplied where they are missing, by a
+`sitecustomize` beside the block: `torchvision.io.read_image`, since torchvision cannot
+be imported beside the CPU build of torch; and supervision's annotators, which take no
+tensors, get the same picture as an array.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ BLOCKS = blocks()
 
 
 @pytest.fixture
-def run_block(run, folder, resnet18_cards):
+def run_block(run, folder, overview_cards):
     """Runs a block in `folder`, with what is supplied in a `sitecustomize`."""
 
     def run_code(code: str, supplied: str = "") -> str:
@@ -76,7 +76,7 @@ def run_block(run, folder, resnet18_cards):
         return run(
             code,
             folder,
-            INFERENCE_MODELS_CARDS=str(resnet18_cards),
+            INFERENCE_MODELS_CARDS=overview_cards,
             PYTHONPATH=str(folder / "site"),
         )
 
@@ -126,9 +126,11 @@ def test_batched_classification_block_prints_a_class_an_image(run_block):
     assert [line.partition(":")[0] for line in lines] == ["Image 0", "Image 1"]
 
 
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
 @pytest.mark.parametrize("tab", ["numpy", "torch.Tensor"])
-def test_detection_block_draws_boxes(tab, folder, run_block):
-    code = BLOCKS["Object Detection", tab].replace("rfdetr-base", "yolox-nano")
+def test_detection_block_draws_boxes(tab, backend, folder, run_block, monkeypatch):
+    monkeypatch.setenv("INFERENCE_MODELS_BACKENDS", backend)
+    code = BLOCKS["Object Detection", tab]
     site = READ_IMAGE + ANNOTATE_TENSORS if tab == "torch.Tensor" else ""
 
     run_block(code, site)
@@ -136,10 +138,13 @@ def test_detection_block_draws_boxes(tab, folder, run_block):
     assert changed_pixels(folder / "output.jpg", folder / "path/to/image.jpg") > 500
 
 
-def test_batched_detection_block_draws_boxes_on_both_images(folder, run_block):
-    code = BLOCKS["Object Detection", "Batched"].replace("rfdetr-base", "yolox-nano")
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_batched_detection_block_draws_boxes_on_both_images(
+    backend, folder, run_block, monkeypatch
+):
+    monkeypatch.setenv("INFERENCE_MODELS_BACKENDS", backend)
 
-    run_block(code)
+    run_block(BLOCKS["Object Detection", "Batched"])
 
     for number in (0, 1):
         original = folder / f"path/to/image{number + 1}.jpg"

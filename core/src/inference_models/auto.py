@@ -96,7 +96,7 @@ class _Call:
             self.derive,
         )
         registry = installed()
-        access = Access(self.api_key, self.revision, self.model_type)
+        access = Access(self.api_key, self.revision, model_type=self.model_type)
         found = find.find(model_id, registry, access, self.weights_provider)
         found = attrs.evolve(found, card=_relabelled(found.card, self.labels))
         _check_task(found.card, self.task)

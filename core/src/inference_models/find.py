@@ -72,12 +72,22 @@ def find(
 
 
 def _check_is_file(name: str, model_type: str) -> None:
-    if "://" not in name and not Path(name).expanduser().is_file():
+    if not _is_file(name.removeprefix("local://")):
         raise InvalidOption(
             f"model_type={model_type!r} says what a file of weights is, and {name!r} "
             "is no file; leave it out for ids and folders, whose card says what they "
             "are"
         )
+
+
+def _is_file(name: str) -> bool:
+    """Whether a name is written as a path, and there is a file; no card is one."""
+    try:
+        path = Path(name).expanduser()
+        written_as_path = len(path.parts) > 1 or path.suffix
+        return bool(written_as_path) and path.is_file() and path.name != "card.json"
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def written(model_id: Any) -> str:

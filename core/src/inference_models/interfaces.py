@@ -352,11 +352,11 @@ class Access:
 
     key: str | None = attrs.field(default=None, repr=False)
     revision: str | None = None
-    model_type: str | None = None
     headers: Mapping[str, str] = attrs.field(factory=_empty_headers, repr=False)
+    model_type: str | None = None
 
     def __reduce__(self) -> Any:
-        return Access, (None, self.revision, self.model_type)
+        return Access, (None, self.revision, {}, self.model_type)
 
 
 class WeightsProvider(ABC):

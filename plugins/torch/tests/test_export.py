@@ -65,7 +65,7 @@ def test_describes_what_it_wrote(workshop):
         artifact.batch,
     ) == ("onnx", "fp32", None)
     assert artifact.graphs == {"main": "model.onnx"}
-    assert artifact.needs == {"opset": 18}
+    assert artifact.needs == {"opset": 20}
     assert [path.name for path in folder.iterdir()] == ["model.onnx"]
     assert (len(content), hashlib.sha256(content).hexdigest()) == (
         file.size,

@@ -51,10 +51,10 @@ def _resized(positions: Tensor, side: int) -> Tensor:
 
     Bicubic with antialias, as DINOv2 and RF-DETR resize theirs.
     """
-    known = math.isqrt(positions.shape[1] - 1)
+    known = math.isqrt(max(positions.shape[1] - 1, 0))
     if known == side:
         return positions
-    if known * known != positions.shape[1] - 1:
+    if not known or known * known != positions.shape[1] - 1:
         raise InvalidWeights(
             f"'{_POSITIONS}' has {positions.shape[1]} rows, which is not one and a "
             "square; is it of another model?"

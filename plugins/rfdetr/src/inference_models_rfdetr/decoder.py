@@ -54,7 +54,7 @@ class Transformer(nn.Module):
         cells = torch.cat([level.flatten(1, 2) for level in maps], dim=1)
         proposals, objectness = self._propose(cells)
         boxes = refine(proposals, deltas)
-        queries = self.decoder(queries.expand(len(cells), -1, -1), boxes, maps)
+        queries = self.decoder(queries.expand(cells.shape[0], -1, -1), boxes, maps)
         return queries, boxes, objectness
 
     def _propose(self, cells: Tensor) -> tuple[Tensor, Tensor]:

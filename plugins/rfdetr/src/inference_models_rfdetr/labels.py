@@ -54,5 +54,7 @@ def _names(value: Any) -> tuple[str, ...]:
     names: list[str] = []
     for column, name in enumerate(value):
         text = name if isinstance(name, str) and name else f"class_{column}"
-        names.append(f"{text} ({column})" if text in names else text)
+        while text in names:
+            text = f"{text} ({column})"
+        names.append(text)
     return tuple(names)

@@ -24,6 +24,16 @@ def _to_floats(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(values)
 
 
+def _check(name: str, value: Any) -> None:
+    """Raise `TypeError` where a field is not what a network can be made of."""
+    values = value if isinstance(value, tuple) else (value,)
+    kinds = (int, float) if name == "scales" else (int,)
+    if not values or any(
+        not isinstance(v, kinds) or isinstance(v, bool) or v <= 0 for v in values
+    ):
+        raise TypeError(f"{name} {value!r} is no number above 0")
+
+
 @attrs.frozen
 class Layout:
     """What distinguishes one RF-DETR from another; also what makes its network."""
@@ -49,6 +59,8 @@ class Layout:
     feedforward: int = 2048
 
     def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(Layout):
+            _check(field.name, getattr(self, field.name))
         step = self.patch * self.windows
         if self.resolution % step:
             raise InvalidCard(
@@ -92,8 +104,17 @@ _LAYER = "transformer.decoder.layers"
 _POINTS = f"{_LAYER}.0.cross_attn.attention_weights.bias"
 _FEEDFORWARD = f"{_LAYER}.0.linear1.bias"
 _HEAD = "class_embed.weight"
+_ENCODER_LAYER = "backbone.0.encoder.encoder.encoder.layer"
 _QUERIES = "query_feat.weight"
-_NEEDED = (_PATCHES, _POSITIONS, _POINTS, _FEEDFORWARD, _HEAD, _QUERIES)
+_NEEDED = {
+    _PATCHES: 4,
+    _POSITIONS: 3,
+    _POINTS: 1,
+    _FEEDFORWARD: 1,
+    _HEAD: 2,
+    _QUERIES: 2,
+}
+"""Tensors that tell sizes, and how many axes each has."""
 
 # Put before every name by the trainer's framework; the second with torch.compile.
 _PREFIXES = ("model.", "model._orig_mod.")
@@ -118,19 +139,25 @@ def recognise(
     """
     names = without_prefix(shapes)
     other = any(name.startswith(("segmentation_head", "keypoint")) for name in names)
-    if other or any(name not in names for name in _NEEDED):
+    if other or not all(_fits(names.get(name), rank) for name, rank in _NEEDED.items()):
         return None
     found = {name: tuple(map(int, names[name])) for name in _NEEDED}
     patch, hidden = found[_PATCHES][-1], found[_HEAD][-1]
     similar = _PATCH_14 if patch == 14 else SIZES["small"]
+    if hidden < 32:
+        return None
     levels = _count(names, r"backbone\.0\.projector\.stages\.(\d+)\.")
+    layers = _count(names, rf"{re.escape(_ENCODER_LAYER)}\.(\d+)\.")
+    resolution, windows = _sides(told, similar, patch, found[_POSITIONS][1])
+    if resolution % (patch * windows):
+        return None
     return attrs.evolve(
         similar,
-        resolution=_resolution(told, patch, found[_POSITIONS][1]),
+        resolution=resolution,
         patch=patch,
-        windows=_whole(told.get("num_windows")) or similar.windows,
+        windows=windows,
         width=found[_PATCHES][0],
-        features=_depths(told.get("out_feature_indexes")) or similar.features,
+        features=_depths(told.get("out_feature_indexes"), layers) or similar.features,
         hidden=hidden,
         decoder_layers=_count(names, rf"{re.escape(_LAYER)}\.(\d+)\."),
         points=found[_POINTS][0] // (levels * (hidden // 16)),
@@ -163,11 +190,23 @@ def _scale(names: Mapping[str, Any], level: int) -> float:
     return 0.5 if f"{resize}.conv.weight" in names else 1.0
 
 
-def _resolution(told: Mapping[str, Any], patch: int, positions: int) -> int:
-    published = _PATCH_14.resolution if patch == _PATCH_14.patch else None
-    return (
-        _whole(told.get("resolution")) or published or math.isqrt(positions - 1) * patch
-    )
+def _fits(shape: Sequence[int | str] | None, rank: int) -> bool:
+    """Whether a tensor has so many axes, none of them free or empty."""
+    sizes = shape or ()
+    return len(sizes) == rank and all(isinstance(n, int) and n > 0 for n in sizes)
+
+
+def _sides(
+    told: Mapping[str, Any], similar: Layout, patch: int, positions: int
+) -> tuple[int, int]:
+    """Resolution and windows: as told where they fit each other, else as published."""
+    seen = math.isqrt(positions - 1) * patch
+    published = _PATCH_14.resolution if patch == _PATCH_14.patch else seen
+    resolution = _whole(told.get("resolution")) or published
+    windows = _whole(told.get("num_windows")) or similar.windows
+    if resolution % (patch * windows):
+        return published, similar.windows
+    return resolution, windows
 
 
 def _whole(value: Any) -> int | None:
@@ -176,6 +215,6 @@ def _whole(value: Any) -> int | None:
     return value if number and 0 < value <= _LARGEST else None
 
 
-def _depths(value: Any) -> tuple[int, ...] | None:
+def _depths(value: Any, layers: int) -> tuple[int, ...] | None:
     known = isinstance(value, list) and all(map(_whole, value))
-    return tuple(value) if known and value else None
+    return tuple(value) if known and value and max(value) <= layers else None

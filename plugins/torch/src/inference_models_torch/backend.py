@@ -106,7 +106,7 @@ class TorchBackend(Backend):
         _check_device(torch, plan.device)
         limit_threads(self.threads)
         modules = load_modules(bundle, architecture, plan.device, plan.precision)
-        if plan.device == "cpu" and can_pack():
+        if plan.device == "cpu" and plan.precision == "fp32" and can_pack():
             modules = {graph: pack_linears(each) for graph, each in modules.items()}
         return {
             graph: TorchSession(
@@ -140,7 +140,7 @@ class TorchBackend(Backend):
         folder: Path,
         report: Report,
     ) -> Artifact:
-        """Write ONNX of opset 18, with float32 inputs and outputs and a free batch."""
+        """Write ONNX of opset 20, with float32 inputs and outputs and a free batch."""
         _torch()
         missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
         if missing:

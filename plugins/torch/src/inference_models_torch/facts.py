@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from inference_models import Facts, InvalidWeights, TensorSpec
 
 SAFETENSORS = (".safetensors",)
-PICKLES = (".pth", ".pt")
+PICKLES = (".pth", ".pt", ".ckpt")
 
 _DTYPES = {
     "BF16": "bfloat16",

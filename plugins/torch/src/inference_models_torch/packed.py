@@ -22,11 +22,18 @@ def can_pack() -> bool:
 
 def pack_linears(module: nn.Module) -> nn.Module:
     """The same module with each float32 linear layer packed, in place where it can."""
-    if type(module) is nn.Linear and module.weight.dtype == torch.float32:
+    if _packs(module):
         return PackedLinear(module)
     for name, child in list(module.named_children()):
         setattr(module, name, pack_linears(child))
     return module
+
+
+def _packs(module: nn.Module) -> bool:
+    """Whether it is a float32 linear layer that nothing is hooked to."""
+    if type(module) is not nn.Linear or module.weight.dtype != torch.float32:
+        return False
+    return not (module._forward_pre_hooks or module._forward_hooks)
 
 
 class PackedLinear(nn.Module):

@@ -6,6 +6,7 @@ import argparse
 import pickle
 import re
 import threading
+import types
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ from inference_models_torch.installed import find_installed
 
 # Where training code keeps the tensors, beside its arguments and its progress.
 _STATE_KEYS = ("model", "state_dict")
+
+# What training code keeps its arguments in: both only carry attributes.
+_ALLOWED = [argparse.Namespace, types.SimpleNamespace]
 
 # torch keeps one list of allowed classes for the whole process.
 _ALLOWING = threading.Lock()
@@ -67,7 +71,7 @@ def _load(path: Path) -> Any:
             f"'{path}' is compressed, which torch's files are not; save its "
             "state_dict() with safetensors.torch.save_file"
         )
-    with _ALLOWING, torch.serialization.safe_globals([argparse.Namespace]):
+    with _ALLOWING, torch.serialization.safe_globals(_ALLOWED):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
 
 
@@ -95,7 +99,7 @@ def _sorted_out(path: Path, loaded: Any) -> Checkpoint:
 
 def _plain(value: Any) -> Any:
     """Texts, numbers, lists and mappings of `value`; what else there is, is dropped."""
-    if isinstance(value, argparse.Namespace):
+    if isinstance(value, tuple(_ALLOWED)):
         value = vars(value)
     if isinstance(value, Mapping):
         items = {k: _plain(v) for k, v in value.items() if isinstance(k, str)}

@@ -1,0 +1,139 @@
+"""Names and shapes of an official checkpoint, by the rules of its trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inference_models_rfdetr.layout import Layout
+
+Named = Iterator[tuple[str, tuple[int, ...]]]
+
+LAYERS = 12  # of DINOv2, also where the last ones are not used
+PRETRAINED = 37  # patches of 14 pixels along a side of the images DINOv2 learned from
+
+
+def tensors(layout: Layout, groups: int = 13, keypoints: bool = True) -> Named:
+    """Every tensor of a detection checkpoint; older ones have no keypoint mask."""
+    if keypoints:
+        yield "_kp_active_mask", (0, 0)
+    yield from _decoder(layout)
+    yield from _proposals(layout, groups)
+    yield from _linear("class_embed", layout.hidden, layout.classes)
+    yield from _perceptron("bbox_embed", layout.hidden, layout.hidden, 4, 3)
+    yield "refpoint_embed.weight", (groups * layout.queries, 4)
+    yield "query_feat.weight", (groups * layout.queries, layout.hidden)
+    yield from _encoder("backbone.0.encoder.encoder", layout)
+    yield from _projector("backbone.0.projector", layout)
+
+
+def _decoder(layout: Layout) -> Named:
+    hidden = layout.hidden
+    for number in range(layout.decoder_layers):
+        name = f"transformer.decoder.layers.{number}"
+        yield f"{name}.self_attn.in_proj_weight", (3 * hidden, hidden)
+        yield f"{name}.self_attn.in_proj_bias", (3 * hidden,)
+        yield from _linear(f"{name}.self_attn.out_proj", hidden, hidden)
+        yield from _deformable(f"{name}.cross_attn", layout)
+        yield from _linear(f"{name}.linear1", hidden, layout.feedforward)
+        yield from _linear(f"{name}.linear2", layout.feedforward, hidden)
+        for norm in ("norm1", "norm2", "norm3"):
+            yield from _norm(f"{name}.{norm}", hidden)
+    yield from _norm("transformer.decoder.norm", hidden)
+    head = "transformer.decoder.ref_point_head"
+    yield from _perceptron(head, 2 * hidden, hidden, hidden, 2)
+
+
+def _deformable(name: str, layout: Layout) -> Named:
+    hidden = layout.hidden
+    points = hidden // 16 * len(layout.scales) * layout.points
+    yield from _linear(f"{name}.sampling_offsets", hidden, 2 * points)
+    yield from _linear(f"{name}.attention_weights", hidden, points)
+    yield from _linear(f"{name}.value_proj", hidden, hidden)
+    yield from _linear(f"{name}.output_proj", hidden, hidden)
+
+
+def _proposals(layout: Layout, groups: int) -> Named:
+    hidden = layout.hidden
+    for group in range(groups):
+        yield from _linear(f"transformer.enc_output.{group}", hidden, hidden)
+        yield from _norm(f"transformer.enc_output_norm.{group}", hidden)
+        boxes = f"transformer.enc_out_bbox_embed.{group}"
+        yield from _perceptron(boxes, hidden, hidden, 4, 3)
+        classes = f"transformer.enc_out_class_embed.{group}"
+        yield from _linear(classes, hidden, layout.classes)
+
+
+def _encoder(name: str, layout: Layout) -> Named:
+    width, patch = layout.width, layout.patch
+    side = PRETRAINED if patch == 14 else layout.side
+    embeddings = f"{name}.embeddings"
+    yield f"{embeddings}.cls_token", (1, 1, width)
+    yield f"{embeddings}.mask_token", (1, width)
+    yield f"{embeddings}.position_embeddings", (1, side**2 + 1, width)
+    projection = f"{embeddings}.patch_embeddings.projection"
+    yield f"{projection}.weight", (width, 3, patch, patch)
+    yield f"{projection}.bias", (width,)
+    for number in range(LAYERS):
+        yield from _encoder_layer(f"{name}.encoder.layer.{number}", width)
+    yield from _norm(f"{name}.layernorm", width)
+
+
+def _encoder_layer(name: str, width: int) -> Named:
+    for part in ("query", "key", "value"):
+        yield from _linear(f"{name}.attention.attention.{part}", width, width)
+    yield from _linear(f"{name}.attention.output.dense", width, width)
+    yield from _linear(f"{name}.mlp.fc1", width, 4 * width)
+    yield from _linear(f"{name}.mlp.fc2", 4 * width, width)
+    for number in (1, 2):
+        yield from _norm(f"{name}.norm{number}", width)
+        yield f"{name}.layer_scale{number}.lambda1", (width,)
+
+
+def _projector(name: str, layout: Layout) -> Named:
+    width, hidden = layout.width, layout.hidden
+    for level, scale in enumerate(layout.scales):
+        for depth in range(len(layout.features)):
+            sampling = f"{name}.stages_sampling.{level}.{depth}.0"
+            yield from _resize(sampling, width, scale)
+        stage = f"{name}.stages.{level}"
+        inputs = len(layout.features) * (width // 2 if scale == 2 else width)
+        yield from _mixer(f"{stage}.0", inputs, hidden)
+        yield from _norm(f"{stage}.1", hidden)
+
+
+def _resize(name: str, width: int, scale: float) -> Named:
+    if scale == 2:
+        yield f"{name}.weight", (width, width // 2, 2, 2)
+        yield f"{name}.bias", (width // 2,)
+    elif scale == 0.5:
+        yield from _convolution(name, width, width, 3)
+
+
+def _mixer(name: str, inputs: int, outputs: int) -> Named:
+    half = outputs // 2
+    yield from _convolution(f"{name}.cv1", inputs, outputs, 1)
+    yield from _convolution(f"{name}.cv2", 5 * half, outputs, 1)
+    for pair in range(3):
+        for number in (1, 2):
+            yield from _convolution(f"{name}.m.{pair}.cv{number}", half, half, 3)
+
+
+def _convolution(name: str, inputs: int, outputs: int, kernel: int) -> Named:
+    yield f"{name}.conv.weight", (outputs, inputs, kernel, kernel)
+    yield from _norm(f"{name}.bn", outputs)
+
+
+def _linear(name: str, inputs: int, outputs: int) -> Named:
+    yield f"{name}.weight", (outputs, inputs)
+    yield f"{name}.bias", (outputs,)
+
+
+def _norm(name: str, width: int) -> Named:
+    yield f"{name}.weight", (width,)
+    yield f"{name}.bias", (width,)
+
+
+def _perceptron(name: str, inputs: int, inner: int, outputs: int, depth: int) -> Named:
+    sizes = [inputs, *[inner] * (depth - 1), outputs]
+    for number in range(depth):
+        yield from _linear(f"{name}.layers.{number}", *sizes[number : number + 2])

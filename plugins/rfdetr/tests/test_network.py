@@ -1,0 +1,154 @@
+"""The network against transformers' implementation, and against the official one.
+
+Queries follow the order of the cells with the highest objectness. Pictures are drawn
+until they are such that no two of the best cells are nearer than rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from inference_models_rfdetr.checkpoint import for_inference  # noqa: E402
+from inference_models_rfdetr.layout import SIZES, Layout  # noqa: E402
+from inference_models_rfdetr.network import RfDetr  # noqa: E402
+
+from .official import tensors  # noqa: E402
+
+OFFICIAL = Path(__file__).parent / "official_large_legacy.npz"
+
+
+def draw(layout: Layout, groups: int = 1) -> dict[str, torch.Tensor]:
+    """The same weights on every machine; each tensor matters to the outputs."""
+    state = {}
+    for name, shape in tensors(layout, groups):
+        random = np.random.RandomState(zlib.crc32(name.encode()))
+        values = random.standard_normal(shape).astype(np.float32)
+        if len(shape) > 1:
+            values /= math.sqrt(math.prod(shape[1:]))
+        elif name.endswith("weight") or "lambda" in name:
+            values = 1 + values / 10
+        else:
+            values /= 10
+        state[name] = torch.from_numpy(values)
+    state["_kp_active_mask"] = torch.zeros(0, 0, dtype=torch.bool)
+    return state
+
+
+def network(layout: Layout, state: dict[str, torch.Tensor]) -> RfDetr:
+    made = RfDetr(layout).eval()
+    made.load_state_dict(for_inference(state, layout), strict=True)
+    return made
+
+
+def pixels(seed: int, side: int) -> torch.Tensor:
+    values = np.random.RandomState(seed).standard_normal((1, 3, side, side))
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def run(module: RfDetr, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    with torch.inference_mode():
+        names = ("logits", "boxes", "objectness")
+        return dict(zip(names, module(batch), strict=True))
+
+
+def sure_pixels(module: RfDetr, layout: Layout, count: int) -> torch.Tensor:
+    found: list[torch.Tensor] = []
+    for seed in range(20 * count):
+        batch = pixels(seed, layout.resolution)
+        best = run(module, batch)["objectness"][0].topk(layout.queries + 1).values
+        if -best.diff().max() > 2e-5:
+            found.append(batch)
+        if len(found) == count:
+            return torch.cat(found)
+    raise AssertionError("no pictures whose cells have a clear order")
+
+
+def reference(layout: Layout, state: dict[str, torch.Tensor]):
+    transformers = pytest.importorskip("transformers")
+    table = state["backbone.0.encoder.encoder.embeddings.position_embeddings"]
+    backbone = transformers.RfDetrDinov2Config(
+        hidden_size=layout.width,
+        num_attention_heads=layout.width // 64,
+        image_size=math.isqrt(table.shape[1] - 1) * layout.patch,
+        patch_size=layout.patch,
+        num_windows=layout.windows,
+        out_features=[f"stage{depth}" for depth in layout.features],
+    )
+    config = transformers.RfDetrConfig(
+        backbone_config=backbone,
+        d_model=layout.hidden,
+        decoder_layers=layout.decoder_layers,
+        decoder_n_points=layout.points,
+        decoder_self_attention_heads=layout.hidden // 32,
+        decoder_cross_attention_heads=layout.hidden // 16,
+        num_queries=layout.queries,
+        group_detr=1,
+        num_labels=layout.classes,
+        layer_norm_eps=1e-6,  # that of the original; transformers' default is another
+    )
+    given = {name: tensor for name, tensor in state.items() if name[0] != "_"}
+    made = transformers.RfDetrForObjectDetection.from_pretrained(
+        None, config=config, state_dict=given
+    )
+    return made.eval()
+
+
+@pytest.mark.parametrize("size", [size for size in SIZES if size != "large-legacy"])
+def test_scores_and_boxes_are_those_of_transformers(size):
+    layout = SIZES[size]
+    state = draw(layout)
+    module = network(layout, state)
+    batch = sure_pixels(module, layout, 2)
+    found = run(module, batch)
+    with torch.inference_mode():
+        expected = reference(layout, state)(batch)
+
+    assert expected.logits.std() > 0.1
+    scores = expected.logits.sigmoid() - found["logits"].sigmoid()
+    assert scores.abs().max() <= 1e-4
+    assert (expected.pred_boxes - found["boxes"]).abs().max() <= 1e-4
+
+
+def test_large_legacy_gives_what_the_official_package_gives():
+    """Its two feature maps are beyond transformers. `rfdetr` 1.11.2 made the file."""
+    layout = SIZES["large-legacy"]
+    with np.load(OFFICIAL) as official:
+        batch = pixels(int(official["seed"]), layout.resolution)
+        found = run(network(layout, draw(layout)), batch)
+
+        scores = torch.from_numpy(official["logits"]).sigmoid()
+        assert (scores - found["logits"].sigmoid()).abs().max() <= 1e-4
+        assert np.abs(official["boxes"] - found["boxes"].numpy()).max() <= 1e-4
+
+
+def test_a_batch_gives_what_single_pictures_give():
+    layout = attrs.evolve(SIZES["nano"], resolution=320, queries=100)
+    module = network(layout, draw(layout))
+    batch = sure_pixels(module, layout, 3)
+    singles = [run(module, one[None]) for one in batch]
+
+    for name, values in run(module, batch).items():
+        expected = torch.cat([single[name] for single in singles])
+        torch.testing.assert_close(values, expected, rtol=0, atol=1e-4)
+
+
+def test_a_network_is_traced_with_a_free_batch():
+    layout = Layout(
+        64, width=128, features=(1, 2), hidden=64, decoder_layers=1, queries=5
+    )
+    module = network(layout, draw(layout))
+    batch = torch.export.Dim("batch")
+    example = torch.cat([pixels(seed, 64) for seed in range(2)])
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
+    three = torch.cat([pixels(seed, 64) for seed in range(3)])
+
+    for expected, found in zip(module(three), program.module()(three), strict=True):
+        torch.testing.assert_close(expected, found, rtol=0, atol=1e-5)

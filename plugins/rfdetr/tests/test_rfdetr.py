@@ -1,0 +1,625 @@
+"""The architecture under the kit, what it claims, its labels, and its results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+
+from inference_models import (
+    Bundle,
+    Facts,
+    Frame,
+    InvalidCard,
+    ModelCard,
+    Operations,
+    TensorSpec,
+)
+from inference_models.testing import ArchitectureTests
+from inference_models_rfdetr import RfDetr
+from inference_models_rfdetr.labels import COCO, COCO_LABELS, labels_of
+from inference_models_rfdetr.layout import SIZES
+
+from .official import tensors
+
+CARDS = {card.id: card for card in RfDetr.cards()}
+NANO, SMALL, BASE = (SIZES[name] for name in ("nano", "small", "base"))
+LOW = -20.0
+"""A logit of what is not there."""
+
+ABSURD = [10**9, "384", True, -1, 0, 384.0, float("nan"), [384], {"384": 384}, None]
+
+
+def checkpoint(layout=NANO, prefix="", groups=13, keypoints=True, **metadata) -> Facts:
+    named = tensors(layout, groups, keypoints)
+    specs = {prefix + name: TensorSpec("float32", shape) for name, shape in named}
+    return Facts("torch", specs, metadata)
+
+
+def claimed(facts: Facts) -> ModelCard:
+    card = RfDetr.claims(facts)
+    assert card is not None
+    return card
+
+
+def made(card: ModelCard, **config) -> RfDetr:
+    changed = attrs.evolve(card, config={**card.config, **config})
+    return RfDetr(Bundle(changed, card.artifacts[0], Path()))
+
+
+class TestRfDetr(ArchitectureTests):
+    architecture = RfDetr
+
+    @pytest.fixture
+    def outputs(self) -> dict[str, np.ndarray]:
+        chance = np.random.default_rng(0)
+        found = {
+            "logits": chance.normal(-6, 3, (2, BASE.queries, BASE.classes)),
+            "boxes": chance.uniform(0, 1, (2, BASE.queries, 4)),
+            "objectness": chance.normal(0, 1, (2, BASE.cells)),
+        }
+        return {name: array.astype(np.float32) for name, array in found.items()}
+
+    @pytest.fixture
+    def facts(self) -> Facts:
+        return checkpoint(groups=1)
+
+
+# What is claimed: checkpoints
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_shapes_alone_tell_a_published_size(size):
+    card = claimed(checkpoint(SIZES[size]))
+
+    assert card.config["size"] == size
+    assert card.config["preprocessing"]["size"] == [SIZES[size].resolution] * 2
+    assert made(card).layout == SIZES[size]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_checkpoint_without_a_keypoint_mask_is_claimed_alike(size):
+    expected = claimed(checkpoint(SIZES[size]))
+
+    assert claimed(checkpoint(SIZES[size], keypoints=False)) == expected
+
+
+@pytest.mark.parametrize("prefix", ["model.", "model._orig_mod."])
+def test_names_with_the_trainers_prefix_are_claimed_alike(prefix):
+    expected = claimed(checkpoint())
+
+    assert claimed(checkpoint(prefix=prefix)) == expected
+
+
+@pytest.mark.parametrize("part", ["args", "hyper_parameters", "model_config"])
+@pytest.mark.parametrize("size", ["small", "base"])
+def test_a_resolution_of_ones_own_is_told_beside_the_tensors(size, part):
+    card = claimed(checkpoint(SIZES[size], **{part: {"resolution": 672}}))
+
+    assert "size" not in card.config
+    assert card.config["preprocessing"]["size"] == [672, 672]
+    assert made(card).layout == attrs.evolve(SIZES[size], resolution=672)
+
+
+def test_windows_and_depths_of_ones_own_are_told_beside_the_tensors():
+    told = {"num_windows": 4, "out_feature_indexes": [2, 5, 8, 11]}
+    card = claimed(checkpoint(SMALL, args=told))
+
+    assert made(card).layout == attrs.evolve(SMALL, windows=4, features=(2, 5, 8, 11))
+
+
+def test_a_checkpoint_of_other_classes_keeps_its_size():
+    card = claimed(checkpoint(attrs.evolve(SMALL, classes=4)))
+
+    assert card.config["size"] == "small"
+    assert made(card).layout == attrs.evolve(SMALL, classes=4)
+
+
+def test_classes_are_as_many_as_columns_whatever_is_told():
+    other = attrs.evolve(SMALL, classes=4)
+    card = claimed(checkpoint(other, args={"num_classes": 90}))
+
+    assert made(card).layout.classes == len(card.labels) == 4
+
+
+def test_names_that_the_trainer_wrote_are_labels():
+    other = attrs.evolve(SMALL, classes=3)
+    card = claimed(checkpoint(other, args={"class_names": ["ball", "cup"]}))
+
+    assert card.labels == ("ball", "cup", None)
+
+
+def test_one_group_of_queries_is_claimed_as_thirteen_are():
+    assert claimed(checkpoint(groups=1)) == claimed(checkpoint(groups=13))
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize(
+    "name",
+    ["segmentation_head.blocks.0.dwconv.weight", "keypoint_embed.layers.0.weight"],
+)
+def test_a_relative_for_another_task_is_not_claimed(name, prefix):
+    facts = checkpoint(prefix=prefix)
+    more = {prefix + name: TensorSpec("float32", (256, 1, 3, 3))}
+
+    assert RfDetr.claims(attrs.evolve(facts, tensors=facts.tensors | more)) is None
+
+
+def test_a_residual_network_is_not_claimed():
+    shapes = {
+        "conv1.weight": (64, 3, 7, 7),
+        "layer1.0.bn1.bias": (64,),
+        "fc.weight": (91, 512),
+    }
+    specs = {name: TensorSpec("float32", shape) for name, shape in shapes.items()}
+
+    assert RfDetr.claims(Facts("torch", specs)) is None
+
+
+@pytest.mark.parametrize("value", [*ABSURD, 385], ids=repr)
+def test_an_absurd_resolution_is_not_heeded(value):
+    expected = claimed(checkpoint(SMALL))
+
+    assert claimed(checkpoint(SMALL, args={"resolution": value})) == expected
+
+
+@pytest.mark.parametrize("value", [*ABSURD, 3], ids=repr)
+def test_an_absurd_number_of_windows_is_not_heeded(value):
+    expected = claimed(checkpoint(SMALL))
+
+    assert claimed(checkpoint(SMALL, args={"num_windows": value})) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [9, "9", True, [], [True], ["9"], [-1], [3, 6, 9.0], [3, 6, 9, 4000]],
+    ids=repr,
+)
+def test_absurd_depths_of_features_are_not_heeded(value):
+    expected = claimed(checkpoint(SMALL))
+
+    assert claimed(checkpoint(SMALL, args={"out_feature_indexes": value})) == expected
+
+
+@pytest.mark.parametrize("value", ["kjqx", 3, [], None], ids=repr)
+def test_what_is_written_beside_the_tensors_may_be_anything(value):
+    expected = claimed(checkpoint(SMALL))
+
+    assert claimed(checkpoint(SMALL, args=value, model_config=value)) == expected
+
+
+# What is claimed: ONNX files
+
+
+def onnx(outputs=("dets", "labels"), batch="batch", **changes) -> Facts:
+    shapes = {
+        "input": (batch, 3, 384, 384),
+        **dict.fromkeys(["dets", "boxes"], (batch, 300, 4)),
+        **dict.fromkeys(["labels", "logits"], (batch, 300, 91)),
+        "masks": (batch, 300, 96, 96),
+        "objectness": (batch, 576),
+    }
+    shapes = {name: shapes[name] for name in ("input", *outputs)} | changes
+    specs = {name: TensorSpec("float32", shape) for name, shape in shapes.items()}
+    return Facts("onnx", specs, {"outputs": list(outputs), "opset": 17})
+
+
+def test_an_official_export_is_claimed_under_the_names_of_its_outputs():
+    card = claimed(onnx())
+    (artifact,) = card.artifacts
+
+    assert artifact.rename == {"dets": "boxes", "labels": "logits"}
+    assert artifact.needs == {"opset": 17}
+    assert card.config["preprocessing"]["size"] == [384, 384]
+    assert card.labels == COCO_LABELS
+
+
+@pytest.mark.parametrize(
+    ("size", "batch"), [("batch", None), (1, (1, 1, 1)), (4, (4, 4, 4))]
+)
+def test_an_export_says_which_batches_it_takes(size, batch):
+    (artifact,) = claimed(onnx(batch=size)).artifacts
+
+    assert artifact.batch == batch
+
+
+@pytest.mark.parametrize(
+    "outputs", [("logits", "boxes", "objectness"), ("boxes", "logits")]
+)
+def test_a_file_with_outputs_as_named_here_is_claimed(outputs):
+    (artifact,) = claimed(onnx(outputs)).artifacts
+
+    assert artifact.rename == {}
+
+
+def test_an_exports_card_gives_detections():
+    logits, boxes = scene((0, 1, 4.0))
+    model = made(claimed(onnx()))
+    (found,) = predict(model, logits, boxes)
+
+    assert found.names == ["person"]
+
+
+@pytest.mark.parametrize(
+    "outputs", [("dets", "labels", "masks"), ("labels",), ("output",), ()]
+)
+def test_an_export_for_another_task_is_not_claimed(outputs):
+    facts = onnx(("dets", "labels", "masks"))
+    told = {"outputs": list(outputs), "opset": 17}
+
+    assert RfDetr.claims(attrs.evolve(facts, metadata=told)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("input", ()),
+        ("input", ("batch", 3)),
+        ("input", ("batch", 3, "height", "width")),
+        ("input", ("batch", 3, 384, "width")),
+        ("dets", ()),
+        ("dets", ("batch", 300, 6)),
+        ("labels", ()),
+        ("labels", (300, 91)),
+        ("labels", ("batch", 300, "classes")),
+    ],
+)
+def test_an_onnx_file_of_other_shapes_is_not_claimed(name, shape):
+    assert RfDetr.claims(onnx(**{name: shape})) is None
+
+
+# Labels
+
+
+def test_categories_of_coco_have_their_published_ids():
+    assert len(COCO_LABELS) == 91
+    assert (COCO_LABELS[1], COCO_LABELS[90]) == ("person", "toothbrush")
+    assert [n for n, label in enumerate(COCO_LABELS) if label is None] == [
+        0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83
+    ]  # fmt: skip
+
+
+def test_columns_without_a_category_have_an_empty_name():
+    class_names = CARDS["rfdetr-nano"].class_names
+
+    assert (class_names[1], class_names[12]) == ("person", "")
+
+
+ABC = ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "told", "expected"),
+    [
+        (91, {}, COCO_LABELS),
+        (91, {"class_names": []}, COCO_LABELS),
+        (91, {"class_names": list(COCO.values())}, COCO_LABELS),
+        (4, {"class_names": ABC}, ("a", "b", "c", None)),
+        (4, {"class_names": ABC, "num_classes": 3}, ("a", "b", "c", None)),
+        (4, {"class_names": ABC, "num_classes": 4}, (None, "a", "b", "c")),
+        (3, {"class_names": ABC}, ("a", "b", "c")),
+        (3, {"class_names": ABC, "num_classes": 3}, ("a", "b", "c")),
+        (3, {"class_names": {"0": "a", "1": "b", "2": "c"}}, ("a", "b", "c")),
+        (2, {}, ("class_0", "class_1")),
+        (2, {"class_names": ABC}, ("class_0", "class_1")),
+        (3, {"class_names": "abc"}, ("class_0", "class_1", "class_2")),
+        (3, {"class_names": 3}, ("class_0", "class_1", "class_2")),
+        (3, {"class_names": [7, None, ""]}, ("class_0", "class_1", "class_2")),
+        (3, {"class_names": ["a", "b", "a"]}, ("a", "b", "a (2)")),
+    ],
+)
+def test_labels_follow_the_conventions_of_the_trainer(classes, told, expected):
+    assert labels_of(classes, told) == expected
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "a", "a"], ["a", "a (2)", "a"], ["class_1", 7], [7, "class_0"]]
+)
+def test_names_are_made_distinct(names):
+    assert len(set(labels_of(len(names), {"class_names": names}))) == len(names)
+
+
+# Public cards
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_public_card_is_of_its_size(size):
+    card = CARDS[f"rfdetr-{size}"]
+
+    assert card.license == "Apache-2.0"
+    assert made(card).layout == SIZES[size]
+    assert made(card).preprocessing.antialias is True
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_public_cards_file_is_fetched_encrypted_and_checked(size):
+    (file,) = CARDS[f"rfdetr-{size}"].artifacts[0].files
+
+    assert [source.partition("://")[0] for source in file.sources] == ["https"]
+    assert file.md5 is not None
+
+
+def test_there_is_a_card_for_each_size_and_no_other():
+    assert sorted(CARDS) == sorted(f"rfdetr-{size}" for size in SIZES)
+
+
+# The config
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"size": "huge"}, "size 'huge' is not one of nano, small"),
+        ({"size": ["nano"]}, "size"),
+        ({"preprocessing": {}}, "needs a square input, not None"),
+        ({"preprocessing": {"size": [384, 512]}}, r"square input, not \(384, 512\)"),
+        ({"preprocessing": {"size": [400, 400]}}, "400 is not a multiple of 32"),
+        ({"layout": {"windows": 5}}, "384 is not a multiple of 80"),
+        ({"layout": {"depth": 3}}, "depth"),
+        ({"layout": {"classes": 3}}, "classes"),
+        ({"layout": ["windows"]}, "layout"),
+        ({"layout": {"windows": "2"}}, "layout"),
+        ({"layout": {"windows": None}}, "layout"),
+        ({"layout": {"patch": 0}}, "layout"),
+        ({"layout": {"features": 3}}, "layout"),
+        ({"layout": {"features": []}}, "layout"),
+        ({"layout": {"width": "384"}}, "layout"),
+        ({"layout": {"queries": 1.5}}, "layout"),
+    ],
+    ids=str,
+)
+def test_a_config_that_no_network_fits_is_refused(config, words):
+    with pytest.raises(InvalidCard, match=words):
+        made(CARDS["rfdetr-nano"], **config).layout  # noqa: B018 - the property checks
+
+
+def test_a_layout_is_laid_over_the_size():
+    layout = made(CARDS["rfdetr-nano"], layout={"decoder_layers": 5}).layout
+
+    assert layout == attrs.evolve(NANO, decoder_layers=5)
+
+
+# Results
+
+FRAME = Frame(100, 200, 384, 384, scale_x=200 / 384, scale_y=100 / 384)
+MIDDLE = (0.5, 0.5, 0.2, 0.4)
+NAMED = [column for column, label in enumerate(COCO_LABELS) if label]
+RANDOM = np.random.default_rng(0).normal(0, 3, (1, 300, 91)).astype(np.float32)
+
+
+def scene(*found) -> tuple[np.ndarray, np.ndarray]:
+    """One image's logits and boxes, with (query, class, logit) set."""
+    logits = np.full((1, 300, 91), LOW, np.float32)
+    for query, label, logit in found:
+        logits[0, query, label] = logit
+    return logits, np.tile(np.float32(MIDDLE), (1, 300, 1))
+
+
+def predict(model, logits, boxes=None, frames=(FRAME,), **options):
+    if boxes is None:
+        boxes = np.tile(np.float32(MIDDLE), (len(logits), 300, 1))
+    outputs = {"logits": logits, "boxes": boxes}
+    return model.postprocess(outputs, frames, RfDetr.Options(**options), Operations())
+
+
+@pytest.fixture
+def nano() -> RfDetr:
+    return made(CARDS["rfdetr-nano"])
+
+
+def test_an_empty_scene_has_no_detections_of_the_usual_types(nano):
+    (found,) = predict(nano, *scene())
+
+    assert (found.xyxy.shape, found.xyxy.dtype) == ((0, 4), np.float32)
+    assert (found.confidence.shape, found.confidence.dtype) == ((0,), np.float32)
+    assert (found.class_id.shape, found.class_id.dtype) == ((0,), np.int64)
+
+
+def test_detections_have_the_usual_types(nano):
+    (found,) = predict(nano, *scene((7, 1, 3.0), (8, 2, 2.0)))
+
+    assert (found.xyxy.shape, found.xyxy.dtype) == ((2, 4), np.float32)
+    assert (found.confidence.shape, found.confidence.dtype) == ((2,), np.float32)
+    assert (found.class_id.shape, found.class_id.dtype) == ((2,), np.int64)
+
+
+def test_a_box_is_in_the_pixels_of_the_photo(nano):
+    (found,) = predict(nano, *scene((7, 1, 3.0)))
+
+    assert found.xyxy[0] == pytest.approx([80, 30, 120, 70], abs=1e-3)
+
+
+def test_a_box_is_cut_off_at_the_photos_edges(nano):
+    logits, boxes = scene((0, 1, 3.0), (1, 1, 2.0))
+    boxes[0, :2] = [(0, 0, 0.5, 0.5), (1, 1, 9, 9)]
+    (found,) = predict(nano, logits, boxes)
+
+    assert found.xyxy == pytest.approx(
+        np.array([[0, 0, 50, 25], [0, 0, 200, 100]]), abs=1e-3
+    )
+
+
+def test_confidence_is_the_sigmoid_of_a_logit(nano):
+    (found,) = predict(nano, *scene((7, 1, 3.0)))
+
+    assert found.confidence[0] == pytest.approx(1 / (1 + np.exp(-3.0)), abs=1e-6)
+
+
+def test_a_query_may_be_of_two_classes(nano):
+    (found,) = predict(nano, *scene((7, 1, 3.0), (7, 17, 2.0)))
+
+    assert found.names == ["person", "cat"]
+
+
+@pytest.mark.parametrize("confidence", [0, 0.0])
+def test_without_a_threshold_the_best_are_as_many_as_queries(nano, confidence):
+    (found,) = predict(nano, RANDOM, confidence=confidence)
+    best = np.sort(RANDOM[..., NAMED].ravel())[::-1][:300]
+
+    assert found.confidence == pytest.approx(1 / (1 + np.exp(-best)), abs=1e-6)
+
+
+def test_without_a_threshold_the_faintest_are_kept_too(nano):
+    (found,) = predict(nano, np.full((1, 300, 91), -1e4, np.float32), confidence=0)
+
+    assert len(found) == 300
+
+
+def test_of_equal_ones_the_lower_query_comes_first_and_then_the_lower_class(nano):
+    boxes = np.tile(np.float32(MIDDLE), (1, 300, 1))
+    boxes[0, :, 0] = np.arange(300) / 300
+    (found,) = predict(nano, np.zeros((1, 300, 91), np.float32), boxes, confidence=0)
+    pairs = [(query, label) for query in range(300) for label in NAMED][:300]
+    right = [query / 300 * 200 + 20 for query, _ in pairs]
+
+    assert found.class_id.tolist() == [label for _, label in pairs]
+    assert found.xyxy[:, 2] == pytest.approx(right, abs=1e-3)
+
+
+def test_a_column_without_a_category_is_never_returned(nano):
+    logits, boxes = scene((0, 0, 30.0), (1, 12, 30.0), (2, 1, 3.0))
+    (found,) = predict(nano, logits, boxes, confidence=0)
+
+    assert found.names[0] == "person"
+    assert set(found.class_id.tolist()) <= set(NAMED)
+
+
+@pytest.mark.parametrize("confidence", [1, 1.0])
+def test_at_confidence_one_only_the_certain_is_kept(nano, confidence):
+    logits, boxes = scene((0, 1, 60.0), (1, 2, 9.0))
+    (found,) = predict(nano, logits, boxes, confidence=confidence)
+
+    assert found.names == ["person"]
+
+
+SURE = {"confidence": {"best": {"person": 0.9, "cat": 0.2}, "default": 0.6}}
+
+
+@pytest.mark.parametrize(
+    ("config", "confidence", "names"),
+    [
+        ({}, "default", ["person", "dog"]),
+        ({}, "best", ["person", "dog"]),
+        (SURE, "default", ["person"]),
+        (SURE, "best", ["cat"]),
+        ({"confidence": {"best": 0.25}}, "best", ["person", "dog", "cat"]),
+        (SURE, 0.25, ["person", "dog", "cat"]),
+    ],
+)
+def test_a_word_for_confidence_means_what_the_config_says(config, confidence, names):
+    logits, boxes = scene((0, 1, 1.0), (1, 18, 0.1), (2, 17, -1.0))
+    model = made(CARDS["rfdetr-nano"], **config)
+    (found,) = predict(model, logits, boxes, confidence=confidence)
+
+    assert found.names == names
+
+
+@pytest.mark.parametrize("confidence", [0, "default"])
+def test_what_is_no_number_is_never_returned(nano, confidence):
+    logits, boxes = scene((5, 1, 3.0))
+    logits[0, :5] = np.nan
+    (found,) = predict(nano, logits, boxes, confidence=confidence)
+
+    assert np.isfinite(found.confidence).all()
+    assert found.names[0] == "person"
+
+
+def test_half_precision_gives_the_usual_types(nano):
+    logits, boxes = (array.astype(np.float16) for array in scene((0, 1, 3.0)))
+    (found,) = predict(nano, logits, boxes)
+
+    assert (found.xyxy.dtype, found.confidence.dtype) == (np.float32, np.float32)
+
+
+def test_each_image_of_a_batch_has_its_own_detections(nano):
+    scenes = [scene((0, 1, 3.0)), scene(), scene((9, 18, 3.0), (9, 17, 2.0))]
+    logits, boxes = (np.concatenate(arrays) for arrays in zip(*scenes, strict=True))
+    wide = attrs.evolve(FRAME, width=400, scale_x=400 / 384)
+    found = predict(nano, logits, boxes, [FRAME, FRAME, wide])
+
+    assert [each.names for each in found] == [["person"], [], ["dog", "cat"]]
+    assert found[2].xyxy[0] == pytest.approx([160, 30, 240, 70], abs=1e-3)
+
+
+# How far two runs are apart
+
+CELLS = np.linspace(0, 1, 8, dtype=np.float32)
+
+
+def run(images=2) -> dict[str, np.ndarray]:
+    """Three queries of two classes, chosen from eight cells."""
+    chance = np.random.default_rng(0)
+    return {
+        "logits": chance.uniform(-1, 1, (images, 3, 2)).astype(np.float32),
+        "boxes": chance.uniform(0, 1, (images, 3, 4)).astype(np.float32),
+        "objectness": np.tile(CELLS, (images, 1)),
+    }
+
+
+def exchanged(image: int) -> dict[str, np.ndarray]:
+    """Another run, in which an image's best cell is barely not the best."""
+    found = run()
+    found["objectness"][image, -2] = 1 + 1e-5
+    return found
+
+
+def near(image: int) -> dict[str, np.ndarray]:
+    """A run whose two best cells of an image are nearly equal."""
+    expected = run()
+    expected["objectness"][image, -2] = 1 - 1e-5
+    return expected
+
+
+def test_a_run_differs_from_itself_by_nothing(nano):
+    assert nano.difference(run(), run()) == 0
+
+
+@pytest.mark.parametrize("name", ["logits", "boxes", "objectness"])
+@pytest.mark.parametrize("image", [0, 1])
+def test_a_real_difference_is_seen(nano, name, image):
+    found = run()
+    found[name][image, 0] += 0.25
+
+    assert nano.difference(run(), found) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("name", ["logits", "boxes"])
+def test_where_cells_changed_places_queries_count_little(nano, name):
+    found = exchanged(image=0)
+    found[name][0] += 0.5
+
+    assert nano.difference(near(image=0), found) == pytest.approx(0.025, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["logits", "boxes"])
+def test_where_cells_kept_their_places_queries_are_compared(nano, name):
+    found = exchanged(image=0)
+    found[name][1] += 0.5
+
+    assert nano.difference(near(image=0), found) == pytest.approx(0.5)
+
+
+def test_cells_that_no_query_takes_may_change_places(nano):
+    found = run()
+    found["objectness"][0, :2] = found["objectness"][0, 1::-1]
+    found["logits"][0] += 0.5
+
+    assert nano.difference(run(), found) == pytest.approx(0.5)
+
+
+def test_a_cell_that_rose_for_a_reason_is_seen(nano):
+    found = run()
+    found["objectness"][0, 0] = 2
+
+    assert nano.difference(run(), found) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("name", ["logits", "boxes", "objectness"])
+@pytest.mark.parametrize("image", [0, 1])
+def test_what_is_no_number_is_below_no_tolerance(nano, name, image):
+    found = exchanged(image=0)
+    found[name][image, 0] = np.nan
+
+    assert not nano.difference(near(image=0), found) <= 1e9

@@ -1,0 +1,243 @@
+"""RF-DETR from checkpoints as its trainer writes them, on both backends.
+
+Queries follow the order of the cells with the highest objectness, and two cells of
+random weights can be nearer than rounding. What depends on that order is compared on
+pictures where neighbouring cells are further apart, and in half precision on weights
+whose queries are all alike, so that their order changes nothing.
+"""
+
+from __future__ import annotations
+
+import pickle
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference_models import AutoModel, InvalidOption, InvalidWeights
+from inference_models.derive import picture
+from inference_models_rfdetr.layout import SIZES
+
+from .checkpoints import rfdetr_state, save_checkpoint
+
+SLOW_SIZES = [pytest.param(s, marks=pytest.mark.slow) for s in SIZES if s != "nano"]
+NAMES = ["bolt", "nut", "washer", "screw", "rivet", "pin", "nail"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Makes a size's checkpoint, once."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def make(size: str, alike: bool = False) -> Path:
+        path = folder / f"{size}-{alike}.pth"
+        if not path.exists():
+            state = rfdetr_state(size)
+            for name in ("query_feat.weight", "refpoint_embed.weight"):
+                if alike:
+                    state[name][:] = state[name][0].clone()
+            save_checkpoint(path, state)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def nano(checkpoint):
+    return AutoModel.from_pretrained(checkpoint("nano"), backend="torch")
+
+
+def scores(logits) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.asarray(logits)))
+
+
+def outputs(model, images) -> dict[str, np.ndarray]:
+    inputs, _ = model.pre_process(images)
+    return {name: np.asarray(v) for name, v in model.forward(inputs).items()}
+
+
+def is_sure(objectness: np.ndarray, queries: int = 300) -> bool:
+    """Whether no two of the best cells are nearer than ten times the rounding."""
+    best = np.sort(objectness)[::-1][: queries + 1]
+    return bool(np.diff(-best).min() > 2e-5)
+
+
+def sure_pictures(model, count: int) -> list[np.ndarray]:
+    found: list[np.ndarray] = []
+    for seed in range(20 * count):
+        image = picture(240, 320, seed)
+        if is_sure(outputs(model, image)["objectness"][0]):
+            found.append(image)
+        if len(found) == count:
+            return found
+    raise AssertionError("no pictures whose cells have a clear order")
+
+
+def assert_equal_outputs(expected, found):
+    for name in ("objectness", "logits"):
+        assert np.abs(scores(expected[name]) - scores(found[name])).max() <= 1e-4
+    assert np.abs(expected["boxes"] - found["boxes"]).max() <= 1e-4
+
+
+@pytest.mark.parametrize("size", ["nano", *SLOW_SIZES])
+def test_torch_and_onnx_agree_at_batches_of_1_3_and_8(size, checkpoint):
+    torch_model, onnx_model = (
+        AutoModel.from_pretrained(checkpoint(size), backend=backend)
+        for backend in ("torch", "onnx")
+    )
+    images = sure_pictures(torch_model, 8)
+    for batch in (1, 3, 8):
+        assert_equal_outputs(
+            outputs(torch_model, images[:batch]), outputs(onnx_model, images[:batch])
+        )
+
+
+@pytest.mark.parametrize("size", ["nano", *SLOW_SIZES])
+def test_half_precision_onnx_keeps_scores_and_boxes(size, checkpoint):
+    path = checkpoint(size, alike=True)
+    images = [picture(240, 320, seed) for seed in range(3)]
+    expected = outputs(AutoModel.from_pretrained(path, backend="torch"), images)
+    model = AutoModel.from_pretrained(path, backend="onnx", quantization="fp16")
+    found = outputs(model, images)
+
+    assert model.precision == "fp16"
+    objectness = scores(expected["objectness"]) - scores(found["objectness"])
+    assert np.abs(objectness).max() <= 0.01
+    left_out = [
+        share_without_partner(*rows, side=SIZES[size].resolution)
+        for rows in zip(*(rows_of(each) for each in (expected, found)), strict=True)
+    ]
+    print(f"{size}: without a partner {left_out}")
+    assert max(left_out) <= 0.05
+
+
+def rows_of(found) -> list[np.ndarray]:
+    return list(np.concatenate([scores(found["logits"]), found["boxes"]], axis=-1))
+
+
+def share_without_partner(expected, found, side) -> float:
+    """Queries for which no other has scores within 0.01 and a box within 0.5 pixels."""
+    apart = np.abs(expected[:, None] - found[None])
+    alike = (apart[..., :-4].max(-1) <= 0.01) & (apart[..., -4:].max(-1) * side <= 0.5)
+    return float((~alike.any(axis=1)).mean())
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_a_batch_gives_what_single_pictures_give(backend, checkpoint):
+    model = AutoModel.from_pretrained(checkpoint("nano"), backend=backend)
+    images = sure_pictures(model, 3)
+    singles = [outputs(model, image) for image in images]
+    together = {n: np.concatenate([s[n] for s in singles]) for n in singles[0]}
+
+    assert_equal_outputs(together, outputs(model, images))
+
+
+def test_pictures_of_all_sizes_come_back_in_their_own_pixels(nano, photos):
+    images = [*photos.values(), photos["coffee"][:37, :501], photos["chelsea"][:1, :1]]
+    for image, found in zip(images, nano(images, confidence=0), strict=True):
+        height, width = image.shape[:2]
+        assert found.xyxy.shape == (300, 4)
+        assert (found.xyxy >= 0).all()
+        assert (found.xyxy <= [width, height, width, height]).all()
+
+
+def finetuned(folder: Path, classes: int, **beside) -> Path:
+    path = folder / "checkpoint_best.pth"
+    torch.save({"model": rfdetr_state("nano", classes), **beside}, path)
+    return path
+
+
+def test_a_trainers_checkpoint_loads_by_its_path_alone(tmp_path, photos):
+    args = types.SimpleNamespace(num_classes=8, class_names=NAMES, resolution=384)
+    path = finetuned(tmp_path, 8, args=args, epoch=3)
+    model = AutoModel.from_pretrained(path)
+
+    assert model.class_names == ["", *NAMES]
+    assert set(model(photos["coffee"], confidence=0)[0].names) <= set(NAMES)
+
+
+def test_a_newer_trainers_checkpoint_loads_by_its_path_alone(tmp_path, photos):
+    told = {"num_classes": 7, "resolution": 320, "patch_size": 16, "num_windows": 2}
+    args = {"class_names": NAMES, "batch_size": 4}
+    path = finetuned(tmp_path, 8, args=args, model_config=told, model_name="RFDETRNano")
+    model = AutoModel.from_pretrained(path)
+
+    assert model.class_names == [*NAMES, ""]
+    assert model.card.config["preprocessing"]["size"] == [320, 320]
+    assert set(model(photos["coffee"], confidence=0)[0].names) <= set(NAMES)
+
+
+def test_a_frameworks_checkpoint_loads_by_its_path_alone(tmp_path):
+    state = {f"model.{k}": v for k, v in rfdetr_state("nano", 8).items()}
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": state, "args": {"class_names": NAMES}}, path)
+
+    assert AutoModel.from_pretrained(path).class_names == [*NAMES, ""]
+
+
+def test_labels_and_type_of_the_users_own_come_first(tmp_path):
+    path = finetuned(tmp_path, 8, args={"class_names": NAMES})
+    labels = ["one", *NAMES]
+    model = AutoModel.from_pretrained(path, model_type="rfdetr-small", labels=labels)
+    again = pickle.loads(pickle.dumps(model))
+
+    assert model.class_names == again.class_names == labels
+    assert again.card.config["preprocessing"]["size"] == [512, 512]
+
+
+def test_labels_of_another_number_are_refused(tmp_path):
+    path = finetuned(tmp_path, 8, args={"class_names": NAMES})
+    with pytest.raises(InvalidOption, match=r"7 names, .* has 8 columns"):
+        AutoModel.from_pretrained(path, labels=NAMES)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
+def test_a_truncated_checkpoint_is_refused(share, tmp_path):
+    content = finetuned(tmp_path, 8).read_bytes()
+    (tmp_path / "half.pth").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(InvalidWeights, match=r"half\.pth.* is damaged"):
+        AutoModel.from_pretrained(tmp_path / "half.pth")
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
+    save_checkpoint(tmp_path / "other.pth", {"encoder.weight": torch.ones(2, 2)})
+    with pytest.raises(InvalidWeights, match=r"no installed architecture .* claims"):
+        AutoModel.from_pretrained(tmp_path / "other.pth")
+    with pytest.raises(InvalidWeights, match=r"does not fit RfDetr: it lacks"):
+        AutoModel.from_pretrained(tmp_path / "other.pth", model_type="rfdetr-nano")
+
+
+def test_a_checkpoint_with_tensors_too_many_is_refused(tmp_path):
+    state = {**rfdetr_state("nano"), "segmentation_bias": torch.zeros(1)}
+    save_checkpoint(tmp_path / "more.pth", state)
+    with pytest.raises(InvalidWeights, match="has unknown segmentation_bias"):
+        AutoModel.from_pretrained(tmp_path / "more.pth")
+
+
+class Canary:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("place", ["beside", "within", "args"])
+def test_a_hostile_checkpoint_is_refused_and_runs_nothing(place, tmp_path):
+    canary = tmp_path / "canary"
+    state, hostile = rfdetr_state("nano"), Canary(canary)
+    content = {
+        "beside": {"model": state, "callback": hostile},
+        "within": {"model": {**state, "hook": hostile}},
+        "args": {"model": state, "args": types.SimpleNamespace(run=hostile)},
+    }
+    torch.save(content[place], tmp_path / "hostile.pth")
+    for keywords in ({}, {"model_type": "rfdetr-nano"}):
+        with pytest.raises(InvalidWeights, match="could run code, and is not loaded"):
+            AutoModel.from_pretrained(tmp_path / "hostile.pth", **keywords)
+
+    assert not canary.exists()
