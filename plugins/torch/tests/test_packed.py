@@ -194,7 +194,7 @@ IMAGES = drawn(3, 3, 32, 32)
     [
         ("fp32", (), ["block.0", "head"]),
         ("bf16", (), []),
-        ("bf16", ("block",), ["block.0"]),
+        ("bf16", ("block",), []),
     ],
 )
 def test_on_the_cpu_float32_layers_are_packed(

@@ -199,7 +199,8 @@ def _card(
         artifacts=(artifact,),
         labels=tuple(labels),
         config={
-            **({"size": size} if size else {"layout": fields}),
+            **({"size": size} if size else {}),
+            "layout": fields,
             "preprocessing": {"size": sides, **NORMALISED},
         },
     )
