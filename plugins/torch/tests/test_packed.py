@@ -226,3 +226,44 @@ def test_where_nothing_can_be_packed_torchs_own_layers_run(workshop, monkeypatch
     opened = session(workshop, "fp32")
 
     assert packed_names(opened._module) == []
+
+
+@pytest.mark.parametrize(
+    "activation", [nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU()]
+)
+def test_an_activation_behind_a_layer_becomes_a_part_of_it(activation):
+    source = nn.Sequential(nn.Linear(8, 16), activation, nn.Linear(16, 4), nn.SiLU())
+    given = torch.randn(5, 8)
+    with torch.inference_mode():
+        expected = source(given)
+        packed = pack_linears(source)
+        found = packed(given)
+
+    assert [nn.Identity, nn.SiLU] == [type(packed[1]), type(packed[3])]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+class Shuffled(nn.Sequential):
+    """Uses its parts in another order than they stand in."""
+
+    def forward(self, x):
+        return self[0](self[1](x))
+
+
+def test_an_activation_stays_where_the_order_is_not_known():
+    source = Shuffled(nn.Linear(8, 8), nn.ReLU())
+    given = torch.randn(5, 8)
+    with torch.inference_mode():
+        expected = source(given)
+        found = pack_linears(source)(given)
+
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_an_activation_with_a_hook_stays():
+    source = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+    seen = []
+    source[1].register_forward_hook(lambda *call: seen.append(call))
+    pack_linears(source)(torch.randn(2, 8))
+
+    assert len(seen) == 1

@@ -8,9 +8,11 @@ checkpoints, which come from the `transformers` of their time.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from inference_models_rfdetr.layout import Layout
 
@@ -135,14 +137,9 @@ class LayerScale(nn.Module):
         return tokens * self.lambda1
 
 
-class Perceptron(nn.Module):
+class Perceptron(nn.Sequential):
     """Four times as wide within, with the exact GELU."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Each token by itself."""
-        return self.fc2(gelu(self.fc1(tokens)))
+        inner, outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        super().__init__(OrderedDict(fc1=inner, gelu=nn.GELU(), fc2=outer))

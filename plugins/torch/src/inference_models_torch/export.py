@@ -16,6 +16,7 @@ from torch import nn
 from inference_models import Architecture, Artifact, Bundle, File, TensorSpec
 from inference_models.progress import Report
 from inference_models.store import hash_file
+from inference_models_torch.attention import TRANSLATIONS
 from inference_models_torch.modules import DTYPES, cast, load_modules
 from inference_models_torch.session import Signature, by_name
 
@@ -94,6 +95,7 @@ def _write(
         output_names=outputs,
         dynamic_shapes=(tuple(_free_axes(spec) for spec in inputs.values()),),
         verbose=False,
+        custom_translation_table=TRANSLATIONS,
     )
     for node in program.model.graph.all_nodes():  # they name files of this machine
         node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
