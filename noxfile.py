@@ -55,7 +55,15 @@ def tests(session: nox.Session) -> None:
     groups = [_group(folder, "test") for folder in [*PARTS, *EXAMPLES, "."]]
     _install_all(session, *sorted({name for group in groups for name in group}))
     session.install("--no-deps", FOOLBOX)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that take more than a few seconds each, with all installed."""
+    groups = [_group(folder, "test") for folder in [*PARTS, *EXAMPLES, "."]]
+    _install_all(session, *sorted({name for group in groups for name in group}))
+    session.run("pytest", "-m", "slow", *session.posargs)
 
 
 @nox.session

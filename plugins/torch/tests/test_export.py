@@ -52,6 +52,34 @@ def test_gives_what_torch_gives_for_any_batch(
     assert tuple(capfd.readouterr()) == ("", "")
 
 
+def test_half_precision_leaves_named_modules_alone(workshop):
+    onnx = pytest.importorskip("onnx")
+    bundle = workshop.bundle(workshop.safetensors())
+    folder = workshop.folder / "onnx"
+    derive(bundle, workshop.Tiny(bundle), folder, "fp16")
+    graph = onnx.load(folder / "model.onnx").graph
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+    assert kinds["module.block.0.weight"] == onnx.TensorProto.FLOAT
+    assert kinds["module.head.weight"] == onnx.TensorProto.FLOAT16
+
+
+def test_what_is_too_large_for_one_file_keeps_its_weights_beside(
+    workshop, open_onnx, monkeypatch
+):
+    monkeypatch.setattr("inference_models_torch.export._SINGLE_FILE", 1000)
+    bundle = workshop.bundle(workshop.safetensors())
+    folder = workshop.folder / "onnx"
+    artifact = derive(bundle, workshop.Tiny(bundle), folder)
+    names = sorted(path.name for path in folder.iterdir())
+    batch = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
+    (output,) = open_onnx(folder / "model.onnx").run(None, {"input": batch})
+
+    assert [file.name for file in artifact.files] == names
+    assert len(names) == 2
+    np.testing.assert_allclose(output, workshop.reference(batch), atol=1e-4)
+
+
 def test_describes_what_it_wrote(workshop):
     bundle = workshop.bundle(workshop.safetensors())
     folder = workshop.folder / "onnx"
