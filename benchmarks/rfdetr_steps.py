@@ -2,8 +2,8 @@
 
     python benchmarks/rfdetr_steps.py [--sizes nano base] [--rounds 12]
 
-The network alone, on one prepared picture, with seeded random weights. Each row adds one
-step to the row above it; the rows take turns, and the median of them is given.
+The network alone, on one prepared picture, with seeded random weights. Each row adds
+one step to the row above it; the rows take turns, and their medians are given.
 """
 
 from __future__ import annotations
