@@ -18,6 +18,12 @@ from .cards import resnet_card
 from .checkpoints import rfdetr_cards
 
 
+@pytest.fixture(autouse=True)
+def _nobody_abroad(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown ids are asked of nobody outside this machine."""
+    monkeypatch.setenv("ROBOFLOW_API_HOST", "http://127.0.0.1:9")
+
+
 def package_folder(name: str) -> Path:
     """Where a package lies, without importing it."""
     spec = find_spec(name)

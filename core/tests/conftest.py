@@ -22,9 +22,11 @@ hypothesis.settings.load_profile("core")
 
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path):
-    """Nobody's settings, and a cache that ends with the test."""
-    for name in [n for n in os.environ if n.startswith("INFERENCE_MODELS_")]:
+    """Nobody's settings, a cache that ends with the test, and nobody asked abroad."""
+    ours = ("INFERENCE_MODELS_", "ROBOFLOW_", "SECURE_GATEWAY", "LICENSE_SERVER")
+    for name in [n for n in os.environ if n.startswith(ours)]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("ROBOFLOW_API_HOST", "http://127.0.0.1:9")
     monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "cache"))
 
 

@@ -129,7 +129,7 @@ LOADED = f"""
 """
 
 
-@pytest.mark.parametrize("command", ["doctor", "explain"])
+@pytest.mark.parametrize("command", ["cache", "doctor", "explain"])
 def test_only_the_called_commands_module_is_imported(typer, acme_site, command):
     shown = output(LOADED.format(command=command), acme_site).splitlines()[-1]
 

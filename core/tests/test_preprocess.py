@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -22,6 +23,7 @@ specs = st.builds(
     resize=st.sampled_from(ALL_RESIZES),
     crop=st.none() | crops,
     intermediate=st.none() | lengths | sizes,
+    canvas=st.none() | sizes,
     divisible=st.none() | st.integers(1, 32),
     padding_place=st.sampled_from(["center", "top-left"]),
 )
@@ -262,3 +264,23 @@ def test_normalisation_is_one_multiplication_and_one_addition():
 
     pixel = np.float32(51)
     assert pixel * multiply + add == pytest.approx([-0.6, 0.2, 0.1], abs=1e-6)
+
+
+# A dataset's own size, before the network's
+
+
+def test_a_canvas_is_filled_as_its_mode_says_and_then_stretched():
+    spec = Preprocessing(size=(100, 100), resize="letterbox", canvas=(100, 200))
+    placed = place(spec, 100, 100)
+
+    assert (placed.resized, placed.canvas) == ((100, 50), (100, 100))
+    assert placed.offset == (0, 25)
+    box = placed.frame.to_original(np.array([[25, 0, 75, 100]]))
+    assert box.tolist() == [[0, 0, 100, 100]]
+
+
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "center-crop"])
+def test_a_canvas_of_the_networks_size_changes_nothing(resize):
+    spec = Preprocessing(size=(48, 64), resize=resize)
+
+    assert place(attrs.evolve(spec, canvas=(48, 64)), 90, 70) == place(spec, 90, 70)

@@ -23,7 +23,9 @@ from inference_models import (
     InvalidCard,
     Offline,
 )
-from inference_models.store import Store, cache_root, write_atomically
+from inference_models.disk import write_atomically
+from inference_models.store import Store, cache_root
+from inference_models.transport import Limits
 
 from .distributions import python
 from .server import Server
@@ -46,7 +48,7 @@ def server():
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "cache")
+    return Store(tmp_path / "cache", limits=Limits(pause=0.01))
 
 
 def plain(source):

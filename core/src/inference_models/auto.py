@@ -49,6 +49,7 @@ from inference_models.store import Store
 log = logging.getLogger("inference_models")
 
 BackendName = str | Backend | Sequence[str | Backend]
+Pairs = Mapping[str, str] | Sequence[tuple[str, str]]
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
         weights_provider: str | None
         api_key: str | None
         revision: str | None
+        weights_provider_extra_headers: Mapping[str, str] | None
+        weights_provider_extra_query_params: Pairs | None
 
 
 def _device_name(device: Any) -> str | None:
@@ -85,6 +88,8 @@ class _Call:
     weights_provider: str | None
     api_key: str | None = attrs.field(repr=False)
     revision: str | None
+    weights_provider_extra_headers: Mapping[str, str] | None = attrs.field(repr=False)
+    weights_provider_extra_query_params: Pairs | None = attrs.field(repr=False)
 
     def search(self, model_id: Any) -> _Search:
         """Find the card, and the architecture that it names."""
@@ -96,12 +101,23 @@ class _Call:
             self.derive,
         )
         registry = installed()
-        access = Access(self.api_key, self.revision, model_type=self.model_type)
+        access = self._access()
         found = find.find(model_id, registry, access, self.weights_provider)
         found = attrs.evolve(found, card=_relabelled(found.card, self.labels))
         _check_task(found.card, self.task)
         make = _architecture(found.card, registry)
         return _Search(registry, Store(), access, found, wishes, make)
+
+    def _access(self) -> Access:
+        headers = self.weights_provider_extra_headers
+        query = self.weights_provider_extra_query_params
+        return Access(
+            self.api_key,
+            self.revision,
+            _texts_by_name("weights_provider_extra_headers", headers),
+            self.model_type,
+            _texts_by_name("weights_provider_extra_query_params", query),
+        )
 
     def recipe(self, model_id: Any) -> Recipe:
         """What loads the same model again: all that was given, but for secrets."""
@@ -111,7 +127,18 @@ class _Call:
 
 def _is_kept(field: attrs.Attribute[Any], value: Any) -> bool:
     # The task was only checked; a key is nobody else's to keep.
-    return value is not None and field.name not in ("task", "api_key")
+    return value is not None and field.name != "task" and bool(field.repr)
+
+
+def _texts_by_name(name: str, given: Any) -> dict[str, str]:
+    """A mapping, or pairs, of texts; what it holds is not shown: it may be secret."""
+    try:
+        pairs = dict(given or {})
+    except (TypeError, ValueError):
+        pairs = {None: None}
+    if not all(isinstance(text, str) for pair in pairs.items() for text in pair):
+        raise InvalidOption(f"{name} is no mapping of texts to texts")
+    return pairs
 
 
 @attrs.frozen
@@ -217,6 +244,8 @@ class AutoModel:
         weights_provider: str | None = None,
         api_key: str | None = None,
         revision: str | None = None,
+        weights_provider_extra_headers: Mapping[str, str] | None = None,
+        weights_provider_extra_query_params: Pairs | None = None,
         **unknown: Any,
     ) -> Any:
         """Load a model by its id, a folder with a card, or a file of weights.
@@ -232,7 +261,8 @@ class AutoModel:
                           is never returned
         derive            build a better artifact first, where a backend can
         weights_provider  ask this one alone
-        api_key, revision for the provider
+        api_key, revision, weights_provider_extra_headers, …_query_params
+                          for the provider's server alone
 
         What is named never falls back; what is left open falls back with one WARNING.
         Raises `ModelNotFound`, `NoBackend`, `DownloadFailed`, `InvalidWeights`,
@@ -251,6 +281,8 @@ class AutoModel:
             weights_provider,
             api_key,
             revision,
+            weights_provider_extra_headers,
+            weights_provider_extra_query_params,
         )
         return _load(call.search(model_id_or_path), call.recipe(model_id_or_path))
 
@@ -270,6 +302,8 @@ class AutoModel:
         weights_provider: str | None = None,
         api_key: str | None = None,
         revision: str | None = None,
+        weights_provider_extra_headers: Mapping[str, str] | None = None,
+        weights_provider_extra_query_params: Pairs | None = None,
         **unknown: Any,
     ) -> Explanation:
         """What would run here, in order, and why not the rest.
@@ -289,6 +323,8 @@ class AutoModel:
             weights_provider,
             api_key,
             revision,
+            weights_provider_extra_headers,
+            weights_provider_extra_query_params,
         )
         search = call.search(model_id_or_path)
         return Explanation.of(search.card, search.negotiation(), search.registry)

@@ -9,7 +9,13 @@ Each message is one sentence with the value, what is possible, and what to type.
     ├── NoBackend            nothing installed here can run the model
     ├── DownloadFailed       a file could not be fetched
     │   ├── HashMismatch     what arrived is not what the card promised
-    │   └── Offline          the network was needed, and is switched off
+    │   ├── Offline          the network was needed, and is switched off
+    │   ├── Unreachable      a server did not answer, or failed itself (5xx)
+    │   ├── Unauthorized     a key is missing, wrong or expired (401)
+    │   ├── PaymentRequired  the account's plan does not cover the model (402)
+    │   ├── Forbidden        the key may not use the model (403)
+    │   ├── UsagePaused      the account's usage is paused (423)
+    │   └── RateLimited      too many requests; ask again later (429)
     ├── InvalidInput         an image that cannot be used
     ├── InvalidOption        an option or parameter that does not fit (a TypeError)
     ├── RunFailed            the runtime failed in the middle of a call
@@ -53,6 +59,30 @@ class HashMismatch(DownloadFailed):
 
 class Offline(DownloadFailed):
     """A file is not in the cache, and the network is switched off."""
+
+
+class Unreachable(DownloadFailed):
+    """A server cannot be reached, does not answer in time, or fails itself (5xx)."""
+
+
+class Unauthorized(DownloadFailed):
+    """A key is missing, wrong or expired (401)."""
+
+
+class PaymentRequired(DownloadFailed):
+    """The plan of the account does not cover the model (402)."""
+
+
+class Forbidden(DownloadFailed):
+    """The key is known and may not use the model (403)."""
+
+
+class UsagePaused(DownloadFailed):
+    """The account's usage is paused (423)."""
+
+
+class RateLimited(DownloadFailed):
+    """The server wants fewer requests (429); the message says when to ask again."""
 
 
 class InvalidInput(InferenceModelsError):

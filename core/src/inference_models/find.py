@@ -49,10 +49,13 @@ def find(
     """
     asked = providers(registry)
     name = written(model_id)
-    if access.model_type is not None:
-        _check_is_file(name, access.model_type)
     prefix, separator, rest = name.partition("://")
-    if separator:
+    is_url = bool(separator) and prefix in ("http", "https")
+    if access.model_type is not None and not is_url:
+        _check_is_file(name, access.model_type)
+    if is_url:
+        asked = [_provider("url", asked)]
+    elif separator:
         asked, name = [_provider(prefix, asked)], rest
     elif weights_provider is not None:
         asked = [_provider(weights_provider, asked)]

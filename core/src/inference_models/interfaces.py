@@ -337,7 +337,7 @@ def _relative(expected: np.ndarray, found: np.ndarray) -> float:
     return float(np.abs(found - expected).max(initial=0)) / scale
 
 
-def _empty_headers() -> dict[str, str]:
+def _empty() -> dict[str, str]:
     return {}
 
 
@@ -345,15 +345,16 @@ def _empty_headers() -> dict[str, str]:
 class Access:
     """What the user said of the one model that is looked for.
 
-    `key` and `headers` are for the provider's own server alone: they are never printed,
-    stored or pickled. `model_type` says what a file is that does not say so itself: the
-    id of a known model, or the name of an architecture.
+    `key`, `headers` and `query` are for the provider's own server alone: they are never
+    printed, stored or pickled. `model_type` says what a file is that does not say so
+    itself: the id of a known model, or the name of an architecture.
     """
 
     key: str | None = attrs.field(default=None, repr=False)
     revision: str | None = None
-    headers: Mapping[str, str] = attrs.field(factory=_empty_headers, repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=_empty, repr=False)
     model_type: str | None = None
+    query: Mapping[str, str] = attrs.field(factory=_empty, repr=False)
 
     def __reduce__(self) -> Any:
         return Access, (None, self.revision, {}, self.model_type)

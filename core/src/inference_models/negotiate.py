@@ -292,7 +292,8 @@ def _plans(
         return [], [refuse(refused + _why_not(card, backend, wishes))]
     routes = list(_routes(card, backend, backends))
     if not routes:
-        formats = ", ".join(sorted({a.format for a in card.artifacts})) or "none"
+        known = {a.format for a in card.artifacts if unsupported(a) is None}
+        formats = ", ".join(sorted(known)) or "none"
         wanted = "/".join(backend.formats)
         return [], [refuse(f"needs {wanted}; the card has {formats}")]
     options, refusals = [], []
@@ -329,7 +330,7 @@ def _why_not(card: ModelCard, backend: Backend, wishes: Wishes) -> str:
     if wishes.device is None:
         return ""
     for artifact in card.artifacts:
-        if artifact.format in backend.formats:
+        if artifact.format in backend.formats and unsupported(artifact) is None:
             plan = Plan(wishes.device, wishes.precision or artifact.precision)
             with contextlib.suppress(Exception):
                 return f"; {backend.refuse(card, artifact, plan) or ''}".rstrip("; ")
@@ -343,16 +344,24 @@ def _routes(
     ready = [
         (number, artifact, ())
         for number, artifact in enumerate(card.artifacts)
-        if artifact.format in backend.formats
+        if artifact.format in backend.formats and unsupported(artifact) is None
     ]
     if ready:
         return ready
     routes = []
     for number, artifact in enumerate(card.artifacts):
+        if unsupported(artifact) is not None:
+            continue
         steps = chain(artifact.format, backend.formats, backends)
         if steps:
             routes.append((number, artifact, steps))
     return routes
+
+
+def unsupported(artifact: Artifact) -> str | None:
+    """Why nothing can use an artifact, as its `needs` say under "unsupported"."""
+    reason = artifact.needs.get("unsupported")
+    return None if reason is None else str(reason)
 
 
 def chain(source: str, targets: Sequence[str], backends: Sequence[Backend]) -> Steps:
@@ -489,10 +498,14 @@ def install_hint(kind: str, name: str) -> str | None:
 
 
 def advice(card: ModelCard, registry: Registry) -> list[str]:
-    """What to type for formats of the card that no installed backend opens."""
+    """What to type for formats of the card that no installed backend opens.
+
+    Artifacts that nothing can use are listed with their reasons.
+    """
     read = {form for cls in registry.backends.values() for form in cls.formats}
-    lines = []
-    for form in dict.fromkeys(artifact.format for artifact in card.artifacts):
+    reasons = [(a.format, unsupported(a)) for a in card.artifacts]
+    lines = [f"{form} is left out: {reason}" for form, reason in reasons if reason]
+    for form in dict.fromkeys(form for form, reason in reasons if reason is None):
         if form not in read:
             hint = install_hint("format", form)
             missing = f"no installed plugin offers format {form!r}"

@@ -46,6 +46,7 @@ def _pixels(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_length, value))
     fits = {
         "size": pair,
+        "canvas": pair,
         "divisible": _is_length(value),
         "intermediate": pair or _is_length(value),
     }
@@ -58,6 +59,7 @@ def _pixels(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 _LENGTHS = {
     "size": "(height, width)",
+    "canvas": "(height, width)",
     "divisible": "a number",
     "intermediate": "(height, width) or the shorter side",
 }
@@ -130,6 +132,8 @@ class Preprocessing:
                     "letterbox" keeps it and pads with `padding_value`,
                     "letterbox-reflect" pads by reflection; "center-crop" cuts or pads
                     without scaling; "fit-longer-edge" keeps the ratio and does not pad
+    canvas          (height, width) for which `resize` is worked out, and which is then
+                    stretched to `size`: a dataset's size, before the network's
     interpolation   "nearest", "bilinear" or "bicubic"
     antialias       low-pass when shrinking, as Pillow does; False samples points, as
                     OpenCV's and torch's plain resizes do. They are different functions
@@ -149,6 +153,9 @@ class Preprocessing:
         default=None, converter=_pair, validator=_pixels
     )
     resize: ResizeMode = attrs.field(default="stretch", validator=_choice)
+    canvas: tuple[int, int] | None = attrs.field(
+        default=None, converter=_pair, validator=_pixels
+    )
     interpolation: Interpolation = attrs.field(default="bilinear", validator=_choice)
     antialias: bool = attrs.field(default=True, validator=_flag)
     crop: tuple[float, float, float, float] | None = attrs.field(
@@ -271,10 +278,9 @@ def place(spec: Preprocessing, height: int, width: int) -> Placement:
     rows, columns = source[2] - source[0], source[3] - source[1]
     intermediate = _intermediate(spec.intermediate, rows, columns)
     before = intermediate or (rows, columns)
-    resized, canvas = _sizes(spec, *before)
+    resized, canvas, offset = _laid(spec, *before)
     if resized == before and intermediate is not None:
         intermediate = None
-    offset = _offset(spec, resized, canvas)
     scale_y, scale_x = rows / resized[0], columns / resized[1]
     frame = Frame(
         height=height,
@@ -321,6 +327,24 @@ def _intermediate(
     if height <= width:
         return size, max(1, size * width // height)
     return max(1, size * height // width), size
+
+
+def _laid(
+    spec: Preprocessing, height: int, width: int
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Size of the resized image and of the canvas, and its place on the canvas."""
+    if spec.canvas is None or spec.size is None:
+        resized, canvas = _sizes(spec, height, width)
+        return resized, canvas, _offset(spec, resized, canvas)
+    first = attrs.evolve(spec, size=spec.canvas, canvas=None)
+    resized, canvas, offset = _laid(first, height, width)
+    vertical, horizontal = spec.size[0] / canvas[0], spec.size[1] / canvas[1]
+    stretched = round(resized[0] * vertical), round(resized[1] * horizontal)
+    return (
+        (max(1, stretched[0]), max(1, stretched[1])),
+        spec.size,
+        (round(offset[0] * vertical), round(offset[1] * horizontal)),
+    )
 
 
 def _sizes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 log = logging.getLogger("inference_models")
@@ -32,3 +33,17 @@ def shown(subject: str) -> Iterator[Report]:
     finally:
         stream.write("\r\x1b[K")
         stream.flush()
+
+
+def paced(report: Report) -> Report:
+    """The same report, for what is told often: a log hears it every ten seconds."""
+    pause = 0.1 if sys.stderr and sys.stderr.isatty() else 10.0
+    heard = [time.monotonic()]
+
+    def seldom(what: str, share: float) -> None:
+        now = time.monotonic()
+        if now - heard[-1] >= pause:
+            heard[:] = [now]
+            report(what, share)
+
+    return seldom

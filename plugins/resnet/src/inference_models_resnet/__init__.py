@@ -40,7 +40,8 @@ class ResNet(Architecture[ConfidenceOptions]):
 
     Graph `main`: "input" (B, 3, H, W) -> "logits" (B, C). The config says `depth` (18,
     34, 50, 101, 152) and, where it is not 64, the stem's `width`. A card's task decides
-    between softmax and sigmoid.
+    between softmax and sigmoid; `post_processing.fused` says that the graph ends in it,
+    and that its "logits" are scores.
     """
 
     name = "resnet"
@@ -97,15 +98,20 @@ class ResNet(Architecture[ConfidenceOptions]):
         ops: Operations,
     ) -> list[Any]:
         """One prediction for the batch, or with several labels one an image."""
-        logits = self.columns(ops.host(outputs["logits"]), hidden=-np.inf)
+        fused = self.bundle.config.get("post_processing", {}).get("fused") is True
+        found = ops.host(outputs["logits"])
+        logits = self.columns(found, hidden=0.0 if fused else -np.inf)
         if self.card.task == "classification":
-            return [ClassificationPrediction.from_logits(logits, self.class_names)]
+            single = ClassificationPrediction
+            read = single.from_scores if fused else single.from_logits
+            return [read(logits, self.class_names)]
+        scores = logits if fused else _sigmoid(logits)
         threshold = self.threshold(options.confidence, default=0.4)
         return [
             MultiLabelClassificationPrediction.from_scores(
-                _sigmoid(row), threshold, self.class_names
+                row, threshold, self.class_names
             )
-            for row in logits
+            for row in scores
         ]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from inference_models import (
     Architecture,
     Artifact,
+    Bundle,
     ConfidenceOptions,
     Detections,
     Facts,
@@ -27,6 +28,8 @@ from inference_models_rfdetr.layout import SIZES, Layout, recognise, size_of
 
 _EXPORT = {"dets": "boxes", "labels": "logits"}
 """Outputs as the official ONNX export names them, and as they are named here."""
+
+TASK = "object-detection"
 
 _OURS = ("logits", "boxes", "objectness")
 
@@ -50,6 +53,14 @@ class RfDetr(Architecture[ConfidenceOptions]):
     aliases = ("rf-detr",)
     Options = ConfidenceOptions
     fp32_modules = ("transformer",)
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        if self.card.task != TASK:
+            raise InvalidCard(
+                f"{self.card.id!r} is for {self.card.task}, and this pack has RF-DETR "
+                f"for {TASK} alone; choose a model of that task"
+            )
 
     @classmethod
     def cards(cls) -> Iterator[ModelCard]:
@@ -195,7 +206,7 @@ def _card(
     return ModelCard(
         id=f"rfdetr-{size}" if size else "rfdetr",
         architecture=RfDetr.name,
-        task="object-detection",
+        task=TASK,
         artifacts=(artifact,),
         labels=tuple(labels),
         config={
@@ -232,7 +243,7 @@ def _exported(facts: Facts) -> ModelCard | None:
     return ModelCard(
         id="rfdetr",
         architecture=RfDetr.name,
-        task="object-detection",
+        task=TASK,
         artifacts=(artifact,),
         labels=labels_of(classes, {}),
         config={"preprocessing": {"size": [height, width], **NORMALISED}},

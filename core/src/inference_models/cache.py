@@ -1,0 +1,212 @@
+"""What lies in the cache: listed, verified, and removed again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from inference_models.disk import hash_file, is_real_file, remove
+from inference_models.store import Store, read_manifest
+
+_ABANDONED = 86_400.0
+"""Seconds after which an unfinished file is nobody's."""
+
+
+@attrs.frozen
+class Kept:
+    """A folder that runtimes are handed: a bundle, or what was derived here.
+
+    `size` is in bytes, `used` when it was last loaded (seconds since the epoch),
+    `digests` are the blobs that it is made of, and `model` is told of what was derived.
+    """
+
+    kind: Literal["bundle", "derived"]
+    folder: Path
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    size: int
+    used: float
+    model: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+
+def inventory(store: Store) -> list[Kept]:
+    """All that can be loaded from the cache, that used last first."""
+    found = [*_bundles(store), *_derived(store)]
+    return sorted(found, key=lambda kept: (-kept.used, kept.key))
+
+
+def _bundles(store: Store) -> Iterator[Kept]:
+    for manifest in (store.root / "bundles").glob("*.json"):
+        laid = read_manifest(manifest)
+        folder = manifest.with_suffix("")
+        digests = tuple(str(facts[0]) for facts in laid.values())
+        used = _date(manifest)
+        yield Kept("bundle", folder, tuple(laid), digests, _size([folder]), used)
+
+
+def _derived(store: Store) -> Iterator[Kept]:
+    for manifest in (store.root / "derived").glob("*/artifact.json"):
+        folder = manifest.parent
+        names = tuple(_names(folder))
+        status = manifest.stat()
+        used = max(status.st_mtime, status.st_atime)
+        model = _model(manifest)
+        yield Kept("derived", folder, names, (), _size([folder]), used, model)
+
+
+def _names(folder: Path) -> list[str]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _model(manifest: Path) -> str | None:
+    data = _json(manifest)
+    card = data.get("card")
+    return str(card.get("id")) if isinstance(card, dict) else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _date(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def size(store: Store) -> int:
+    """The bytes of all that lies in the cache; links to one file count once."""
+    return _size([store.root])
+
+
+def _size(folders: Iterable[Path]) -> int:
+    sizes = {}
+    for folder in folders:
+        for path in folder.rglob("*"):
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                if not path.is_dir():
+                    sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())
+
+
+def verify(store: Store) -> list[str]:
+    """Hash all files, remove what is damaged, and say what that was, a line each."""
+    blobs = sorted((store.root / "blobs").glob("*"))
+    damaged = [blob for blob in blobs if not _is_sound(blob)]
+    for blob in damaged:
+        remove(blob)
+    lines = [f"blob {blob.name} was damaged" for blob in damaged]
+    bad = {blob.name for blob in damaged}
+    for kept in inventory(store):
+        if not _is_whole(store, kept, bad):
+            delete(store, [kept])
+            names = ", ".join(kept.names)
+            lines.append(f"{kept.kind} {kept.key[:12]} ({names}) was damaged")
+    return lines
+
+
+def _is_sound(blob: Path) -> bool:
+    return is_real_file(blob) and hash_file(blob) == blob.name
+
+
+def _is_whole(store: Store, kept: Kept, bad: set[str]) -> bool:
+    if kept.kind == "derived":
+        return _is_derived_whole(kept.folder)
+    pairs = sorted(zip(kept.names, kept.digests, strict=True))
+    return not bad.intersection(kept.digests) and all(
+        _is_entry(kept.folder / name, store.blob(digest), digest)
+        for name, digest in pairs
+    )
+
+
+def _is_entry(path: Path, blob: Path, digest: str) -> bool:
+    if not is_real_file(path):
+        return False
+    linked = blob.is_file() and path.samefile(blob)  # and that was hashed before
+    return linked or hash_file(path) == digest
+
+
+def _is_derived_whole(folder: Path) -> bool:
+    try:
+        files = _json(folder / "artifact.json")["artifact"]["files"]
+        return all(_fits(folder / file["name"], file) for file in files)
+    except (KeyError, TypeError):
+        return False
+
+
+def _fits(path: Path, file: dict[str, Any]) -> bool:
+    """Whether a file has the size and the hash that its manifest gives, if it does."""
+    sized = path.is_file() and file.get("size") in (None, path.stat().st_size)
+    return sized and (not file.get("sha256") or hash_file(path) == file["sha256"])
+
+
+def delete(store: Store, gone: Iterable[Kept]) -> None:
+    """Remove these folders, and the blobs that no other is made of."""
+    gone = list(gone)
+    for kept in gone:
+        if kept.kind == "bundle":
+            kept.folder.with_suffix(".json").unlink(missing_ok=True)
+        remove(kept.folder)
+    still = {digest for kept in _bundles(store) for digest in kept.digests}
+    for digest in {digest for kept in gone for digest in kept.digests} - still:
+        remove(store.blob(digest))
+
+
+def prune(store: Store, largest: int) -> list[Kept]:
+    """Remove what is unfinished or unused, and then what was used longest ago.
+
+    It ends once the cache has no more than `largest` bytes; what it removed.
+    """
+    _sweep(store)
+    gone: list[Kept] = []
+    for kept in reversed(inventory(store)):
+        if size(store) <= largest:
+            break
+        delete(store, [kept])
+        gone.append(kept)
+    return gone
+
+
+def _sweep(store: Store) -> None:
+    used = {digest for kept in _bundles(store) for digest in kept.digests}
+    for blob in (store.root / "blobs").glob("*"):
+        if blob.name not in used and _is_old(blob):
+            remove(blob)
+    for path in (store.root / "partial").glob("*"):
+        if _is_old(path):
+            remove(path)
+    for folder in (store.root / "bundles").glob("*"):
+        unfinished = folder.is_dir() and not folder.with_suffix(".json").is_file()
+        if unfinished and _is_old(folder):
+            remove(folder)
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - _date(path) > _ABANDONED
+
+
+def matching(store: Store, prefix: str) -> list[Kept]:
+    """What has a key, or a file with a sha256, that begins so."""
+    return [
+        kept
+        for kept in inventory(store)
+        if any(name.startswith(prefix) for name in (kept.key, *kept.digests))
+    ]

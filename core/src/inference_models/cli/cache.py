@@ -1,0 +1,181 @@
+"""`inference-models cache`: what lies here, and how to check, remove and carry it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inference_models import archive, cache, find
+from inference_models.card import Artifact, ModelCard
+from inference_models.errors import InvalidOption, ModelNotFound
+from inference_models.interfaces import Access
+from inference_models.registry import installed
+from inference_models.sources import scheme
+from inference_models.store import Store
+
+command = typer.Typer(
+    name="cache",
+    help="Show, verify, remove, export and import what was fetched and derived.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+Largest = Annotated[str, typer.Option("--max-size", help="Such as 500MB or 2GB.")]
+Name = Annotated[str, typer.Argument(help="An id, or the beginning of a hash.")]
+Ids = Annotated[list[str], typer.Argument(help="Ids of models that were downloaded.")]
+Archive = Annotated[Path, typer.Argument(help="The file that carries the models.")]
+Derived = Annotated[
+    bool,
+    typer.Option(
+        help="Take what was derived on the other machine too. It may be native code: "
+        "do so only if you trust that machine."
+    ),
+]
+
+
+@command.command()
+def ls() -> None:
+    """List what can be loaded from the cache, that used last first."""
+    store = Store()
+    ids = _ids(store)
+    for kept in cache.inventory(store):
+        date = time.strftime("%Y-%m-%d", time.localtime(kept.used))
+        what = kept.model or ids.get(kept.key) or ", ".join(kept.names)
+        key = kept.key[:12]
+        typer.echo(f"{key}  {_shown(kept.size):>9}  {date}  {kept.kind:<7}  {what}")
+    typer.echo(f"{_shown(cache.size(store))} in {store.root}")
+
+
+@command.command()
+def verify() -> None:
+    """Hash every file; what is damaged is removed, and fetched again when needed."""
+    store = Store()
+    damaged = cache.verify(store)
+    for line in damaged:
+        typer.echo(f"{line} and is removed; loading its model fetches it again")
+    typer.echo(f"whole bundles and derived artifacts: {len(cache.inventory(store))}")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@command.command()
+def rm(name: Name) -> None:
+    """Remove a model, or what has a hash that begins so."""
+    store = Store()
+    is_hash = re.fullmatch(r"[0-9a-f]{8,64}", name)
+    gone = cache.matching(store, name) if is_hash else _kept(store, _card(name))
+    if not gone:
+        raise _nothing(name)
+    cache.delete(store, gone)
+    typer.echo(f"removed {_shown(sum(kept.size for kept in gone))}")
+
+
+@command.command()
+def prune(max_size: Largest) -> None:
+    """Remove what was used longest ago, until the rest is small enough."""
+    store = Store()
+    gone = cache.prune(store, _bytes(max_size))
+    typer.echo(f"removed bundles and derived artifacts: {len(gone)}")
+    typer.echo(f"{_shown(cache.size(store))} in {store.root}")
+
+
+@command.command()
+def export(file: Archive, ids: Ids) -> None:
+    """Write downloaded models to one file, for a machine without a network."""
+    store = Store()
+    files = dict(pair for model_id in ids for pair in _files(store, model_id))
+    size = archive.export(file, files)
+    typer.echo(f"wrote {_shown(size)} to {file}; import it with")
+    typer.echo(f"  inference-models cache import {file.name}")
+
+
+@command.command("import")
+def import_(file: Archive, derived: Derived = False) -> None:
+    """Take models from a file that `export` wrote, after checking all of it."""
+    if not file.is_file():
+        raise InvalidOption(f"there is no file {str(file)!r}")
+    left_out = archive.take(file, Store(), derived)
+    typer.echo(f"took {file}")
+    if left_out:
+        typer.echo(
+            f"left out what was derived ({len(left_out)}), which may be native code; "
+            "--derived takes it from a machine that you trust"
+        )
+
+
+def _card(model_id: str) -> ModelCard:
+    return find.find(model_id, installed(), Access(), None).card
+
+
+def _kept(store: Store, card: ModelCard) -> list[cache.Kept]:
+    keys = set(_keys(store, card.artifacts))
+    return [
+        kept
+        for kept in cache.inventory(store)
+        if kept.key in keys or kept.model == card.id
+    ]
+
+
+def _keys(store: Store, artifacts: Iterable[Artifact]) -> Iterator[str]:
+    """The keys of bundles, for artifacts whose files do not lie here anyway."""
+    for artifact in artifacts:
+        sources = [source for file in artifact.files for source in file.sources[:1]]
+        if not any(scheme(source) == "file" for source in sources):
+            pairs = store.pairs(artifact)
+            if pairs:
+                yield store.bundle(pairs).name
+
+
+def _ids(store: Store) -> dict[str, str]:
+    """The ids of the bundles whose cards are installed here."""
+    return {
+        key: card.id
+        for provider in find.providers(installed())
+        for card in provider.models()
+        for key in _keys(store, card.artifacts)
+    }
+
+
+def _files(store: Store, model_id: str) -> Iterator[tuple[str, Path]]:
+    """All files that belong to a model, by their names in a cache."""
+    card = _card(model_id)
+    kept = _kept(store, card)
+    if not any(one.kind == "bundle" for one in kept):
+        raise _nothing(model_id)
+    for one in kept:
+        for name, digest in zip(one.names, one.digests, strict=False):
+            yield f"blobs/{digest}", one.folder / name
+        if one.kind == "derived":
+            for name in one.names:
+                yield f"derived/{one.key}/{name}", one.folder / name
+    for artifact in card.artifacts:
+        for file in artifact.files:
+            record = store.record(file)
+            if record.is_file():
+                yield f"records/{record.name}", record
+
+
+def _nothing(name: str) -> ModelNotFound:
+    return ModelNotFound(
+        f"nothing of {name!r} is in the cache; inference-models cache ls shows what "
+        "is, and inference-models download fetches a model"
+    )
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", text.strip().upper())
+    unit = match[2] if match else ""
+    if match is None:
+        raise InvalidOption(f"size {text!r} is not a number of bytes, such as 2GB")
+    return int(float(match[1]) * _UNITS.get(unit, _UNITS.get(f"{unit}B", 1)))
+
+
+def _shown(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,72 @@
+"""`inference-models download ID…`: fetch models now, to run them later or offline."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from inference_models import find
+from inference_models.card import Artifact, ModelCard
+from inference_models.cli.explain import Backend, Device, Precision
+from inference_models.errors import InvalidOption, NoBackend
+from inference_models.interfaces import Access
+from inference_models.negotiate import Wishes, negotiate
+from inference_models.registry import installed
+from inference_models.store import Store
+
+Ids = Annotated[list[str], typer.Argument(help="Ids of models.")]
+Format = Annotated[
+    Optional[str],  # noqa: UP045 - read by typer on Python 3.10
+    typer.Option(
+        "--format", help="Fetch this format, for another machine; else what runs here."
+    ),
+]
+
+
+def command(
+    ids: Ids,
+    backend: Backend = None,
+    device: Device = None,
+    quantization: Precision = None,
+    form: Format = None,
+) -> None:
+    """Fetch what would run here, so that loading it needs no network."""
+    wishes = Wishes.read(backend, device, quantization, None, None)
+    for model_id in ids:
+        typer.echo(f"{model_id}: {_download(model_id, wishes, form)}")
+
+
+def _download(model_id: str, wishes: Wishes, form: str | None) -> str:
+    access = Access()
+    found = find.find(model_id, installed(), access, None)
+    artifact = _best(found.card, wishes) if form is None else _of(found.card, form)
+    folder = Store().folder(
+        artifact, lambda source: found.provider.request(source, access)
+    )
+    if artifact.base is not None:
+        _download(artifact.base, wishes, artifact.format)
+    return str(folder)
+
+
+def _best(card: ModelCard, wishes: Wishes) -> Artifact:
+    order = negotiate(card, wishes, installed(), lambda option: False).order
+    if not order:
+        raise NoBackend(
+            f"nothing here can run {card.id!r}; inference-models explain {card.id} "
+            f"says why, and --format takes one of {_formats(card)}"
+        )
+    return order[0].artifact
+
+
+def _of(card: ModelCard, form: str) -> Artifact:
+    for artifact in card.artifacts:
+        if artifact.format == form:
+            return artifact
+    raise InvalidOption(
+        f"{card.id!r} has no weights in format {form!r}; it has {_formats(card)}"
+    )
+
+
+def _formats(card: ModelCard) -> str:
+    return ", ".join(sorted({artifact.format for artifact in card.artifacts})) or "none"

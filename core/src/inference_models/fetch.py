@@ -1,0 +1,128 @@
+"""One file from the first of its sources that gives it: tries, pauses, resumption."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from inference_models.card import File
+from inference_models.disk import check_room
+from inference_models.errors import DownloadFailed, HashMismatch, Offline
+from inference_models.partial import Partial
+from inference_models.sources import CHUNK, Request, opened, scheme
+from inference_models.transport import Answer, Limits, Transient, answered
+
+Grown = Callable[[int], object]
+"""Told how many bytes of the file are here."""
+
+
+def fetch(
+    partial: Partial, request: Request, limits: Limits, offline: bool, grown: Grown
+) -> str:
+    """Fill `partial` from its file's sources, in order; the sha256 of what came.
+
+    Raises `DownloadFailed` with the reason of each source, as `HashMismatch` or
+    `Offline` if the last one's was that; `OSError` if there is no room for it.
+    """
+    file = partial.file
+    problems: list[DownloadFailed] = []
+    for source in file.sources:
+        if offline and scheme(source) != "file":
+            problems.append(Offline("INFERENCE_MODELS_OFFLINE is set"))
+            continue
+        try:
+            return _from_source(source, partial, request, limits, grown)
+        except DownloadFailed as error:
+            problems.append(error)
+    raise _failure(file, problems)
+
+
+def _failure(file: File, problems: list[DownloadFailed]) -> DownloadFailed:
+    reasons = "; ".join(dict.fromkeys(map(str, problems))) or "it has no source"
+    last = problems[-1] if problems else DownloadFailed()
+    kind = last.kind if isinstance(last, Transient) else type(last)
+    failure = kind(
+        f"{file.name!r} is not in the cache and cannot be fetched: {reasons}"
+    )
+    failure.__cause__ = problems[-1] if problems else None
+    return failure
+
+
+def _from_source(
+    source: str, partial: Partial, request: Request, limits: Limits, grown: Grown
+) -> str:
+    if scheme(source) in ("http", "https"):
+        return _from_web(source, partial, request, limits, grown)
+    partial.restart()
+    with opened(source) as chunks:
+        for chunk in chunks:
+            partial.write(chunk)
+            grown(partial.size)
+    return partial.digest()
+
+
+def _from_web(
+    source: str, partial: Partial, request: Request, limits: Limits, grown: Grown
+) -> str:
+    tries, anew = 0, False
+    while True:
+        before = partial.size
+        try:
+            if before and before == partial.file.size:
+                return partial.digest()
+            return _receive(*request(source), partial, limits, grown)
+        except HashMismatch:
+            resumed = partial.resumed
+            partial.restart()
+            if anew or not resumed:
+                raise
+            anew = True
+        except Transient as error:
+            if error.restart or partial.validator is None:
+                partial.restart()
+            tries = 0 if partial.size - before >= CHUNK else tries + 1
+            if tries >= limits.tries:
+                raise
+            time.sleep(_pause(error, tries, limits))
+
+
+def _pause(error: Transient, tries: int, limits: Limits) -> float:
+    if error.restart:
+        return 0.0
+    if error.wait is not None:
+        return error.wait
+    return float(min(limits.pause * 2 ** max(0, tries - 1), limits.longest_pause))
+
+
+def _receive(
+    url: str, headers: Mapping[str, str], partial: Partial, limits: Limits, grown: Grown
+) -> str:
+    with answered(url, headers, limits, partial.size, partial.validator) as answer:
+        try:
+            _begin(answer, partial)
+            for chunk in answer.chunks:
+                partial.write(chunk)
+                grown(partial.size)
+            return partial.digest()
+        except HashMismatch as error:
+            if answer.is_page:
+                raise HashMismatch(f"{error}; {_PAGE}") from None
+            raise
+
+
+_PAGE = "the server answered with a web page: does this network ask for a login?"
+
+
+def _begin(answer: Answer, partial: Partial) -> None:
+    """Put the partial where the answer begins, and see that there is room for it."""
+    if answer.is_page and not (partial.file.sha256 or partial.file.md5):
+        raise DownloadFailed(_PAGE)
+    if answer.start == 0:
+        partial.restart()
+    elif answer.validator not in (None, partial.validator):
+        raise Transient("the file changed while it was fetched", restart=True)
+    partial.resume(answer.validator or (partial.validator if answer.start else None))
+    if answer.total is not None:
+        partial.check_total(answer.total)
+    total = answer.total or partial.file.size or 0
+    check_room(partial.path, total - partial.size)

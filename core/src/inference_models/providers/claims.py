@@ -1,0 +1,120 @@
+"""Whose a bare file of weights is: backends read it, and an architecture claims it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from inference_models.card import Artifact, Facts, File, ModelCard
+from inference_models.errors import InvalidOption, InvalidWeights, did_you_mean
+from inference_models.interfaces import Access, Architecture
+from inference_models.providers.cards import CardsProvider
+from inference_models.registry import Registry
+
+log = logging.getLogger("inference_models")
+
+CARD = "card.json"
+
+
+def of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard:
+    """The card of a file, with that file in it; `model_type` says what it is, if given.
+
+    Raises `InvalidWeights` if nothing installed reads or claims it.
+    """
+    inspected = _inspect(path, registry)
+    if model_type is not None:
+        return _of_type(path, inspected, registry, model_type)
+    claims = [
+        (cls.rank, name, card, facts)
+        for facts in inspected
+        for name, cls in registry.architectures.items()
+        if (card := _claim(cls, facts)) is not None
+    ]
+    if not claims:
+        raise InvalidWeights(_unclaimed(path, inspected, registry))
+    *_, card, facts = max(claims, key=lambda claim: (claim[0], claim[1]))
+    return _filled(card, facts, path)
+
+
+def _of_type(
+    path: Path, inspected: list[Facts], registry: Registry, model_type: str
+) -> ModelCard:
+    """The card of a file that the user says is like a known model.
+
+    What the file tells of itself stands, but for the known model's config.
+    """
+    known = CardsProvider().find(model_type, Access())
+    cls = registry.architecture(known.architecture if known else model_type)
+    if cls is None:
+        raise InvalidOption(_no_such_type(model_type, registry))
+    for facts in inspected:
+        card = _claim(cls, facts)
+        if card is not None:
+            config = {**card.config, **(known.config if known else {})}
+            return _filled(attrs.evolve(card, config=config), facts, path)
+    if not inspected or known is None:
+        raise InvalidWeights(_unclaimed(path, inspected, registry))
+    alike = [a for a in known.artifacts if a.format == inspected[0].format]
+    like = attrs.evolve(known, artifacts=alike, license=None, aliases=())
+    return _filled(like, inspected[0], path)
+
+
+def _no_such_type(model_type: str, registry: Registry) -> str:
+    ids = [card.id for card in CardsProvider().models()]
+    families = ", ".join(sorted(registry.architectures))
+    names = sorted({*ids, *registry.architectures})
+    return (
+        f"model_type {model_type!r} is neither the id of a known model nor an "
+        f"installed architecture{did_you_mean(model_type, names)}; AutoModel.models() "
+        f"lists ids, and the architectures are {families}"
+    )
+
+
+def _inspect(path: Path, registry: Registry) -> list[Facts]:
+    """What each backend reads in the file; what they complain of, if none can."""
+    found: list[Facts] = []
+    errors: list[Exception] = []
+    for cls in registry.backends.values():
+        try:
+            facts = cls().inspect(path)
+        except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+            errors.append(error)
+            continue
+        if facts is not None:
+            found.append(facts)
+    if errors and not found:
+        reasons = "; ".join(map(str, errors))
+        raise InvalidWeights(f"{str(path)!r} cannot be read: {reasons}") from errors[0]
+    return found
+
+
+def _claim(cls: type[Architecture[Any]], facts: Facts) -> ModelCard | None:
+    try:
+        return cls.claims(facts)
+    except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+        log.warning("architecture %r cannot tell if it is its own: %s", cls.name, error)
+        return None
+
+
+def _unclaimed(path: Path, inspected: list[Facts], registry: Registry) -> str:
+    if not inspected:
+        backends = ", ".join(sorted(registry.backends)) or "none"
+        return f"no installed backend ({backends}) reads {str(path)!r}"
+    known = ", ".join(sorted(registry.architectures)) or "none"
+    tensors = ", ".join(list(inspected[0].tensors)[:3])
+    return (
+        f"no installed architecture ({known}) claims {str(path)!r}, whose first "
+        f"tensors are {tensors}; put a {CARD} beside it, and load the folder"
+    )
+
+
+def _filled(card: ModelCard, facts: Facts, path: Path) -> ModelCard:
+    """The claimed card with the inspected file as its artifact's only one."""
+    claimed = card.artifacts[0] if card.artifacts else Artifact(facts.format, {})
+    file = File(path.name, (path.as_uri(),), path.stat().st_size)
+    graphs = dict.fromkeys(claimed.graphs, path.name) or {"main": path.name}
+    artifact = attrs.evolve(claimed, files=(file,), graphs=graphs)
+    return attrs.evolve(card, id=str(path), artifacts=(artifact,))

@@ -1,0 +1,120 @@
+"""Models of Roboflow: `project/3`, `workspace/project/3`, and its public ids."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+
+from inference_models.card import Bundle, ModelCard
+from inference_models.errors import (
+    DownloadFailed,
+    Forbidden,
+    InvalidCard,
+    ModelNotFound,
+    Offline,
+    RateLimited,
+    Unauthorized,
+    Unreachable,
+)
+from inference_models.interfaces import Access, WeightsProvider
+from inference_models.providers.roboflow_answers import Answers
+from inference_models.providers.roboflow_api import TRIES, Server, fresh_url, pages
+from inference_models.providers.roboflow_files import completed
+from inference_models.providers.roboflow_packages import card_of, file_of
+from inference_models.store import offline
+
+log = logging.getLogger("inference_models")
+
+_WORD = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}"
+_OWN = re.compile(rf"({_WORD}/)?{_WORD}/\d{{1,9}}")
+_BARE = re.compile(_WORD)
+_FILE = re.compile(r".*\.[A-Za-z]+")
+
+_NO_ANSWER = (Unreachable, RateLimited, InvalidCard)
+_REFUSED = (Unauthorized, Forbidden)
+
+
+class RoboflowProvider(WeightsProvider):
+    """Asks Roboflow's weights API, and remembers its last answer of each model.
+
+    The remembered answer, which is of the same server and API key, stands in where no
+    answer can be had: offline without a word; where the server is down, answers
+    nonsense, or refuses the key (401, 403), with one warning. It says where files are
+    and what they must be, so that files in the cache are enough to run; one that has
+    to be fetched needs the API again, and fails with the API's own reason. Any other
+    refusal (402, 404, 423) stands.
+    """
+
+    name = "roboflow"
+    order = 20
+
+    def find(self, model_id: str, access: Access) -> ModelCard | None:
+        """The card of a model; None for what is no id here, or no bare id of Roboflow.
+
+        Raises `ModelNotFound` for a project that is not there, `Offline`, the
+        `DownloadFailed` of a status (`Unauthorized` …), `InvalidCard` for an answer
+        that cannot be read, and `InvalidOption` for a wrong address in the environment.
+        """
+        own = _OWN.fullmatch(model_id) is not None
+        bare = _BARE.fullmatch(model_id) and not _FILE.fullmatch(model_id)
+        if not own and not bare:
+            return None
+        answers = Answers(Server.read(access))
+        remembered = answers.read(model_id)
+        if offline():
+            if remembered is None and own:
+                raise Offline(
+                    f"INFERENCE_MODELS_OFFLINE is set, and {model_id!r} was not loaded "
+                    "here before with this key; load it once with a network"
+                )
+            return remembered
+        if own or remembered is not None:
+            return _asked(answers, model_id, remembered)
+        return _asked_bare(answers, model_id)
+
+    def request(self, source: str, access: Access) -> tuple[str, Mapping[str, str]]:
+        """A file's address, signed just now; the key is not sent there."""
+        model_id, package, handle = file_of(source)
+        return fresh_url(Server.read(access), model_id, package, handle), {}
+
+    def complete(self, bundle: Bundle) -> Bundle:
+        """Labels, preprocessing and batch from the package's own files."""
+        return completed(bundle)
+
+
+def _asked(
+    answers: Answers, model_id: str, remembered: ModelCard | None
+) -> ModelCard | None:
+    """The API's card, or the remembered one where it gives none."""
+    # What is known already is not worth waiting for.
+    tries = TRIES if remembered is None else 1
+    try:
+        return _card(answers, model_id, tries)
+    except (*_NO_ANSWER, *_REFUSED) as error:
+        if remembered is None:
+            raise
+        log.warning("%s is loaded as it was known before: %s", model_id, error)
+        return remembered
+
+
+def _asked_bare(answers: Answers, model_id: str) -> ModelCard | None:
+    """The card of a public id; None for a name that is likely a slip of the pen."""
+    try:
+        return _card(answers, model_id, tries=1)
+    except ModelNotFound:
+        return None
+    except (Unreachable, RateLimited) as error:
+        log.warning("%s may be unknown for this reason alone: %s", model_id, error)
+        return None
+    except DownloadFailed:
+        if answers.server.key is not None:
+            raise
+        return None
+
+
+def _card(answers: Answers, model_id: str, tries: int) -> ModelCard:
+    server = answers.server
+    card = card_of(pages(server, model_id, tries), server.host)
+    answers.write(model_id, card)
+    return card

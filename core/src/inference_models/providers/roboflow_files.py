@@ -1,0 +1,419 @@
+"""A package's own files, `inference_config.json` and `class_names.txt`, as a card."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from inference_models.card import Artifact, Batch, Bundle, Facts, ModelCard
+from inference_models.errors import InvalidCard, InvalidOption, InvalidWeights
+from inference_models.preprocess import Preprocessing
+from inference_models.providers.roboflow_json import Node, parse
+from inference_models.providers.roboflow_packages import Family, family
+from inference_models.registry import installed
+
+log = logging.getLogger("inference_models")
+
+CONFIG = "inference_config.json"
+NAMES = "class_names.txt"
+
+_LARGEST = 4_000_000  # bytes of a side file
+_MOST_CLASSES = 100_000
+_LARGEST_SIDE = 8192  # pixels
+
+_RESIZES = {
+    "stretch": "stretch",
+    "letterbox": "letterbox",
+    "letterbox-reflect-edges": "letterbox-reflect",
+    "center-crop": "center-crop",
+    "fit-longer-edge": "fit-longer-edge",
+}
+_CONTRASTS = {
+    "Adaptive Equalization": "adaptive-equalization",
+    "Contrast Stretching": "contrast-stretching",
+    "Histogram Equalization": "histogram-equalization",
+}
+_PADDINGS = {"black": 0.0, "grey": 127.0, "gray": 127.0, "white": 255.0}
+_TASKS = {
+    "softmax": "classification",
+    "sigmoid": "multi-label-classification",
+}
+
+
+@attrs.frozen
+class _Package:
+    """A fetched package's own files, read; parts are None where a file is missing."""
+
+    names: tuple[str | None, ...] | None
+    config: Node | None
+    facts: Facts | None
+    claimed: ModelCard | None
+
+    @property
+    def columns(self) -> int | None:
+        """How many classes the network has, where its file tells."""
+        return len(self.claimed.labels) or None if self.claimed else None
+
+
+def completed(bundle: Bundle) -> Bundle:
+    """The bundle with labels, preprocessing and batch from the package's own files.
+
+    What the weights tell of themselves (depth, layout, names of tensors) is asked of
+    the installed architecture by `claims`. Labels that the user gave stand. Raises
+    `InvalidCard` for a value that is wrong, with file and key, and `InvalidWeights`
+    where files disagree on the number of classes.
+    """
+    facts = _facts(bundle)
+    package = _Package(_names(bundle), _config(bundle), facts, _claimed(bundle, facts))
+    labels = _labels(bundle, package)
+    config = _card_config(bundle, package, labels)
+    card = attrs.evolve(bundle.card, labels=labels, config=config)
+    if package.config is not None:
+        card = attrs.evolve(card, task=_task(package.config, card.task))
+    artifact = attrs.evolve(
+        bundle.artifact,
+        batch=_batch(bundle.artifact, package),
+        rename=_rename(bundle, package),
+        config={},
+    )
+    return attrs.evolve(bundle, card=card, artifact=artifact)
+
+
+def _read(bundle: Bundle, name: str) -> bytes | None:
+    """A side file's content, cut where it is too long; None if it is not there."""
+    if all(file.name != name for file in bundle.artifact.files):
+        return None
+    with (bundle.folder / name).open("rb") as file:
+        return file.read(_LARGEST + 1)
+
+
+def _config(bundle: Bundle) -> Node | None:
+    content = _read(bundle, CONFIG)
+    return None if content is None else parse(content, CONFIG, _LARGEST)
+
+
+def _names(bundle: Bundle) -> tuple[str | None, ...] | None:
+    """A label a line; a blank line is a column without a name, but for the last."""
+    content = _read(bundle, NAMES)
+    if content is None:
+        return None
+    if len(content) > _LARGEST:
+        raise InvalidCard(f"{NAMES} is larger than {_LARGEST} bytes")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidCard(f"{NAMES} is not written in UTF-8: {error}") from error
+    lines = text.replace("\r\n", "\n").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    if not any(map(str.strip, lines)) or len(lines) > _MOST_CLASSES:
+        raise InvalidCard(f"{NAMES} names {len(lines)} classes, not 1 to 100000")
+    return _distinct([line.strip() for line in lines], family(bundle.card.architecture))
+
+
+def _distinct(lines: Sequence[str], known: Family) -> tuple[str | None, ...]:
+    """Names made distinct, so that each is one class; None for what names none."""
+    taken = set(lines)
+    seen: set[str] = set()
+    labels: list[str | None] = []
+    for column, line in enumerate(lines):
+        if not line or (known.hidden is not None and known.hidden.fullmatch(line)):
+            labels.append(None)
+            continue
+        name = line
+        while name in seen or (name != line and name in taken):
+            name = f"{name} ({column})"
+        seen.add(name)
+        labels.append(name)
+    return tuple(labels)
+
+
+def _facts(bundle: Bundle) -> Facts | None:
+    """What an installed backend reads in the file of graph `main`."""
+    artifact = bundle.artifact
+    if artifact.graphs.get("main", ".") == ".":
+        return None
+    for cls in installed().backends.values():
+        if artifact.format in cls.formats:
+            facts = cls().inspect(bundle.path())
+            if facts is not None:
+                return facts
+    return None
+
+
+def _claimed(bundle: Bundle, facts: Facts | None) -> ModelCard | None:
+    architecture = installed().architecture(bundle.card.architecture)
+    if facts is None or architecture is None:
+        return None
+    return architecture.claims(facts)
+
+
+def _labels(bundle: Bundle, package: _Package) -> tuple[str | None, ...]:
+    """The user's, else the file's, without removed classes; one for each column.
+
+    A network may have a last column that stands for no class.
+    """
+    names, columns, given = package.names, package.columns, bundle.card.labels
+    if names is None:
+        return given or (package.claimed.labels if package.claimed else ())
+    if columns is not None and len(names) == columns - 1:
+        names = (*names, None)
+    if columns is not None and len(names) != columns:
+        raise InvalidWeights(
+            f"{NAMES} of {bundle.card.id!r} names {len(names)} classes, and its "
+            f"network has {columns}; fetch it again, or take another version"
+        )
+    if given and len(given) != len(names):
+        raise InvalidOption(
+            f"labels has {len(given)} names, and {bundle.card.id!r} has {len(names)} "
+            "columns; give a name for each, or None for one that is never returned"
+        )
+    removed = _removed(package.config)
+    return given or tuple(None if name in removed else name for name in names)
+
+
+def _removed(config: Node | None) -> set[str]:
+    """Names that `class_names_operations` takes out; their columns stay."""
+    if config is None:
+        return set()
+    operations = config.nodes("class_names_operations", _MOST_CLASSES)
+    for operation in operations:
+        operation.choice("type", {"class_name_removal": True})
+        operation.text("type")
+    return {operation.text("class_name") for operation in operations}
+
+
+def _card_config(
+    bundle: Bundle, package: _Package, labels: Sequence[str | None]
+) -> dict[str, Any]:
+    """All that is known, the package's own words last."""
+    claimed = dict(package.claimed.config) if package.claimed else {}
+    config = {**bundle.config, **claimed}
+    recommended = config.pop("recommended", None)
+    if recommended:
+        config["confidence"] = {"best": _best(recommended, labels)}
+    if package.config is None:
+        return config
+    _check_initialization(package.config, labels)
+    known = family(bundle.card.architecture)
+    config["preprocessing"] = _preprocessing(package.config, known)
+    return {**config, **_beside(package.config)}
+
+
+def _best(recommended: dict[str, Any], labels: Sequence[str | None]) -> Any:
+    """One number, or one for each class, the general one where a class has none.
+
+    Classes that nothing is said of are left out where there is no general number.
+    """
+    general, by_class = recommended.get("confidence"), recommended.get("by_class")
+    if not by_class:
+        return general
+    found = {name: by_class.get(name, general) for name in labels if name}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _check_initialization(config: Node, labels: Sequence[str | None]) -> None:
+    node = config.maybe_node("model_initialization")
+    count = None if node is None else node.whole("num_classes", 1, _MOST_CLASSES)
+    if count is not None and labels and not len(labels) - 1 <= count <= len(labels):
+        raise InvalidWeights(
+            f"{CONFIG} has {count} classes and {NAMES} {len(labels)}; fetch it again"
+        )
+
+
+def _preprocessing(config: Node, known: Family) -> dict[str, Any]:
+    """The fields of `Preprocessing`, checked by it."""
+    network = config.node("network_input")
+    before = config.maybe_node("image_pre_processing") or Node({}, CONFIG)
+    if network.whole("input_channels", 1, 100) not in (None, 3):
+        raise network.wrong("input_channels", "is not 3, and only colour is read")
+    fields = {
+        "size": _size(network.node("training_input_size")),
+        "antialias": known.antialias,
+        **_resize(network, known),
+        **_crop(before),
+        **_contrast(before),
+        **_grayscale(before),
+        **_color(network, known),
+        **_values(network, known),
+    }
+    _enabled(before, "auto-orient")  # images come upright: EXIF is applied on reading
+    try:
+        Preprocessing.from_config(fields)
+    except InvalidCard as error:
+        raise InvalidCard(f"{network.place}: {error}") from error
+    return fields
+
+
+def _size(node: Node) -> list[int]:
+    sides = [node.whole(key, 1, _LARGEST_SIDE) for key in ("height", "width")]
+    if None in sides:
+        raise node.wrong("height", "or width is missing")
+    return [side for side in sides if side is not None]
+
+
+def _resize(network: Node, known: Family) -> dict[str, Any]:
+    """How the size is reached; a dataset's own size is where a mode is applied."""
+    mode = network.choice("resize_mode", _RESIZES) or "stretch"
+    dataset = network.maybe_node("dataset_version_resize_dimensions")
+    canvas = None if dataset is None else _size(dataset)
+    if known.stretched and mode == "fit-longer-edge":
+        log.warning("resize_mode 'fit-longer-edge' cannot fill a square; it stretches")
+        mode = "stretch"
+    if known.stretched and canvas is None:
+        mode = "stretch"
+    padding = {"padding_value": _padding(network)}
+    if mode == "stretch" or canvas is None:
+        return {"resize": mode, **padding}
+    return {"resize": mode, "canvas": canvas, **padding}
+
+
+def _padding(network: Node) -> float:
+    value = network.data.get("padding_value")
+    if isinstance(value, str):
+        return network.choice("padding_value", _PADDINGS) or 0.0
+    return network.number("padding_value", 0, 255) or 0.0
+
+
+def _enabled(node: Node, key: str) -> Node | None:
+    """A step of the dataset's own preprocessing, if it is switched on."""
+    step = node.maybe_node(key)
+    return step if step is not None and step.flag("enabled") else None
+
+
+def _crop(before: Node) -> dict[str, Any]:
+    step = _enabled(before, "static-crop")
+    if step is None:
+        return {}
+    keys = ("x_min", "y_min", "x_max", "y_max")
+    sides = [step.number(key, 0, 100) for key in keys]
+    if None in sides:
+        raise step.wrong("x_min", "to y_max are not all there")
+    return {"crop": sides}
+
+
+def _contrast(before: Node) -> dict[str, Any]:
+    step = _enabled(before, "contrast")
+    if step is None:
+        return {}
+    step.text("type")
+    return {"contrast": step.choice("type", _CONTRASTS)}
+
+
+def _grayscale(before: Node) -> dict[str, Any]:
+    return {"grayscale": True} if _enabled(before, "grayscale") else {}
+
+
+def _color(network: Node, known: Family) -> dict[str, Any]:
+    color = network.choice("color_mode", {"rgb": "rgb", "bgr": "bgr"}) or "rgb"
+    return {"color": "rgb" if known.rgb else color}
+
+
+def _values(network: Node, known: Family) -> dict[str, Any]:
+    """value = (pixel / scaling_factor - mean) / std."""
+    factor = network.number("scaling_factor", 1e-6, 1e6)
+    given = network.values("normalization", 2)
+    if known.rgb and (given or factor is None):
+        factor = 255
+    scale = {"scale": 1 / factor if factor else 1.0}
+    if not given:
+        return scale
+    if len(given) != 2:
+        raise network.wrong("normalization", "is not [[mean], [std]]")
+    mean, std = (network.numbers("normalization", part, 3) for part in given)
+    return {**scale, "mean": mean, "std": std}
+
+
+def _task(config: Node, task: str) -> str:
+    """What the network was trained for, where a classifier's package says so."""
+    node = config.maybe_node("post_processing")
+    kind = None if node is None else node.maybe_text("type")
+    return _TASKS.get(kind or "", task) if task in _TASKS.values() else task
+
+
+def _beside(config: Node) -> dict[str, Any]:
+    """What architectures may want to know: free sizes, and what comes after."""
+    found: dict[str, Any] = {}
+    network = config.node("network_input")
+    if network.flag("dynamic_spatial_size_supported"):
+        found["dynamic_size"] = _dynamic(network)
+    node = config.maybe_node("post_processing")
+    if node is not None:
+        found["post_processing"] = _after(node)
+    return found
+
+
+def _dynamic(network: Node) -> dict[str, Any]:
+    mode = network.node("dynamic_spatial_size_mode")
+    kinds = {"pad-to-be-divisible": True, "any-size": False}
+    mode.text("type")
+    if not mode.choice("type", kinds):
+        return {}
+    step = mode.whole("value", 1, _LARGEST_SIDE)
+    if step is None:
+        raise mode.wrong("value", "is missing")
+    return {"divisible": step}
+
+
+def _after(node: Node) -> dict[str, Any]:
+    kinds = {kind: kind for kind in ("nms", "softmax", "sigmoid")}
+    node.text("type")
+    found: dict[str, Any] = {"type": node.choice("type", kinds)}
+    found["fused"] = node.flag("fused")
+    nms = node.maybe_node("nms_parameters")
+    if nms is None:
+        return found
+    found["nms"] = {
+        "max_detections": nms.whole("max_detections", 1, 1_000_000),
+        "confidence": nms.number("confidence_threshold", 0, 1),
+        "iou": nms.number("iou_threshold", 0, 1),
+        "class_agnostic": bool(nms.data.get("class_agnostic")),
+    }
+    return found
+
+
+def _batch(artifact: Artifact, package: _Package) -> Batch | None:
+    """The manifest's, else the graph's own, else what `forward_pass` says.
+
+    Files of tensors have no batch: their network is made here.
+    """
+    told = _forward_batch(package.config)
+    if artifact.batch is not None or artifact.format in ("torch", "hf"):
+        return artifact.batch
+    claimed = package.claimed.artifacts if package.claimed else ()
+    if claimed and claimed[0].batch is not None:
+        return claimed[0].batch
+    return told
+
+
+def _forward_batch(config: Node | None) -> Batch | None:
+    node = None if config is None else config.maybe_node("forward_pass")
+    if node is None:
+        return None
+    fixed = node.whole("static_batch_size", 1, 65_536)
+    most = node.whole("max_dynamic_batch_size", 1, 65_536)
+    if fixed is not None:
+        return fixed, fixed, fixed
+    return None if most is None else (1, min(most, 16), most)
+
+
+def _rename(bundle: Bundle, package: _Package) -> dict[str, str]:
+    """Tensors of the file as the architecture names them.
+
+    The architecture's own knowledge of the file comes before the order of outputs. An
+    only input is the image, whatever its name.
+    """
+    rename = dict(bundle.artifact.rename)
+    claimed = package.claimed.artifacts if package.claimed else ()
+    if claimed:
+        rename = dict(claimed[0].rename)
+    architecture = installed().architecture(bundle.card.architecture)
+    inputs = package.facts.metadata.get("inputs") if package.facts else None
+    if architecture is not None and isinstance(inputs, list) and len(inputs) == 1:
+        graph, name = architecture.image_input
+        if graph == "main" and inputs[0] != name:
+            rename[inputs[0]] = name
+    return rename

@@ -1,0 +1,527 @@
+"""What lies in the cache: shown, verified, removed, and carried to another machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import tarfile
+import time
+
+import attrs
+import pytest
+
+from inference_models import (
+    Artifact,
+    File,
+    HashMismatch,
+    InferenceModelsError,
+    InvalidOption,
+    InvalidWeights,
+    ModelCard,
+    archive,
+    cache,
+)
+from inference_models.store import Store
+
+from .faulty_server import FaultyServer, ranged
+from .test_cli import cli
+
+CONTENTS = {name: random.Random(name).randbytes(50_000) for name in "abc"}
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def server():
+    with FaultyServer() as running:
+        for name, content in CONTENTS.items():
+            running.gives(f"/{name}.bin", ranged(content))
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "cache")
+
+
+def plain(source):
+    return source, {}
+
+
+def artifact(server, *names, **facts):
+    files = [
+        File(f"{n}.bin", [server.url(f"/{n}.bin")], sha256=sha256(CONTENTS[n]))
+        for n in names
+    ]
+    return Artifact("acme", {"main": files[0].name}, files, **facts)
+
+
+def used(store, folder, date):
+    os.utime(folder.with_suffix(".json"), (date, date))
+
+
+def derived(store, name="d" * 64, model="acme-colors"):
+    """A folder as a backend derives it."""
+    folder = store.root / "derived" / name
+    folder.mkdir(parents=True)
+    (folder / "model.acme").write_bytes(b"derived")
+    files = [attrs.asdict(File("model.acme", size=7))]
+    data = {"artifact": {"files": files}, "card": {"id": model}}
+    (folder / "artifact.json").write_text(json.dumps(data))
+    return folder
+
+
+def names(store):
+    return [kept.names for kept in cache.inventory(store)]
+
+
+# Listed, verified, removed
+
+
+def test_what_was_used_last_is_listed_first(server, store):
+    old = store.folder(artifact(server, "a"), plain)
+    store.folder(artifact(server, "b", "c"), plain)
+    used(store, old, 1000)
+
+    assert names(store) == [("b.bin", "c.bin"), ("a.bin",)]
+    assert [kept.size for kept in cache.inventory(store)] == [100_000, 50_000]
+
+
+def test_loading_counts_as_use(server, store):
+    folder = store.folder(artifact(server, "a"), plain)
+    used(store, folder, 1000)
+    before = time.time() - 60
+    Store(store.root).folder(artifact(server, "a"), plain)
+
+    assert cache.inventory(store)[0].used > before
+
+
+def test_what_was_derived_is_listed_with_its_model(store):
+    derived(store)
+    (kept,) = cache.inventory(store)
+
+    assert (kept.kind, kept.model) == ("derived", "acme-colors")
+
+
+def test_a_file_under_two_names_counts_once(server, store):
+    store.folder(artifact(server, "a"), plain)
+    store.folder(artifact(server, "a", "b"), plain)
+
+    assert 100_000 <= cache.size(store) < 110_000
+
+
+def test_an_empty_cache_is_whole(store):
+    assert cache.inventory(store) == cache.verify(store) == cache.prune(store, 0) == []
+
+
+def test_a_whole_cache_passes(server, store):
+    store.folder(artifact(server, "a", "b"), plain)
+    derived(store)
+
+    assert cache.verify(store) == []
+    assert len(cache.inventory(store)) == 2
+
+
+def damaged(path):
+    """Other bytes of the same size and date, as a failing disk gives them."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"\0" * 9)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["link", "copy"])
+def test_damage_that_keeps_size_and_date_is_found_and_heals(
+    copied, server, store, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OSError("no links here")
+
+    if copied:
+        monkeypatch.setattr(os, "link", refuse)
+    wanted = artifact(server, "a")
+    damaged(store.folder(wanted, plain) / "a.bin")
+    lines = cache.verify(store)
+
+    assert lines[-1].endswith("(a.bin) was damaged")
+    assert cache.inventory(store) == []
+    again = Store(store.root).folder(wanted, plain)
+    assert (again / "a.bin").read_bytes() == CONTENTS["a"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"artifact": {"files": [{"name": "x"}]}}'])
+def test_a_derived_folder_that_is_not_whole_is_removed(text, store):
+    folder = derived(store)
+    (folder / "artifact.json").write_text(text)
+
+    assert len(cache.verify(store)) == 1
+    assert not folder.exists()
+
+
+def test_removal_keeps_what_others_are_made_of(server, store):
+    one = store.folder(artifact(server, "a"), plain)
+    other = store.folder(artifact(server, "a", "b"), plain)
+    cache.delete(store, cache.matching(store, other.name))
+
+    assert names(store) == [("a.bin",)]
+    assert (one / "a.bin").read_bytes() == CONTENTS["a"]
+    assert [path.name for path in (store.root / "blobs").iterdir()] == [
+        sha256(CONTENTS["a"])
+    ]
+
+
+def test_what_was_used_longest_ago_is_pruned_first(server, store):
+    for date, name in enumerate("bac"):
+        used(store, store.folder(artifact(server, name), plain), 1000 + date)
+    gone = cache.prune(store, 110_000)
+
+    assert [kept.names for kept in gone] == [("b.bin",)]
+    assert cache.size(store) <= 110_000
+
+
+def test_pruning_removes_what_was_abandoned(server, store):
+    store.folder(artifact(server, "a"), plain)
+    for place in ("partial", "blobs"):
+        for name, age in (("old", 90_000), ("new", 0)):
+            path = store.root / place / name
+            path.write_bytes(b"half")
+            os.utime(path, (time.time() - age,) * 2)
+    cache.prune(store, 10**9)
+
+    assert [path.name for path in (store.root / "partial").iterdir()] == ["new"]
+    assert {path.name for path in (store.root / "blobs").iterdir()} == {
+        "new",
+        sha256(CONTENTS["a"]),
+    }
+
+
+# Carried
+
+
+@pytest.fixture
+def packed(server, store, tmp_path):
+    """An archive of one bundle and of what was derived from it."""
+    folder = store.folder(artifact(server, "a", "b"), plain)
+    built = derived(store)
+    files = {f"blobs/{sha256(CONTENTS[n])}": folder / f"{n}.bin" for n in "ab"}
+    record = store.root / "records" / ("e" * 64)
+    record.parent.mkdir()
+    record.write_text(sha256(CONTENTS["a"]))
+    files[f"records/{record.name}"] = record
+    files |= {
+        f"derived/{built.name}/{path.name}": path for path in sorted(built.iterdir())
+    }
+    path = tmp_path / "model.tar"
+    archive.export(path, files)
+    return path
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A cache without a network."""
+    monkeypatch.setenv("INFERENCE_MODELS_OFFLINE", "1")
+    return Store(tmp_path / "elsewhere")
+
+
+def files(store):
+    found = [path for path in store.root.rglob("*") if path.is_file()]
+    return sorted(path.relative_to(store.root).as_posix() for path in found)
+
+
+def test_what_was_exported_serves_where_there_is_no_network(packed, server, elsewhere):
+    left_out = archive.take(packed, elsewhere)
+    folder = elsewhere.folder(artifact(server, "a", "b"), plain)
+
+    assert left_out == [f"derived/{'d' * 64}"]
+    assert (folder / "b.bin").read_bytes() == CONTENTS["b"]
+    assert not (elsewhere.root / "derived").exists()
+    assert list((elsewhere.root / "partial").iterdir()) == []
+
+
+def test_what_was_derived_is_taken_where_it_is_asked_for(packed, elsewhere):
+    assert archive.take(packed, elsewhere, derived=True) == []
+    assert cache.inventory(elsewhere)[0].model == "acme-colors"
+
+
+def test_an_import_replaces_no_record_and_nothing_derived(packed, elsewhere):
+    kept = derived(elsewhere, model="own")
+    record = elsewhere.root / "records" / ("e" * 64)
+    record.parent.mkdir(parents=True)
+    record.write_text("ab" * 32)
+    archive.take(packed, elsewhere, derived=True)
+
+    assert record.read_text() == "ab" * 32
+    assert json.loads((kept / "artifact.json").read_text())["card"]["id"] == "own"
+
+
+def test_an_import_heals_what_is_damaged(packed, elsewhere):
+    archive.take(packed, elsewhere)
+    damaged(elsewhere.blob(sha256(CONTENTS["a"])))
+    archive.take(packed, elsewhere)
+
+    assert cache.verify(elsewhere) == []
+
+
+def test_a_damaged_file_is_not_exported(server, store, tmp_path):
+    path = store.folder(artifact(server, "a"), plain) / "a.bin"
+    damaged(path)
+    with pytest.raises(HashMismatch, match="cache verify removes it"):
+        archive.export(tmp_path / "x.tar", {f"blobs/{sha256(CONTENTS['a'])}": path})
+
+    assert [p.name for p in tmp_path.iterdir()] == ["cache"]
+
+
+def test_an_archive_that_cannot_be_written_says_so(tmp_path):
+    with pytest.raises(InvalidOption, match="cannot be written"):
+        archive.export(tmp_path / "none" / "x.tar", {})
+
+
+BLOB = b"weights"
+NAME = f"blobs/{sha256(BLOB)}"
+FACTS = {"size": len(BLOB), "sha256": sha256(BLOB)}
+
+
+def member(name=NAME, content=BLOB, **changes):
+    entry = tarfile.TarInfo(name)
+    for key, value in changes.items():
+        setattr(entry, key, value)
+    content = content if entry.isreg() else b""
+    entry.size = len(content)
+    return entry, content
+
+
+def manifest(listed, **changes):
+    data = {"format": "inference-models", "version": 1, "files": listed} | changes
+    return member("manifest.json", json.dumps(data).encode())
+
+
+def listing(name):
+    """A manifest that lists this name, and a member that has it."""
+    return [manifest({name: FACTS}), member(name)]
+
+
+def typed(kind, linkname="/etc/passwd"):
+    return [manifest({NAME: FACTS}), member(type=kind, linkname=linkname)]
+
+
+DERIVED = f"derived/{'d' * 64}"
+HOSTILE = {
+    "no manifest": [member()],
+    "manifest last": [member(), manifest({NAME: FACTS})],
+    "manifest is a link": [member("manifest.json", type=tarfile.SYMTYPE)],
+    "manifest is no JSON": [member("manifest.json", b"{")],
+    "manifest is a list": [member("manifest.json", b"[]")],
+    "manifest nests deeply": [member("manifest.json", b"[" * 99_999)],
+    "manifest of the future": [manifest({NAME: FACTS}, version=2), member()],
+    "manifest of another": [manifest({NAME: FACTS}, format="zip"), member()],
+    "manifest without sizes": [manifest({NAME: {"sha256": "0"}}), member()],
+    "a negative size": [manifest({NAME: FACTS | {"size": -1}}), member()],
+    "a size in words": [manifest({NAME: FACTS | {"size": "7"}}), member()],
+    "an exabyte": [manifest({NAME: FACTS | {"size": 10**18}}), member()],
+    "more than there is room for": [
+        manifest({NAME: FACTS | {"size": 10**15}}),
+        member(),
+    ],
+    "too many": [manifest({f"blobs/{n:064x}": FACTS for n in range(100_001)})],
+    "a name that is not listed": [manifest({}), member()],
+    "a listed name that is missing": [manifest({NAME: FACTS})],
+    "the same name twice": [manifest({NAME: FACTS}), member(), member()],
+    "names that differ in case": [
+        manifest({f"{DERIVED}/a": FACTS, f"{DERIVED}/A": FACTS}),
+        member(f"{DERIVED}/a"),
+        member(f"{DERIVED}/A"),
+    ],
+    "a file in a file's place": [
+        manifest({f"{DERIVED}/a": FACTS, f"{DERIVED}/a/b": FACTS}),
+        member(f"{DERIVED}/a"),
+        member(f"{DERIVED}/a/b"),
+    ],
+    "other bytes": [manifest({NAME: FACTS}), member(content=b"wEights")],
+    "fewer bytes": [manifest({NAME: FACTS}), member(content=b"w")],
+    "more bytes": [manifest({NAME: FACTS}), member(content=BLOB * 9)],
+    "a blob under another's name": listing(f"blobs/{'0' * 64}"),
+    "up": listing(f"{DERIVED}/../../../up"),
+    "up at once": listing("../up"),
+    "absolute": listing("/tmp/absolute"),
+    "a drive": listing("C:/drive"),
+    "a drive below": listing(f"{DERIVED}/C:/drive"),
+    "a share": listing("//host/share"),
+    "backslashes": listing(f"{DERIVED}\\..\\up"),
+    "backslashes below": listing(f"{DERIVED}/..\\up"),
+    "a control character": listing(f"{DERIVED}/a\x01b"),
+    "a device's name": listing(f"{DERIVED}/con"),
+    "a long name": listing(f"{DERIVED}/{'x' * 300}"),
+    "a lock": listing(f"locks/{'0' * 64}"),
+    "a bundle": listing(f"bundles/{'0' * 64}/model.bin"),
+    "a link": typed(tarfile.SYMTYPE),
+    "a link up": typed(tarfile.SYMTYPE, "../../up"),
+    "a hard link": typed(tarfile.LNKTYPE),
+    "a character device": typed(tarfile.CHRTYPE),
+    "a block device": typed(tarfile.BLKTYPE),
+    "a pipe": typed(tarfile.FIFOTYPE),
+    "a folder": typed(tarfile.DIRTYPE),
+    "a contiguous file": typed(tarfile.CONTTYPE),
+    "a sparse file": typed(tarfile.GNUTYPE_SPARSE),
+    "another path in its header": [
+        manifest({NAME: FACTS}),
+        member(pax_headers={"path": "../../up"}),
+    ],
+}
+
+
+def packed_of(members, mode="w"):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode, format=tarfile.PAX_FORMAT) as tar:
+        for entry, content in members:
+            tar.addfile(entry, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def check_refused(content, store, tmp_path):
+    path = tmp_path / "hostile.tar"
+    path.write_bytes(content)
+    with pytest.raises(InferenceModelsError) as caught:
+        archive.take(path, store, derived=True)
+
+    assert files(store) == []
+    assert {p.name for p in tmp_path.iterdir()} <= {"hostile.tar", "cache"}
+    return caught.value
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_archive_is_refused_whole(case, store, tmp_path):
+    check_refused(packed_of(HOSTILE[case]), store, tmp_path)
+
+
+def test_an_archive_that_lacks_a_file_says_so(store, tmp_path):
+    content = packed_of(HOSTILE["a listed name that is missing"])
+
+    assert "the archive lacks 'blobs/" in str(check_refused(content, store, tmp_path))
+
+
+GOOD = [manifest({NAME: FACTS}), member()]
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_compressed_archive_is_refused(mode, store, tmp_path):
+    error = check_refused(packed_of(GOOD, mode), store, tmp_path)
+
+    assert isinstance(error, InvalidWeights)
+
+
+@pytest.mark.parametrize("end", [0, 1, 300, 600, 1100, 2000])
+def test_an_archive_that_was_cut_is_refused(end, store, tmp_path):
+    check_refused(packed_of(GOOD)[:end], store, tmp_path)
+
+
+def test_something_else_is_refused(store, tmp_path):
+    check_refused(b"PK\x03\x04" + bytes(2000), store, tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"mode": 0o6777}, {"uid": 0, "uname": "root"}])
+def test_modes_and_owners_are_not_taken(changes, store, tmp_path):
+    path = tmp_path / "x.tar"
+    path.write_bytes(packed_of([GOOD[0], member(**changes)]) + b"trailing junk")
+    archive.take(path, store)
+
+    assert files(store) == [NAME]
+    assert store.blob(sha256(BLOB)).stat().st_mode & 0o7111 == 0
+
+
+# The command line
+
+
+@pytest.fixture
+def command(acme_site, server, tmp_path):
+    """Runs the command line with a card whose weights the server has."""
+    pytest.importorskip("typer")
+    gain = b'{"gain": [1, 2, 3]}'
+    server.gives("/gain.json", ranged(gain))
+    file = File("gain.json", [server.url("/gain.json")], len(gain), sha256(gain))
+    made = Artifact("acme", {"main": "gain.json"}, [file])
+    card = ModelCard("far", "acme-colors", "classification", [made], ("r", "g", "b"))
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "far.json").write_text(json.dumps(card.to_json()))
+
+    def run(*arguments, code=0, home="cache", **environment):
+        environment["INFERENCE_MODELS_CACHE"] = str(tmp_path / home)
+        environment["INFERENCE_MODELS_CARDS"] = str(tmp_path / "cards")
+        ended = cli(*map(str, arguments), site=acme_site, **environment)
+        assert ended.returncode == code, ended.stderr
+        assert "Traceback" not in ended.stderr
+        return ended.stdout + ended.stderr
+
+    return run
+
+
+def test_a_model_is_downloaded_and_carried_to_another_machine(
+    command, server, tmp_path
+):
+    assert str(tmp_path / "cache" / "bundles") in command("download", "far")
+    assert "bundle   far" in command("cache", "ls")
+    assert "whole bundles and derived artifacts: 1" in command("cache", "verify")
+    assert "wrote " in command("cache", "export", tmp_path / "far.tar", "far")
+    offline = {"home": "other", "INFERENCE_MODELS_OFFLINE": "1"}
+    assert "took " in command("cache", "import", tmp_path / "far.tar", **offline)
+    assert "far: " in command("download", "far", **offline)
+    assert len(server.requests) == 1
+
+
+def test_damage_is_told_and_removed(command, tmp_path):
+    command("download", "far")
+    (blob,) = (tmp_path / "cache" / "blobs").iterdir()
+    damaged(blob)
+
+    assert "was damaged and is removed" in command("cache", "verify", code=1)
+    assert "artifacts: 0" in command("cache", "verify")
+
+
+@pytest.mark.parametrize("by_hash", [False, True], ids=["id", "hash"])
+def test_a_model_is_removed(by_hash, command, tmp_path):
+    command("download", "far")
+    (blob,) = (tmp_path / "cache" / "blobs").iterdir()
+
+    command("cache", "rm", blob.name[:12] if by_hash else "far")
+    assert not blob.exists()
+
+
+def test_the_cache_is_pruned_to_a_size(command):
+    command("download", "far")
+
+    assert "artifacts: 0" in command("cache", "prune", "--max-size", "1.5MB")
+    assert "artifacts: 1" in command("cache", "prune", "--max-size", "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["cache", "rm", "far"], "ModelNotFound: nothing of 'far' is in the cache"),
+        (["cache", "rm", "abcdef0123"], "nothing of 'abcdef0123' is in the cache"),
+        (["cache", "export", "x.tar", "far"], "nothing of 'far' is in the cache"),
+        (["cache", "import", "none.tar"], "InvalidOption: there is no file 'none.tar'"),
+        (["cache", "prune", "--max-size", "big"], "'big' is not a number of bytes"),
+        (
+            ["download", "far", "--format", "onnx"],
+            "no weights in format 'onnx'; it has",
+        ),
+        (["download", "far", "--device", "cuda"], "nothing here can run 'far'"),
+        (["download", "fur"], "ModelNotFound: no model 'fur' is known"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(command, arguments, sentence):
+    assert sentence in command(*arguments, code=1)
+
+
+def test_offline_a_download_names_what_is_missing(command):
+    shown = command("download", "far", code=1, INFERENCE_MODELS_OFFLINE="1")
+
+    assert "Offline: 'gain.json' is not in the cache" in shown
+
+
+def test_a_format_is_fetched_for_another_machine(command):
+    assert "bundles" in command("download", "far", "--format", "acme")

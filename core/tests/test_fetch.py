@@ -1,0 +1,674 @@
+"""Downloads over a network that fails in every way it can, and what is left of it."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import logging
+import os
+import random
+import socket
+import ssl
+import subprocess
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+
+import pytest
+
+from inference_models import Artifact, DownloadFailed, File, HashMismatch, transport
+from inference_models.errors import (
+    Forbidden,
+    PaymentRequired,
+    RateLimited,
+    Unauthorized,
+    Unreachable,
+    UsagePaused,
+)
+from inference_models.store import Store
+from inference_models.transport import Limits
+
+from . import faulty_server as faulty
+from .faulty_server import FaultyServer, ranged, status, stops, whole
+
+CONTENT = random.Random(0).randbytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+SIZE, HALF = len(CONTENT), len(CONTENT) // 2
+FLIPPED = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
+SECRET = "sesame-open"
+LIMITS = Limits(
+    connect=0.3,
+    idle=0.3,
+    grace=0.4,
+    slowest=1e6,
+    tries=3,
+    pause=0.01,
+    longest_pause=0.02,
+)
+FILE = "/model.bin"
+GOOD = ranged(CONTENT)
+
+
+def signing(source):
+    """A provider's request: a signed query, and a header with a key."""
+    return f"{source}?signature={SECRET}", {
+        "Authorization": SECRET,
+        "X-Api-Key": SECRET,
+    }
+
+
+@pytest.fixture
+def server():
+    with FaultyServer() as running:
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "cache", limits=LIMITS)
+
+
+@pytest.fixture(autouse=True)
+def received(monkeypatch):
+    """No packet leaves this machine; the number of bytes of each answer."""
+    connect, timed, sizes = socket.socket.connect, transport._timed, []
+
+    def guarded(self, address):
+        assert address[0] in ("127.0.0.1", "::1"), address
+        return connect(self, address)
+
+    def counted(chunks, *rest):
+        sizes.append(0)
+        for chunk in timed(chunks, *rest):
+            sizes[-1] += len(chunk)
+            yield chunk
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(transport, "_timed", counted)
+    return sizes
+
+
+def artifact(*urls, **facts):
+    facts = {"size": SIZE, "sha256": SHA256} | facts
+    return Artifact("acme", {"main": "model.bin"}, [File("model.bin", urls, **facts)])
+
+
+def files(store, folder=""):
+    return [path for path in (store.root / folder).rglob("*") if path.is_file()]
+
+
+def fetched(store, *urls, **facts):
+    """Fetch in a thread that is waited for half a minute, and read what came."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(store.folder, artifact(*urls, **facts), signing)
+        return (future.result(timeout=30) / "model.bin").read_bytes()
+
+
+def check_invariants(store, server, received, shown, url, outcome, **facts):
+    """Fetch, and hold the eight promises: whatever is said, it harmed nothing."""
+    if outcome is None:
+        assert fetched(store, url, **facts) == CONTENT
+    else:
+        kind, words = outcome
+        with pytest.raises(kind, match=words) as caught:
+            fetched(store, url, **facts)
+        assert type(caught.value) is kind
+        shown.append("".join(traceback.format_exception(caught.value)))
+        assert files(store, "bundles") == []
+    for blob in files(store, "blobs"):
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+    assert max(received, default=0) <= SIZE + (64 << 10)
+    server.gives("/clean.bin", GOOD)
+    assert fetched(store, server.url("/clean.bin")) == CONTENT
+    assert files(store, "partial") == []
+    names = "".join(map(str, files(store)))
+    kept = b"".join(path.read_bytes() for path in files(store)).decode("latin-1")
+    assert SECRET not in "".join([*shown, names, kept])
+
+
+@pytest.fixture
+def promises(store, server, received, caplog, capfd):
+    """Checks a case: its URL, and the error that it ends with, if it does."""
+    caplog.set_level(logging.DEBUG)
+
+    def check(url, outcome=None, **facts):
+        shown = []
+        check_invariants(store, server, received, shown, url, outcome, **facts)
+        assert SECRET not in "".join([caplog.text, *capfd.readouterr()])
+
+    return check
+
+
+# What passes: a second try, or going on from where it broke, makes up for it.
+
+
+def moved(code):
+    return lambda s: [faulty.redirects(s.gives("/there.bin", GOOD), code)]
+
+
+def hops(number):
+    def answers(server):
+        for hop in range(number):
+            target = server.url(f"/{hop + 1}" if hop + 1 < number else "/end.bin")
+            server.gives(f"/{hop}", faulty.redirects(target))
+        server.gives("/end.bin", GOOD)
+        return [faulty.redirects(server.url("/0"))]
+
+    return answers
+
+
+def then_good(*answers):
+    return lambda server: [*answers, GOOD]
+
+
+def broken_once(then, size=HALF):
+    return then_good(stops(CONTENT, size, then))
+
+
+def half_then(*answers):
+    """The first half, then these answers to what asks for the second."""
+    return lambda server: [stops(CONTENT, HALF, faulty.hang_up), *answers]
+
+
+PASSES = {
+    "stall before the first byte": broken_once(faulty.stall, 0),
+    "stall after one byte": broken_once(faulty.stall, 1),
+    "stall in the middle": broken_once(faulty.stall),
+    "stall before the last byte": broken_once(faulty.stall, SIZE - 1),
+    "reset before the headers": then_good(lambda s, c, a: faulty.reset(s, c)),
+    "reset in the middle": broken_once(faulty.reset),
+    "short body": broken_once(faulty.hang_up),
+    "short body without a validator": then_good(
+        stops(CONTENT, HALF, faulty.hang_up, ETag="")
+    ),
+    "short body with a weak validator": then_good(
+        stops(CONTENT, HALF, faulty.hang_up, ETag='W/"v1"')
+    ),
+    "chunks cut off": then_good(faulty.chunked(CONTENT[:HALF], ended=False)),
+    "more than the length says": lambda s: [
+        faulty.raw(faulty.head(Content_Length=SIZE), CONTENT + b"more")
+    ],
+    "no length": lambda s: [faulty.raw(faulty.head(), CONTENT)],
+    "chunks": lambda s: [faulty.chunked(CONTENT[:HALF], CONTENT[HALF:])],
+    "first half damaged": lambda s: [stops(FLIPPED, HALF, faulty.hang_up), GOOD, GOOD],
+    "another range": half_then(faulty.raw(faulty.rest(CONTENT, HALF, shown=9)), GOOD),
+    "an unreadable range": half_then(
+        faulty.raw(faulty.head("206 Partial", Content_Range="all", Content_Length=0)),
+        GOOD,
+    ),
+    "another total": half_then(faulty.raw(faulty.rest(CONTENT, HALF, total=9)), GOOD),
+    "unknown total": half_then(faulty.raw(faulty.rest(CONTENT, HALF, total="*"))),
+    "the whole in place of the range": half_then(whole(CONTENT)),
+    "no such range": half_then(status("416 Range Not Satisfiable"), GOOD),
+    "part of another version": half_then(
+        faulty.raw(faulty.rest(CONTENT, HALF, etag='"v2"')), GOOD
+    ),
+    "a new version": half_then(ranged(CONTENT, etag='"v2"')),
+    "a part that was not asked for": then_good(faulty.raw(faulty.rest(CONTENT, 0))),
+    "429, in a second": then_good(status("429 Slow Down", Retry_After=1)),
+    "429, at a date": then_good(
+        status("429 Slow Down", Retry_After=formatdate(time.time() + 9, usegmt=True))
+    ),
+    "429, in a century": then_good(status("429 Slow Down", Retry_After=10**9)),
+    "429, at some time": then_good(status("429 Slow Down", Retry_After="later")),
+    "bad status line": then_good(faulty.raw(b"BANANA\r\n\r\n")),
+    "a megabyte of headers": then_good(
+        faulty.raw(faulty.head(Content_Length=0, X_Long="x" * (1 << 20)))
+    ),
+    "five redirects": hops(5),
+    **{
+        f"{code} twice": then_good(status(f"{code} No"), status(f"{code} No"))
+        for code in (408, 425, 500, 502, 503, 504)
+    },
+    **{f"{code} redirect": moved(code) for code in (301, 302, 303, 307, 308)},
+}
+
+# What does not: one sentence says so.
+
+
+def failing(*answers):
+    return lambda server: list(answers)
+
+
+PAGE = b"<html>Please log in</html>"
+SQUEEZED = gzip.compress(CONTENT)
+FAILS = {
+    "stall for ever": (
+        failing(stops(CONTENT, 1, faulty.stall)),
+        (Unreachable, "could not be read"),
+    ),
+    "body longer than the card says": (
+        failing(whole(CONTENT * 2)),
+        (HashMismatch, f"longer than {SIZE} bytes"),
+    ),
+    "body without end": (
+        failing(faulty.endless(b"x" * 50_000)),
+        (HashMismatch, f"longer than {SIZE} bytes"),
+    ),
+    "body shorter than the card says": (
+        failing(whole(CONTENT[:99])),
+        (HashMismatch, f"has 99 bytes instead of {SIZE}"),
+    ),
+    "one bit": (failing(whole(FLIPPED)), (HashMismatch, f"instead of {SHA256}")),
+    "another file of the same size": (
+        failing(whole(CONTENT[::-1])),
+        (HashMismatch, f"instead of {SHA256}"),
+    ),
+    "damaged in its first half, again and again": (
+        lambda s: [stops(FLIPPED, HALF, faulty.hang_up), ranged(FLIPPED)],
+        (HashMismatch, f"instead of {SHA256}"),
+    ),
+    "gzip": (
+        failing(whole(SQUEEZED, Content_Encoding="gzip")),
+        (DownloadFailed, "in the encoding 'gzip', unasked"),
+    ),
+    "gzip bomb": (
+        failing(whole(gzip.compress(b"\0" * 50_000_000), Content_Encoding="gzip")),
+        (DownloadFailed, "in the encoding 'gzip', unasked"),
+    ),
+    "redirect in circles": (
+        lambda s: [faulty.redirects(s.url(FILE))],
+        (DownloadFailed, "redirect"),
+    ),
+    "21 hops": (hops(21), (DownloadFailed, "redirect")),
+    "redirect to nowhere": (failing(status("302 Found")), (DownloadFailed, "302")),
+    "redirect to a file": (
+        failing(faulty.redirects("file:///etc/passwd")),
+        (DownloadFailed, "unsupported protocol 'file://'"),
+    ),
+    "redirect to link-local": (
+        failing(faulty.redirects("http://169.254.169.254/latest")),
+        (DownloadFailed, "http://169.254.169.254 is not encrypted"),
+    ),
+    **{
+        f"encrypted redirect to {host}": (
+            failing(faulty.redirects(f"https://{host}/latest")),
+            (DownloadFailed, "an address of a private network"),
+        )
+        for host in (
+            "169.254.169.254",
+            "10.0.0.1",
+            "192.168.1.1",
+            "2852039166",
+            "0xa9.0xfe.0xa9.0xfe",
+            "[fe80::1]",
+            "[::ffff:10.0.0.1]",
+            "0.0.0.0",
+        )
+    },
+    "redirect to plain http": (
+        failing(faulty.redirects("http://example.com/")),
+        (DownloadFailed, "http://example.com is not encrypted"),
+    ),
+    "captive portal": (
+        failing(whole(PAGE, Content_Type="text/html")),
+        (HashMismatch, "does this network ask for a login"),
+    ),
+    "slow drip": (
+        failing(faulty.drips(CONTENT)),
+        (Unreachable, "which is too slow"),
+    ),
+    "bad status line for ever": (
+        failing(faulty.raw(b"BANANA\r\n\r\n")),
+        (Unreachable, "could not be read"),
+    ),
+    "no range for ever": (
+        lambda s: [
+            stops(CONTENT, HALF, faulty.hang_up),
+            status("416 Range Not Satisfiable"),
+        ],
+        (Unreachable, "416"),
+    ),
+    "no answer": (failing(faulty.raw()), (Unreachable, "could not be read")),
+    **{
+        f"{code}": (failing(status(f"{code} No")), (kind, f"answered {code} No"))
+        for code, kind in {
+            401: Unauthorized,
+            402: PaymentRequired,
+            403: Forbidden,
+            404: DownloadFailed,
+            410: DownloadFailed,
+            423: UsagePaused,
+            429: RateLimited,
+            451: DownloadFailed,
+            500: Unreachable,
+            501: DownloadFailed,
+            502: Unreachable,
+            503: Unreachable,
+            504: Unreachable,
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("case", PASSES)
+def test_what_passes_ends_well(case, server, promises):
+    promises(server.gives(FILE, *PASSES[case](server)))
+
+
+@pytest.mark.parametrize("case", FAILS)
+def test_what_does_not_pass_is_said_in_a_sentence(case, server, promises):
+    answers, outcome = FAILS[case]
+    promises(server.gives(FILE, *answers(server)), outcome)
+
+
+@pytest.mark.parametrize("case", [*PASSES, *FAILS])
+def test_what_is_in_the_cache_asks_nobody(case, server, store):
+    server.gives("/clean.bin", GOOD)
+    fetched(store, server.url("/clean.bin"))
+    server.requests.clear()
+    answers = PASSES[case] if case in PASSES else FAILS[case][0]
+
+    assert fetched(store, server.gives(FILE, *answers(server))) == CONTENT
+    assert server.requests == []
+
+
+def test_a_server_that_is_not_there_is_given_up(promises):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    promises(f"http://127.0.0.1:{port}{FILE}", (Unreachable, "could not be read"))
+
+
+def test_a_server_that_accepts_nobody_is_given_up(promises):
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(full.getsockname())
+            url = f"http://127.0.0.1:{full.getsockname()[1]}{FILE}"
+            promises(url, (Unreachable, "could not be read: timed out"))
+
+
+def test_headers_do_not_follow_to_another_server(server, promises):
+    with FaultyServer() as other:
+        target = other.gives("/there.bin", GOOD)
+        promises(server.gives(FILE, faulty.redirects(target)))
+
+        assert server.requests[0].headers["authorization"] == SECRET
+        assert SECRET not in str(other.requests[0].headers)
+
+
+# What is asked for
+
+
+def asked_ranges(server):
+    return [asked.headers.get("range") for asked in server.requests]
+
+
+def test_a_second_try_asks_for_the_rest_alone(server, store):
+    url = server.gives(FILE, stops(CONTENT, HALF, faulty.hang_up), GOOD)
+
+    assert fetched(store, url) == CONTENT
+    assert asked_ranges(server) == [None, f"bytes={HALF}-"]
+    assert server.requests[1].headers["if-range"] == '"v1"'
+
+
+def test_a_second_run_asks_for_the_rest_alone(server, store):
+    dead = [stops(CONTENT, HALF, faulty.hang_up), status("404 Not Found")]
+    url = server.gives(FILE, *dead)
+    with pytest.raises(DownloadFailed):
+        fetched(store, url)
+    server.gives(FILE, GOOD)
+
+    assert fetched(Store(store.root, limits=LIMITS), url) == CONTENT
+    assert asked_ranges(server)[-1] == f"bytes={HALF}-"
+    assert files(store, "partial") == []
+
+
+def test_the_date_of_the_last_change_is_a_validator_too(server, store):
+    date = "Wed, 21 Oct 2015 07:28:00 GMT"
+    first = stops(CONTENT, HALF, faulty.hang_up, ETag="", Last_Modified=date)
+    url = server.gives(FILE, first, whole(CONTENT))
+
+    assert fetched(store, url) == CONTENT
+    assert server.requests[1].headers["if-range"] == date
+
+
+@pytest.mark.parametrize("tag", ["", 'W/"v1"'], ids=["none", "weak"])
+def test_without_a_strong_validator_it_starts_anew(tag, server, store):
+    first = stops(CONTENT, HALF, faulty.hang_up, ETag=tag)
+
+    assert fetched(store, server.gives(FILE, first, GOOD)) == CONTENT
+    assert asked_ranges(server) == [None, None]
+
+
+def test_what_is_whole_already_is_not_asked_for_again(server, store):
+    url = server.gives(FILE, GOOD)
+    kept = store.root / "partial" / f"{SHA256}.0"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(CONTENT)
+    kept.with_name(f"{SHA256}.0.etag").write_text('"v1"')
+
+    assert fetched(store, url) == CONTENT
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("left", [FLIPPED, FLIPPED[:HALF], CONTENT * 2, b""])
+def test_what_an_earlier_run_left_is_not_trusted(left, server, store):
+    url = server.gives(FILE, GOOD)
+    kept = store.root / "partial" / f"{SHA256}.0"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(left)
+    kept.with_name(f"{SHA256}.0.etag").write_text('"v1"')
+
+    assert fetched(store, url) == CONTENT
+    assert files(store, "partial") == []
+
+
+def test_a_try_that_brings_it_on_is_not_counted(server, store, monkeypatch):
+    from inference_models import fetch
+
+    monkeypatch.setattr(fetch, "CHUNK", 1000)
+    pieces = []
+    for number in range(10):
+        size = 20_000 * number
+
+        def piece(server, connection, asked, size=size):
+            answer = faulty.rest(CONTENT, size) if size else b""
+            answer = answer or faulty.head(Content_Length=SIZE, ETag='"v1"') + CONTENT
+            end = answer.index(b"\r\n\r\n") + 4
+            connection.sendall(answer[: end + 20_000])
+
+        pieces.append(piece)
+
+    assert fetched(store, server.gives(FILE, *pieces, GOOD)) == CONTENT
+    assert len(server.requests) == 11
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        faulty.rest(CONTENT[::-1], HALF, etag='"v2"'),
+        faulty.rest(CONTENT[::-1], HALF, shown=HALF - 9),
+    ],
+    ids=["another version", "another place"],
+)
+def test_parts_that_do_not_fit_are_never_joined(answer, server, tmp_path):
+    """Also where no hash would tell."""
+    store = Store(tmp_path / "cache", limits=LIMITS, first_use=True)
+    first = stops(CONTENT, HALF, faulty.hang_up)
+    url = server.gives(FILE, first, faulty.raw(answer), GOOD)
+
+    assert fetched(store, url, sha256=None, size=None) == CONTENT
+
+
+def test_the_next_source_goes_on_where_the_first_broke(server, store):
+    dead = server.gives(FILE, stops(CONTENT, HALF, faulty.hang_up), status("404 No"))
+    mirror = server.gives("/mirror.bin", GOOD)
+
+    assert fetched(store, dead, mirror) == CONTENT
+    assert asked_ranges(server)[-1] == f"bytes={HALF}-"
+
+
+def test_a_request_is_made_anew_for_each_try(server, store):
+    signed = []
+
+    def request(source):
+        signed.append(source)
+        return f"{source}?signature={len(signed)}", {}
+
+    url = server.gives(FILE, status("503 No"), status("503 No"), GOOD)
+    store.folder(artifact(url), request)
+
+    assert [asked.path[-1] for asked in server.requests] == ["1", "2", "3"]
+
+
+def test_a_files_hash_is_not_needed_for_a_page_to_be_refused(server, tmp_path):
+    store = Store(tmp_path, limits=LIMITS, first_use=True)
+    url = server.gives(FILE, whole(PAGE, Content_Type="text/html; charset=utf-8"))
+    with pytest.raises(DownloadFailed, match="does this network ask for a login"):
+        fetched(store, url, sha256=None, size=None)
+
+    assert files(store, "blobs") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("3", 3.0),
+        ("later", None),
+        ("-1", None),
+        ("1e9", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 99 Foo 2015", None),
+        ("9" * 13, None),
+    ],
+)
+def test_what_a_server_asks_to_wait_is_read(value, seconds):
+    assert transport.retry_after(value) == seconds
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://host/weights.onnx?token={SECRET}",
+        f"https://user:{SECRET}@host/weights.onnx",
+        f"https://{SECRET}@host/weights.onnx#{SECRET}",
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(url):
+    assert transport.shown_url(url) == "https://host/weights.onnx"
+
+
+def test_a_proxy_of_the_environment_is_used(server, store, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", server.url(""))
+    monkeypatch.setenv("NO_PROXY", "")
+    server.gives(f"http://localhost:9{FILE}", GOOD)
+
+    assert fetched(store, f"http://localhost:9{FILE}") == CONTENT
+
+
+def test_a_proxy_of_no_known_kind_is_named(server, store, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "gopher://127.0.0.1:9")
+    with pytest.raises(DownloadFailed, match="correct HTTPS_PROXY"):
+        fetched(store, server.gives(FILE, GOOD))
+
+
+# Room
+
+
+def test_what_has_no_room_is_not_begun(server, store, monkeypatch):
+    import shutil
+
+    usage = shutil.disk_usage(store.root.parent)._replace(free=SIZE - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DownloadFailed, match=r"no room in the cache .*prune"):
+        fetched(store, server.gives(FILE, GOOD))
+
+    assert files(store, "partial") == []
+
+
+# TLS
+
+
+def openssl(*arguments):
+    command = ["openssl", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """An authority's certificate, and a function for others that it signs."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, root = folder / "key.pem", folder / "root.pem"
+    try:
+        openssl("genrsa", "-out", key, "2048")
+        openssl("req", "-x509", "-new", "-key", key, "-out", root, "-subj", "/CN=Root")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs openssl")
+
+    def signed(name, *dates):
+        asked, made = folder / f"{name}.csr", folder / f"{name}.pem"
+        names = folder / f"{name}.txt"
+        names.write_text(f"subjectAltName=DNS:{name}")
+        openssl("req", "-new", "-key", key, "-out", asked, "-subj", f"/CN={name}")
+        command = ["x509", "-req", "-in", asked, "-CA", root, "-CAkey", key]
+        openssl(*command, "-out", made, "-extfile", names, *dates, "-set_serial", "1")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(made, key)
+        return context
+
+    return root, signed
+
+
+@pytest.fixture
+def secure(certificates):
+    """Opens a server with a certificate that is signed as told."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(name="localhost", *dates):
+            context = certificates[1](name, *dates)
+            return stack.enter_context(FaultyServer(context))
+
+        yield opened
+
+
+@pytest.fixture
+def trusted(certificates, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", os.fspath(certificates[0]))
+
+
+UNTRUSTED = (DownloadFailed, "CERTIFICATE_VERIFY_FAILED.*SSL_CERT_FILE")
+
+
+def test_a_certificate_of_a_known_authority_is_taken(trusted, secure, promises):
+    running = secure()
+    running.gives(FILE, GOOD)
+    promises(running.url(FILE, "localhost"))
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused(secure, promises):
+    running = secure()
+    running.gives(FILE, GOOD)
+    promises(running.url(FILE, "localhost"), UNTRUSTED)
+
+    assert running.requests == []
+
+
+def test_a_certificate_that_expired_is_refused(trusted, secure, promises):
+    running = secure("localhost", "-days", "-1")
+    running.gives(FILE, GOOD)
+    promises(running.url(FILE, "localhost"), UNTRUSTED)
+
+    assert running.requests == []
+
+
+def test_a_certificate_of_another_host_is_refused(trusted, secure, promises):
+    running = secure("elsewhere")
+    running.gives(FILE, GOOD)
+    promises(running.url(FILE, "localhost"), UNTRUSTED)
+
+    assert running.requests == []
+
+
+def test_a_redirect_off_encryption_is_refused(trusted, secure, server, promises):
+    running = secure()
+    running.gives(FILE, faulty.redirects(server.gives("/there.bin", GOOD)))
+    url = running.url(FILE, "localhost")
+    promises(url, (DownloadFailed, "http://127.0.0.1 is not encrypted"))
