@@ -49,21 +49,24 @@ def _install_all(session: nox.Session, *more: str) -> None:
     session.install(*local, TORCH, *_group(".", "photos"), *more)
 
 
-@nox.session
-def tests(session: nox.Session) -> None:
-    """Run all tests with everything installed."""
+def _test_all(session: nox.Session, marked: str) -> None:
+    """Run the tests of all distributions that are marked so, with all installed."""
     groups = [_group(folder, "test") for folder in [*PARTS, *EXAMPLES, "."]]
     _install_all(session, *sorted({name for group in groups for name in group}))
     session.install("--no-deps", FOOLBOX)
-    session.run("pytest", "-m", "not slow", *session.posargs)
+    session.run("pytest", "-m", marked, *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests with everything installed, but for the slow ones."""
+    _test_all(session, "not slow")
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """Run the tests that take more than a few seconds each, with all installed."""
-    groups = [_group(folder, "test") for folder in [*PARTS, *EXAMPLES, "."]]
-    _install_all(session, *sorted({name for group in groups for name in group}))
-    session.run("pytest", "-m", "slow", *session.posargs)
+    """Run the tests that take long: all sizes of the models, exported and compared."""
+    _test_all(session, "slow")
 
 
 @nox.session

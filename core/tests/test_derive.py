@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -208,3 +209,33 @@ def test_another_preprocessing_is_built_anew(compiler, tmp_path):
         load(folder_of(tmp_path, {"size": size}), backend="acme-compiled")
 
     assert len(compiler.derived) == 2
+
+
+@pytest.mark.parametrize(("asked", "written"), [(None, "fp32"), ("fp16", "fp16")])
+def test_what_is_derived_is_written_in_the_precision_asked_for(
+    compiler, asked, written
+):
+    model = load("acme-colors", backend="acme-compiled", quantization=asked)
+
+    assert model.precision == model._loaded.bundle.artifact.precision == written
+
+
+def test_precisions_are_built_apart(compiler):
+    for precision in ("fp32", "fp16", "fp32"):
+        load("acme-colors", backend="acme-compiled", quantization=precision)
+
+    assert compiler.derived == ["acme-colors", "acme-colors"]
+
+
+def test_a_precision_that_nothing_is_written_in_is_refused(compiler):
+    with pytest.raises(NoBackend, match="offers fp32, fp16 for acme-compiled, not bf1"):
+        load("acme-colors", backend="acme-compiled", quantization="bf16")
+
+
+@pytest.mark.parametrize(("error", "kept"), [(0.1, True), (0.5, False)])
+def test_half_precision_may_differ_more(compiler, monkeypatch, error, kept):
+    monkeypatch.setattr(compiler.AcmeCompiler, "error", error)
+    with pytest.raises(InvalidWeights, match=r"in fp32; it was discarded"):
+        load("acme-colors", backend="acme-compiled")
+    with contextlib.nullcontext() if kept else pytest.raises(InvalidWeights):
+        load("acme-colors", backend="acme-compiled", quantization="fp16")
