@@ -40,6 +40,7 @@ from inference_models.negotiate import (
     advice,
     install_hint,
     negotiate,
+    unsupported,
 )
 from inference_models.preprocess import Preprocessing
 from inference_models.registry import Registry, installed
@@ -177,7 +178,7 @@ class _Search:
         found = find.find(artifact.base, self.registry, self.access, None)
         search = attrs.evolve(self, found=found)
         for candidate in found.card.artifacts:
-            if candidate.format == artifact.format:
+            if candidate.format == artifact.format and not unsupported(candidate):
                 return search.bundle(candidate)
         raise NoBackend(
             f"{self.card.id!r} adapts {artifact.base!r}, which has no "
@@ -308,7 +309,8 @@ class AutoModel:
     ) -> Explanation:
         """What would run here, in order, and why not the rest.
 
-        Fetches no weights and imports no runtime; takes what `from_pretrained` takes.
+        Fetches no weights, unless the id is their URL, and imports no runtime; takes
+        what `from_pretrained` takes.
         """
         _refuse_unknown(unknown)
         call = _Call(

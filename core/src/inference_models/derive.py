@@ -21,13 +21,14 @@ from inference_models.card import (
     Plan,
     structure,
 )
+from inference_models.disk import move_folder
 from inference_models.errors import InferenceModelsError, InvalidWeights
 from inference_models.images import Array, read_images
 from inference_models.interfaces import Architecture, Backend, Operations
 from inference_models.negotiate import Option
 from inference_models.progress import shown
 from inference_models.registry import installed
-from inference_models.store import Store, move_folder
+from inference_models.store import Store
 
 log = logging.getLogger("inference_models")
 

@@ -25,16 +25,15 @@ from typing import Any
 import attrs
 
 from inference_models.card import Artifact, File
-from inference_models.disk import hash_file as hash_file
 from inference_models.disk import (
+    hash_file,
     is_full,
     is_real_file,
     place,
     remove,
     unique,
+    write_atomically,
 )
-from inference_models.disk import move_folder as move_folder
-from inference_models.disk import write_atomically as write_atomically
 from inference_models.errors import DownloadFailed, HashMismatch, InvalidCard
 from inference_models.fetch import Grown, fetch
 from inference_models.partial import Partial, compare, kept

@@ -105,7 +105,9 @@ def _asked_bare(answers: Answers, model_id: str) -> ModelCard | None:
     except ModelNotFound:
         return None
     except (Unreachable, RateLimited) as error:
-        log.warning("%s may be unknown for this reason alone: %s", model_id, error)
+        # Who has no key likely means no model of Roboflow.
+        level = logging.INFO if answers.server.key is None else logging.WARNING
+        log.log(level, "%s may be unknown for this reason alone: %s", model_id, error)
         return None
     except DownloadFailed:
         if answers.server.key is not None:

@@ -18,10 +18,11 @@ from pathlib import Path
 import attrs
 
 from inference_models.card import ModelCard
+from inference_models.disk import write_atomically
 from inference_models.errors import InferenceModelsError
 from inference_models.providers.roboflow_api import Server
 from inference_models.providers.roboflow_json import parse
-from inference_models.store import cache_root, write_atomically
+from inference_models.store import cache_root
 
 log = logging.getLogger("inference_models")
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from inference_models import Architecture, Artifact, Bundle, File, TensorSpec
+from inference_models.disk import hash_file
 from inference_models.progress import Report
-from inference_models.store import hash_file
 from inference_models_torch.attention import TRANSLATIONS
 from inference_models_torch.modules import DTYPES, cast, load_modules
 from inference_models_torch.session import Signature, by_name
