@@ -12,7 +12,13 @@ import attrs
 
 from inference_models import derive, find
 from inference_models.batching import wrapped
-from inference_models.card import Artifact, Bundle, ModelCard, TensorSpec
+from inference_models.card import (
+    Artifact,
+    Bundle,
+    ModelCard,
+    TensorSpec,
+    relabelled,
+)
 from inference_models.errors import (
     InferenceModelsError,
     InvalidOption,
@@ -91,6 +97,12 @@ class _Call:
     revision: str | None
     weights_provider_extra_headers: Mapping[str, str] | None = attrs.field(repr=False)
     weights_provider_extra_query_params: Pairs | None = attrs.field(repr=False)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> _Call:
+        """From all arguments of a function that takes these, by their names."""
+        _refuse_unknown(given["unknown"])
+        return cls(**{name: given[name] for name in attrs.fields_dict(cls)})
 
     def search(self, model_id: Any) -> _Search:
         """Find the card, and the architecture that it names."""
@@ -269,22 +281,7 @@ class AutoModel:
         Raises `ModelNotFound`, `NoBackend`, `DownloadFailed`, `InvalidWeights`,
         `InvalidCard`, and `InvalidOption` (a `TypeError`) for an unknown parameter.
         """
-        _refuse_unknown(unknown)
-        call = _Call(
-            task,
-            backend,
-            device,
-            quantization,
-            batch_size,
-            model_type,
-            labels,
-            derive,
-            weights_provider,
-            api_key,
-            revision,
-            weights_provider_extra_headers,
-            weights_provider_extra_query_params,
-        )
+        call = _Call.of(locals())
         return _load(call.search(model_id_or_path), call.recipe(model_id_or_path))
 
     @classmethod
@@ -312,22 +309,7 @@ class AutoModel:
         Fetches no weights, unless the id is their URL, and imports no runtime; takes
         what `from_pretrained` takes.
         """
-        _refuse_unknown(unknown)
-        call = _Call(
-            task,
-            backend,
-            device,
-            quantization,
-            batch_size,
-            model_type,
-            labels,
-            derive,
-            weights_provider,
-            api_key,
-            revision,
-            weights_provider_extra_headers,
-            weights_provider_extra_query_params,
-        )
+        call = _Call.of(locals())
         search = call.search(model_id_or_path)
         return Explanation.of(search.card, search.negotiation(), search.registry)
 
@@ -353,14 +335,7 @@ def _refuse_unknown(unknown: Mapping[str, Any]) -> None:
 def _relabelled(card: ModelCard, labels: Sequence[str | None] | None) -> ModelCard:
     if isinstance(labels, str):
         raise InvalidOption(f"labels {labels!r} is one text; give a list of names")
-    if labels is None:
-        return card
-    if card.labels and len(labels) != len(card.labels):
-        raise InvalidOption(
-            f"labels has {len(labels)} names, and {card.id!r} has {len(card.labels)} "
-            "columns; give a name for each, or None for one that is never returned"
-        )
-    return attrs.evolve(card, labels=tuple(labels))
+    return card if labels is None else relabelled(card, labels)
 
 
 def _architecture(card: ModelCard, registry: Registry) -> type[Architecture[Any]]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from inference_models.errors import InvalidCard, did_you_mean
+from inference_models.errors import InvalidCard, InvalidOption, did_you_mean
 
 Batch = tuple[int, int, int]
 T = TypeVar("T")
@@ -210,6 +210,16 @@ class ModelCard:
         return attrs.asdict(
             self, filter=_differs_from_default, value_serializer=_as_list
         )
+
+
+def relabelled(card: ModelCard, labels: Sequence[str | None]) -> ModelCard:
+    """The card with other labels, one for each of those that it has, if it has any."""
+    if card.labels and len(labels) != len(card.labels):
+        raise InvalidOption(
+            f"labels has {len(labels)} names, and {card.id!r} has {len(card.labels)} "
+            "columns; give a name for each, or None for one that is never returned"
+        )
+    return attrs.evolve(card, labels=tuple(labels))
 
 
 @attrs.frozen

@@ -17,6 +17,40 @@ _ABANDONED = 3600.0
 """Seconds without a byte, after which an unfinished file is nobody's."""
 
 
+class Checked:
+    """The size and hashes of a file's bytes as they pass, held to its card."""
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.size = 0
+        self._sha256 = hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    def add(self, chunk: bytes) -> None:
+        """Count bytes; `HashMismatch` if there are more than the card says."""
+        self.size += len(chunk)
+        self.check_total(self.size, at_least=True)
+        self._sha256.update(chunk)
+        if self.file.md5:
+            self._md5.update(chunk)
+
+    def check_total(self, total: int, at_least: bool = False) -> None:
+        """Raise `HashMismatch` if a file of so many bytes is not the card's."""
+        name, wanted = self.file.name, self.file.size
+        if wanted is not None and total > wanted:
+            raise HashMismatch(f"{name!r} is longer than {wanted} bytes")
+        if wanted is not None and total < wanted and not at_least:
+            raise HashMismatch(f"{name!r} has {total} bytes instead of {wanted}")
+
+    def digest(self) -> str:
+        """The sha256 of all bytes, once all that the card says fits."""
+        self.check_total(self.size)
+        found = self._sha256.hexdigest()
+        _compare("sha256", found, self.file.sha256, self.file.name)
+        _compare("md5", self._md5.hexdigest(), self.file.md5, self.file.name)
+        return found
+
+
 class Partial:
     """The bytes of a file so far, under a name that nobody else has.
 
@@ -36,9 +70,7 @@ class Partial:
 
     def restart(self) -> None:
         """Forget all bytes."""
-        self._sha256 = hashlib.sha256()
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self.size = 0
+        self._checked = Checked(self.file)
         self.resumed = False
         self._stream.seek(0)
         self._stream.truncate()
@@ -80,28 +112,22 @@ class Partial:
 
     def write(self, chunk: bytes) -> None:
         """Add bytes; `HashMismatch` if there are more than the card says."""
-        self.size += len(chunk)
-        self.check_total(self.size, at_least=True)
-        self._sha256.update(chunk)
-        if self.file.md5:
-            self._md5.update(chunk)
+        self._checked.add(chunk)
         self._stream.write(chunk)
         self._stream.flush()  # a process that is killed leaves what it had
 
-    def check_total(self, total: int, at_least: bool = False) -> None:
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+        return self._checked.size
+
+    def check_total(self, total: int) -> None:
         """Raise `HashMismatch` if a file of so many bytes is not the card's."""
-        name, wanted = self.file.name, self.file.size
-        if wanted is not None and total > wanted:
-            raise HashMismatch(f"{name!r} is longer than {wanted} bytes")
-        if wanted is not None and total < wanted and not at_least:
-            raise HashMismatch(f"{name!r} has {total} bytes instead of {wanted}")
+        self._checked.check_total(total)
 
     def digest(self) -> str:
         """The sha256 of what is on the disk now, once all that the card says fits."""
-        self.check_total(self.size)
-        found = self._sha256.hexdigest()
-        compare("sha256", found, self.file.sha256, self.file.name)
-        compare("md5", self._md5.hexdigest(), self.file.md5, self.file.name)
+        found = self._checked.digest()
         os.fsync(self._stream.fileno())
         return found
 
@@ -138,8 +164,7 @@ def kept(folder: Path, key: str) -> int:
     return max(sizes)
 
 
-def compare(kind: str, found: str, expected: str | None, name: str) -> None:
-    """Raise `HashMismatch` unless a hash begins as the card says."""
+def _compare(kind: str, found: str, expected: str | None, name: str) -> None:
     if expected is not None and not found.startswith(expected):
         raise HashMismatch(
             f"{name!r} has {kind} {found[: len(expected)]} instead of {expected}; the "

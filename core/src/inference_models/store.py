@@ -34,9 +34,9 @@ from inference_models.disk import (
     unique,
     write_atomically,
 )
-from inference_models.errors import DownloadFailed, HashMismatch, InvalidCard
+from inference_models.errors import DownloadFailed, InvalidCard
 from inference_models.fetch import Grown, fetch
-from inference_models.partial import Partial, compare, kept
+from inference_models.partial import Checked, Partial, kept
 from inference_models.progress import Report, paced, shown
 from inference_models.sources import Request, local_path, opened, scheme
 from inference_models.transport import Limits
@@ -393,15 +393,10 @@ def _check_in_place(file: File) -> None:
     with opened(file.sources[0]) as chunks:
         if not (file.sha256 or file.md5 or file.size is not None):
             return
-        sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+        checked = Checked(file)
         for chunk in chunks:
-            size += len(chunk)
-            sha256.update(chunk)
-            md5.update(chunk)
-    if file.size not in (None, size):
-        raise HashMismatch(f"{file.name!r} has {size} bytes instead of {file.size}")
-    compare("sha256", sha256.hexdigest(), file.sha256, file.name)
-    compare("md5", md5.hexdigest(), file.md5, file.name)
+            checked.add(chunk)
+    checked.digest()
 
 
 @contextlib.contextmanager

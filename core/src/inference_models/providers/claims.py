@@ -31,7 +31,7 @@ def of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard
         (cls.rank, name, card, facts)
         for facts in inspected
         for name, cls in registry.architectures.items()
-        if (card := _claim(cls, facts)) is not None
+        if (card := claim(cls, facts)) is not None
     ]
     if not claims:
         raise InvalidWeights(_unclaimed(path, inspected, registry))
@@ -51,7 +51,7 @@ def _of_type(
     if cls is None:
         raise InvalidOption(_no_such_type(model_type, registry))
     for facts in inspected:
-        card = _claim(cls, facts)
+        card = claim(cls, facts)
         if card is not None:
             config = {**card.config, **(known.config if known else {})}
             return _filled(attrs.evolve(card, config=config), facts, path)
@@ -91,7 +91,8 @@ def _inspect(path: Path, registry: Registry) -> list[Facts]:
     return found
 
 
-def _claim(cls: type[Architecture[Any]], facts: Facts) -> ModelCard | None:
+def claim(cls: type[Architecture[Any]], facts: Facts) -> ModelCard | None:
+    """The card that an architecture makes; a fault of its own is told as a warning."""
     try:
         return cls.claims(facts)
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others

@@ -8,9 +8,10 @@ from typing import Any
 
 import attrs
 
-from inference_models.card import Artifact, Batch, Bundle, Facts, ModelCard
-from inference_models.errors import InvalidCard, InvalidOption, InvalidWeights
+from inference_models.card import Artifact, Batch, Bundle, Facts, ModelCard, relabelled
+from inference_models.errors import InvalidCard, InvalidWeights
 from inference_models.preprocess import Preprocessing
+from inference_models.providers.claims import claim
 from inference_models.providers.roboflow_json import Node, parse
 from inference_models.providers.roboflow_packages import Family, family
 from inference_models.registry import installed
@@ -148,7 +149,7 @@ def _claimed(bundle: Bundle, facts: Facts | None) -> ModelCard | None:
     architecture = installed().architecture(bundle.card.architecture)
     if facts is None or architecture is None:
         return None
-    return architecture.claims(facts)
+    return claim(architecture, facts)
 
 
 def _labels(bundle: Bundle, package: _Package) -> tuple[str | None, ...]:
@@ -166,13 +167,10 @@ def _labels(bundle: Bundle, package: _Package) -> tuple[str | None, ...]:
             f"{NAMES} of {bundle.card.id!r} names {len(names)} classes, and its "
             f"network has {columns}; fetch it again, or take another version"
         )
-    if given and len(given) != len(names):
-        raise InvalidOption(
-            f"labels has {len(given)} names, and {bundle.card.id!r} has {len(names)} "
-            "columns; give a name for each, or None for one that is never returned"
-        )
+    if given:
+        return relabelled(attrs.evolve(bundle.card, labels=names), given).labels
     removed = _removed(package.config)
-    return given or tuple(None if name in removed else name for name in names)
+    return tuple(None if name in removed else name for name in names)
 
 
 def _removed(config: Node | None) -> set[str]:
