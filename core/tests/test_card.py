@@ -25,6 +25,7 @@ FULL = {
                     "size": 12,
                     "sha256": "ab" * 32,
                     "md5": "cd" * 16,
+                    "git_sha1": "ef" * 20,
                 },
                 {"name": "data/labels.txt"},
             ],
@@ -247,6 +248,19 @@ def test_another_text_than_a_sha256_is_refused(digest):
 def test_another_text_than_a_whole_md5_is_refused(digest):
     with pytest.raises(InvalidCard, match=r"md5 .* is not 32 lower-case"):
         File("a", md5=digest)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"git_sha1": "ab" * 19, "size": 1}, "git_sha1 .* is not 40 lower-case"),
+        ({"git_sha1": "AB" * 20, "size": 1}, "git_sha1 .* is not 40 lower-case"),
+        ({"git_sha1": "ab" * 20}, "'a' has a git_sha1 and no size"),
+    ],
+)
+def test_another_text_than_gits_id_of_a_file_of_known_size_is_refused(facts, words):
+    with pytest.raises(InvalidCard, match=words):
+        File("a", **facts)
 
 
 def test_repeated_labels_are_refused():

@@ -33,6 +33,7 @@ from .server import Server
 CONTENT = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MD5 = hashlib.md5(CONTENT).hexdigest()
+GIT = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
 OTHER = b"\0" * len(CONTENT)
 SECRET = "sesame-open"
 
@@ -80,6 +81,7 @@ def left(store):
         {"sha256": SHA256[:8]},
         {"md5": MD5},
         {"md5": MD5, "size": len(CONTENT)},
+        {"git_sha1": GIT, "size": len(CONTENT)},
         {"sha256": SHA256, "md5": MD5, "size": len(CONTENT)},
     ],
     ids="-".join,
@@ -97,10 +99,11 @@ def test_a_file_that_is_what_was_promised_is_kept(server, store, facts):
         ({"sha256": SHA256}, f"'model.bin' has sha256 .* instead of {SHA256}"),
         ({"sha256": SHA256[:8]}, f"has sha256 .* instead of {SHA256[:8]}; the file is"),
         ({"md5": MD5}, f"has md5 .* instead of {MD5}"),
+        ({"git_sha1": GIT, "size": len(OTHER)}, f"has git .* instead of {GIT}"),
         ({"sha256": SHA256, "size": 7}, "is longer than 7 bytes"),
         ({"sha256": SHA256, "size": 1 << 40}, f"bytes instead of {1 << 40}"),
     ],
-    ids=["sha256", "prefix", "md5", "longer", "shorter"],
+    ids=["sha256", "prefix", "md5", "git", "longer", "shorter"],
 )
 def test_a_file_that_is_something_else_is_discarded(server, store, facts, words):
     with pytest.raises(HashMismatch, match=words):

@@ -15,7 +15,11 @@ from inference_models.errors import InvalidCard, InvalidOption, did_you_mean
 Batch = tuple[int, int, int]
 T = TypeVar("T")
 
-_HASHES = {"sha256": (range(8, 65), "8 to 64"), "md5": (range(32, 33), "32")}
+_HASHES = {
+    "sha256": (range(8, 65), "8 to 64"),
+    "md5": (range(32, 33), "32"),
+    "git_sha1": (range(40, 41), "40"),
+}
 # Names that Windows keeps for devices, in any folder and with any suffix.
 _DEVICE_NAMES = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
 
@@ -78,6 +82,11 @@ def _hexadecimal(_: Any, attribute: attrs.Attribute[str], value: str | None) -> 
     )
 
 
+def _with_size(file: File, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None and file.size is None:
+        raise InvalidCard(f"{file.name!r} has a git_sha1 and no size, which is in it")
+
+
 def _batch(_: Any, attribute: attrs.Attribute[Any], value: Batch | None) -> None:
     if value is None:
         return
@@ -110,9 +119,10 @@ class File:
 
     `sources` are tried in order and hold no secret: `https://…`, `file://…`, or
     `wheel://<distribution>/<version>/<path within the wheel>`. `sha256` may be a
-    prefix of at least 8 digits as publishers give it; such a prefix, an `md5` or a
-    `size` (bytes) detects damage, and the full hash of the first download is then
-    recorded and enforced. Raises `InvalidCard` for a name that leaves its folder.
+    prefix of at least 8 digits as publishers give it; such a prefix, an `md5`, a
+    `size` (bytes) or `git_sha1`, git's id of a file of that size, detects damage, and
+    the full hash of the first download is then recorded and enforced. Raises
+    `InvalidCard` for a name that leaves its folder.
     """
 
     name: str = attrs.field(validator=_safe_name)
@@ -122,6 +132,14 @@ class File:
     size: int | None = None
     sha256: str | None = attrs.field(default=None, validator=_hexadecimal)
     md5: str | None = attrs.field(default=None, validator=_hexadecimal)
+    git_sha1: str | None = attrs.field(
+        default=None, validator=[_hexadecimal, _with_size]
+    )
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether there is any hash to hold its bytes to."""
+        return any((self.sha256, self.md5, self.git_sha1))
 
 
 def _to_files(values: Sequence[File | Mapping[str, Any]]) -> tuple[File, ...]:
@@ -299,7 +317,7 @@ _KINDS = {
     **dict.fromkeys(
         ["id", "architecture", "task", "name", "format", "precision"], "text"
     ),
-    **dict.fromkeys(["base", "license", "sha256", "md5"], "text"),
+    **dict.fromkeys(["base", "license", "sha256", "md5", "git_sha1"], "text"),
     **dict.fromkeys(
         ["artifacts", "labels", "files", "sources", "aliases", "batch"], "list"
     ),

@@ -115,7 +115,7 @@ _PAGE = "the server answered with a web page: does this network ask for a login?
 
 def _begin(answer: Answer, partial: Partial) -> None:
     """Put the partial where the answer begins, and see that there is room for it."""
-    if answer.is_page and not (partial.file.sha256 or partial.file.md5):
+    if answer.is_page and not partial.file.is_hashed:
         raise DownloadFailed(_PAGE)
     if answer.start == 0:
         partial.restart()

@@ -25,6 +25,8 @@ class Checked:
         self.size = 0
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False)
+        header = b"blob %d\0" % (file.size or 0)  # git hashes it before the content
+        self._git = hashlib.sha1(header, usedforsecurity=False)
 
     def add(self, chunk: bytes) -> None:
         """Count bytes; `HashMismatch` if there are more than the card says."""
@@ -33,6 +35,8 @@ class Checked:
         self._sha256.update(chunk)
         if self.file.md5:
             self._md5.update(chunk)
+        if self.file.git_sha1:
+            self._git.update(chunk)
 
     def check_total(self, total: int, at_least: bool = False) -> None:
         """Raise `HashMismatch` if a file of so many bytes is not the card's."""
@@ -48,6 +52,7 @@ class Checked:
         found = self._sha256.hexdigest()
         _compare("sha256", found, self.file.sha256, self.file.name)
         _compare("md5", self._md5.hexdigest(), self.file.md5, self.file.name)
+        _compare("git", self._git.hexdigest(), self.file.git_sha1, self.file.name)
         return found
 
 

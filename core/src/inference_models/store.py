@@ -131,6 +131,7 @@ class Store:
     def record(self, file: File) -> Path:
         """Where the full sha256 of a file is noted whose card has a weaker one."""
         facts = [file.name, list(file.sources), file.sha256, file.md5, file.size]
+        facts += [file.git_sha1] if file.git_sha1 else []
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         return self.root / "records" / key
 
@@ -187,7 +188,7 @@ class Store:
         return is_real_file(blob) and self._hash(blob) == digest
 
     def _check_fetchable(self, file: File) -> None:
-        if file.sha256 is None and file.md5 is None and not self.first_use:
+        if not file.is_hashed and not self.first_use:
             raise InvalidCard(f"{file.name!r} has no hash; add its sha256 to the card")
         from_wheel = any(scheme(source) == "wheel" for source in file.sources)
         if from_wheel and len(file.sha256 or "") != 64:
@@ -391,7 +392,7 @@ def _put(partial: Path, path: Path) -> None:
 
 def _check_in_place(file: File) -> None:
     with opened(file.sources[0]) as chunks:
-        if not (file.sha256 or file.md5 or file.size is not None):
+        if not file.is_hashed and file.size is None:
             return
         checked = Checked(file)
         for chunk in chunks:
