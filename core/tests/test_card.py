@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_models import Artifact, Bundle, File, InvalidCard, ModelCard
+from inference_models import (
+    Artifact,
+    Bundle,
+    File,
+    InvalidCard,
+    ModelCard,
+    distinct_labels,
+)
 
 FULL = {
     "id": "acme-nano",
@@ -307,3 +314,17 @@ def test_a_bundle_knows_the_file_of_a_graph(tmp_path):
     assert bundle.path() == tmp_path / "model.onnx"
     with pytest.raises(InvalidCard, match="no graph 'decoder'; it has main"):
         bundle.path("decoder")
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["a", "b"], ("a", "b")),
+        (["crane", "crane"], ("crane", "crane (1)")),
+        (["a", "a (1)", "a"], ("a", "a (1)", "a (2)")),
+        (["a", "a", "a (1)"], ("a", "a (1) (1)", "a (1)")),
+        (["", None, "", None], (None, None, None, None)),
+    ],
+)
+def test_names_that_repeat_get_their_column(names, labels):
+    assert distinct_labels(names) == labels

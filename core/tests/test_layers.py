@@ -13,6 +13,8 @@ FOLDER = Path(inference_models.__file__).parent
 ORDER = [
     "errors",
     "card",
+    "strict_json",
+    "trust",
     "preprocess",
     "results",
     "images",
@@ -29,6 +31,7 @@ ORDER = [
     "partial",
     "fetch",
     "store",
+    "answers",
     "cache",
     "archive",
     "negotiate",

@@ -17,7 +17,11 @@ from inference_models import (
     ModelCard,
     Preprocessing,
 )
+from inference_models.providers import roboflow_files
 from inference_models.providers.roboflow import RoboflowProvider
+from inference_models.registry import build
+
+from .fakes import architecture, plugin
 
 NETWORK = {
     "training_input_size": {"height": 32, "width": 48},
@@ -177,15 +181,54 @@ def test_sizes_that_are_free(complete, mode, known):
     assert bundle.config["preprocessing"]["size"] == [32, 48]
 
 
-def test_detectors_of_rfdetr_take_rgb_and_end_in_a_stretch(complete):
-    card = {"architecture": "rfdetr"}
-    bundle = complete(
-        card=card, color_mode="bgr", resize_mode="letterbox", scaling_factor=None
-    )
+@pytest.fixture
+def pack(monkeypatch):
+    """Installs an architecture "yolo" of these attributes, and nothing else."""
+
+    def install(**attributes):
+        known = build([plugin("acme", architecture("yolo", **attributes))])
+        monkeypatch.setattr(roboflow_files, "installed", lambda: known)
+
+    return install
+
+
+def test_a_pack_says_what_its_networks_were_trained_with(complete, pack):
+    told = []
+
+    def trained_with(cls, fields):
+        told.append(fields)
+        return {**fields, "antialias": True, "resize": "stretch"}
+
+    pack(trained_with=classmethod(trained_with))
+    bundle = complete(color_mode="bgr", resize_mode="letterbox", scaling_factor=None)
     found = Preprocessing.from_config(bundle.config["preprocessing"])
 
-    assert (found.color, found.resize, found.antialias) == ("rgb", "stretch", True)
-    assert found.scale == pytest.approx(1 / 255)
+    assert told == [
+        {
+            "size": [32, 48],
+            "antialias": False,
+            "resize": "letterbox",
+            "padding_value": 0.0,
+            "color": "bgr",
+        }
+    ]
+    assert (found.color, found.resize, found.antialias) == ("bgr", "stretch", True)
+    assert found.scale == 1.0
+
+
+@pytest.mark.parametrize("form", ["onnx", "trt"])
+def test_outputs_of_a_graph_are_the_packs_in_their_order(complete, pack, form):
+    pack(outputs=("boxes", "logits"))
+
+    found = complete(artifact={"format": form}).artifact
+
+    assert found.rename == {"#0": "boxes", "#1": "logits"}
+
+
+def test_tensors_of_a_network_that_is_made_here_keep_their_names(complete, pack):
+    pack(outputs=("boxes", "logits"))
+
+    assert complete(artifact={"format": "torch"}).artifact.rename == {}
 
 
 # What comes after, and the batch
@@ -254,11 +297,13 @@ def test_class_names_keep_their_columns(complete, names, labels):
     assert complete(names=names).card.labels == labels
 
 
-def test_background_is_no_class_of_a_detector(complete):
-    names = "background_class83422\ncat\nbackground\nbackground\n"
-    bundle = complete(names=names, card={"architecture": "rfdetr"})
+def test_a_pack_says_which_names_stand_for_no_class(complete, pack):
+    def named(cls, names):
+        return [None if name == "nothing" else name for name in names]
 
-    assert bundle.card.labels == (None, "cat", None, None)
+    pack(named=classmethod(named))
+
+    assert complete(names="nothing\ncat\nnothing\n").card.labels == (None, "cat", None)
 
 
 def test_a_removed_class_keeps_its_column(complete):

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from inference_models import AutoModel, ModelCard, NoBackend
-from inference_models.providers.roboflow_json import Node
+from inference_models.strict_json import Node
 from inference_models.providers.roboflow_packages import card_of, file_of
 
 from .roboflow_server import SIGNATURE, package
@@ -54,7 +54,6 @@ def test_an_onnx_package():
 
     assert (found.format, found.precision, found.batch) == ("onnx", "fp32", None)
     assert found.graphs == {"main": "weights.onnx"}
-    assert found.rename == {"#0": "boxes", "#1": "logits"}
     assert found.needs == {"opset": 17, "incompatible_providers": ["CoreML"]}
 
 
@@ -71,7 +70,6 @@ def test_a_torch_package(handle):
     found = artifact(handle, "class_names.txt", manifest=manifest("torch"))
 
     assert (found.format, found.graphs, found.needs) == ("torch", {"main": handle}, {})
-    assert found.rename == {}
 
 
 def test_a_package_of_transformers():

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ModelCard,
         Plan,
         TensorSpec,
+        distinct_labels,
     )
     from inference_models.errors import (
         DownloadFailed,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         InvalidInput,
         InvalidOption,
         InvalidWeights,
+        LicenseNotAllowed,
         MissingDependency,
         ModelClosed,
         ModelNotFound,
@@ -110,6 +112,7 @@ _HOMES = {
     "InvalidInput": "errors",
     "InvalidOption": "errors",
     "InvalidWeights": "errors",
+    "LicenseNotAllowed": "errors",
     "MissingDependency": "errors",
     "Model": "model",
     "ModelCard": "card",
@@ -136,6 +139,7 @@ _HOMES = {
     "UsagePaused": "errors",
     "WeightsProvider": "interfaces",
     "cxcywh_to_xyxy": "boxes",
+    "distinct_labels": "card",
     "hookimpl": "hookspecs",
     "nms": "boxes",
 }
@@ -166,6 +170,7 @@ __all__ = [
     "InvalidInput",
     "InvalidOption",
     "InvalidWeights",
+    "LicenseNotAllowed",
     "MissingDependency",
     "Model",
     "ModelCard",
@@ -192,6 +197,7 @@ __all__ = [
     "UsagePaused",
     "WeightsProvider",
     "cxcywh_to_xyxy",
+    "distinct_labels",
     "hookimpl",
     "nms",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -27,7 +28,7 @@ from inference_models.errors import (
     did_you_mean,
 )
 from inference_models.explain import Explanation
-from inference_models.interfaces import Access, Architecture, Backend, WeightsProvider
+from inference_models.interfaces import Access, Architecture, Backend
 from inference_models.model import (
     DEFAULT_BATCH,
     TASKS,
@@ -50,8 +51,8 @@ from inference_models.negotiate import (
 )
 from inference_models.preprocess import Preprocessing
 from inference_models.registry import Registry, installed
-from inference_models.sources import Request
 from inference_models.store import Store
+from inference_models.trust import Consent
 
 log = logging.getLogger("inference_models")
 
@@ -69,7 +70,10 @@ if TYPE_CHECKING:
         model_type: str | None
         labels: Sequence[str | None] | None
         derive: bool | None
+        allow_licenses: Sequence[str] | None
+        allow_untrusted_packages: bool
         weights_provider: str | None
+        sha256: str | None
         api_key: str | None
         revision: str | None
         weights_provider_extra_headers: Mapping[str, str] | None
@@ -78,6 +82,14 @@ if TYPE_CHECKING:
 
 def _device_name(device: Any) -> str | None:
     return None if device is None else str(device)
+
+
+def _digest(sha256: Any) -> str | None:
+    if sha256 is None:
+        return None
+    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise InvalidOption(f"sha256 {sha256!r} is not 64 hexadecimal digits")
+    return sha256.lower()
 
 
 @attrs.frozen
@@ -92,7 +104,10 @@ class _Call:
     model_type: str | None
     labels: Sequence[str | None] | None
     derive: bool | None
+    allow_licenses: Sequence[str] | None
+    allow_untrusted_packages: bool
     weights_provider: str | None
+    sha256: str | None = attrs.field(converter=_digest)
     api_key: str | None = attrs.field(repr=False)
     revision: str | None
     weights_provider_extra_headers: Mapping[str, str] | None = attrs.field(repr=False)
@@ -119,7 +134,7 @@ class _Call:
         found = attrs.evolve(found, card=_relabelled(found.card, self.labels))
         _check_task(found.card, self.task)
         make = _architecture(found.card, registry)
-        return _Search(registry, Store(), access, found, wishes, make)
+        return _Search(registry, Store(), found, wishes, make)
 
     def _access(self) -> Access:
         headers = self.weights_provider_extra_headers
@@ -130,6 +145,8 @@ class _Call:
             _texts_by_name("weights_provider_extra_headers", headers),
             self.model_type,
             _texts_by_name("weights_provider_extra_query_params", query),
+            self.sha256,
+            Consent.read(self.allow_licenses, self.allow_untrusted_packages),
         )
 
     def recipe(self, model_id: Any) -> Recipe:
@@ -160,7 +177,6 @@ class _Search:
 
     registry: Registry
     store: Store
-    access: Access
     found: find.Found
     wishes: Wishes
     make: type[Architecture[Any]]
@@ -175,19 +191,18 @@ class _Search:
 
     def bundle(self, artifact: Artifact) -> Bundle:
         """Fetch an artifact, and what it adapts, and complete its card."""
-        folder = self.store.folder(artifact, self._request())
+        folder = self.store.folder(artifact, self.found.request)
         base = self._base(artifact)
         bundle = Bundle(self.card, artifact, folder, base)
         return self.found.provider.complete(bundle)
 
-    def _request(self) -> Request:
-        provider: WeightsProvider = self.found.provider
-        return lambda source: provider.request(source, self.access)
-
     def _base(self, artifact: Artifact) -> Bundle | None:
         if artifact.base is None:
             return None
-        found = find.find(artifact.base, self.registry, self.access, None)
+        access = self.found.access.for_another()
+        if not self.found.provider.takes_key:  # nor does another see this one's key
+            access = access.without_secrets()
+        found = find.find(artifact.base, self.registry, access, None)
         search = attrs.evolve(self, found=found)
         for candidate in found.card.artifacts:
             if candidate.format == artifact.format and not unsupported(candidate):
@@ -254,7 +269,10 @@ class AutoModel:
         model_type: str | None = None,
         labels: Sequence[str | None] | None = None,
         derive: bool | None = None,
+        allow_licenses: Sequence[str] | None = None,
+        allow_untrusted_packages: bool = False,
         weights_provider: str | None = None,
+        sha256: str | None = None,
         api_key: str | None = None,
         revision: str | None = None,
         weights_provider_extra_headers: Mapping[str, str] | None = None,
@@ -273,13 +291,17 @@ class AutoModel:
         labels            class names, in place of the card's; None for a column that
                           is never returned
         derive            build a better artifact first, where a backend can
+        allow_licenses    refuse a model under any other, before its weights are fetched
+        allow_untrusted_packages
+                          run programs and engines that were not made here, too
         weights_provider  ask this one alone
+        sha256            what the one file of a URL or a path has to have
         api_key, revision, weights_provider_extra_headers, …_query_params
                           for the provider's server alone
 
         What is named never falls back; what is left open falls back with one WARNING.
         Raises `ModelNotFound`, `NoBackend`, `DownloadFailed`, `InvalidWeights`,
-        `InvalidCard`, and `InvalidOption` (a `TypeError`) for an unknown parameter.
+        `InvalidCard`, `LicenseNotAllowed`, and `InvalidOption` (a `TypeError`) for an unknown parameter.
         """
         call = _Call.of(locals())
         return _load(call.search(model_id_or_path), call.recipe(model_id_or_path))
@@ -297,7 +319,10 @@ class AutoModel:
         model_type: str | None = None,
         labels: Sequence[str | None] | None = None,
         derive: bool | None = None,
+        allow_licenses: Sequence[str] | None = None,
+        allow_untrusted_packages: bool = False,
         weights_provider: str | None = None,
+        sha256: str | None = None,
         api_key: str | None = None,
         revision: str | None = None,
         weights_provider_extra_headers: Mapping[str, str] | None = None,

@@ -230,6 +230,23 @@ class ModelCard:
         )
 
 
+def distinct_labels(names: Sequence[str | None]) -> tuple[str | None, ...]:
+    """Class names with the column added where one repeats, so that each is one class.
+
+    None and "" name no class, and are None.
+    """
+    taken = {name for name in names if name}
+    seen: set[str] = set()
+    labels: list[str | None] = []
+    for column, given in enumerate(names):
+        name = given
+        while name and (name in seen or (name != given and name in taken)):
+            name = f"{name} ({column})"
+        seen.update([name] if name else ())
+        labels.append(name or None)
+    return tuple(labels)
+
+
 def relabelled(card: ModelCard, labels: Sequence[str | None]) -> ModelCard:
     """The card with other labels, one for each of those that it has, if it has any."""
     if card.labels and len(labels) != len(card.labels):

@@ -6,6 +6,7 @@ Each message is one sentence with the value, what is possible, and what to type.
     ├── ModelNotFound        no provider knows the id
     ├── InvalidCard          a card, or the folder it lies in, says something impossible
     ├── InvalidWeights       a file of weights is damaged, foreign or of another size
+    ├── LicenseNotAllowed    a model's licence is none of those that the user allows
     ├── NoBackend            nothing installed here can run the model
     ├── DownloadFailed       a file could not be fetched
     │   ├── HashMismatch     what arrived is not what the card promised
@@ -43,6 +44,10 @@ class InvalidCard(InferenceModelsError):
 
 class InvalidWeights(InferenceModelsError):
     """A file of weights is damaged, of another architecture or of another size."""
+
+
+class LicenseNotAllowed(InferenceModelsError):
+    """A model's licence, or its lack of one, is not among `allow_licenses`."""
 
 
 class NoBackend(InferenceModelsError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,25 @@ from inference_models.errors import (
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.negotiate import install_hint
 from inference_models.registry import Registry
+from inference_models.sources import Request
+from inference_models.transport import shown_url
+from inference_models.trust import check_license, judged
 
 log = logging.getLogger("inference_models")
 
 
 @attrs.frozen
 class Found:
-    """A card, and the provider that answers for its files."""
+    """A card, the provider that answers for its files, and what that one may know."""
 
     card: ModelCard
     provider: WeightsProvider
+    access: Access
+
+    @property
+    def request(self) -> Request:
+        """URL and headers of a file's source, fresh for each try."""
+        return lambda source: self.provider.request(source, self.access)
 
 
 def providers(registry: Registry) -> list[WeightsProvider]:
@@ -45,52 +55,101 @@ def find(
 ) -> Found:
     """The first provider's card for this id; `ModelNotFound` names the nearest ids.
 
-    A `Path` is asked of providers as a string that is written as a path.
+    A `Path` is asked of providers as a string that is written as a path. A key is for
+    the provider that is named, else for those that take one. Artifacts that may not be
+    loaded say so in what they need; raises `LicenseNotAllowed` for the model's licence.
     """
-    asked = providers(registry)
-    name = written(model_id)
-    prefix, separator, rest = name.partition("://")
-    is_url = bool(separator) and prefix in ("http", "https")
-    if access.model_type is not None and not is_url:
-        _check_is_file(name, access.model_type)
-    if is_url:
-        asked = [_provider("url", asked)]
-    elif separator:
-        asked, name = [_provider(prefix, asked)], rest
-    elif weights_provider is not None:
-        asked = [_provider(weights_provider, asked)]
+    name, access = _pinned(written(model_id), access)
+    _check_is_file(name, access)
+    asked, name = _asked(name, providers(registry), weights_provider)
+    alone = len(asked) == 1
     for provider in asked:
-        try:
-            card = provider.find(name, access)
-        except InferenceModelsError:
-            raise
-        except Exception as error:  # a plugin's fault must not stop the others
-            if len(asked) == 1:
-                raise
-            log.warning("weights provider %r failed: %s", provider.name, error)
-            continue
+        own = alone or provider.takes_key
+        granted = access if own else access.without_secrets()
+        card = _card(provider, name, granted, alone)
         if card is not None:
-            return Found(card, provider)
+            check_license(card.id, card.license, access.consent)
+            card = judged(card, provider.origin(granted), access.consent)
+            return Found(card, provider, granted)
     raise ModelNotFound(_not_found(name, asked, registry))
 
 
-def _check_is_file(name: str, model_type: str) -> None:
-    if not _is_file(name.removeprefix("local://")):
+def _card(
+    provider: WeightsProvider, name: str, access: Access, alone: bool
+) -> ModelCard | None:
+    """A provider's card; unless it is asked alone, a fault of its own is a warning."""
+    try:
+        return provider.find(name, access)
+    except InferenceModelsError:
+        raise
+    except Exception as error:  # a plugin's fault must not stop the others
+        if alone:
+            raise
+        log.warning("weights provider %r failed: %s", provider.name, error)
+        return None
+
+
+def _asked(
+    name: str, known: list[WeightsProvider], named: str | None
+) -> tuple[list[WeightsProvider], str]:
+    """Who is asked for an id, and for what: `"<provider>://id"` is one's alone."""
+    prefix, separator, rest = name.partition("://")
+    if separator and prefix in ("http", "https"):
+        return [_provider("url", known)], name
+    if separator:
+        return [_provider(prefix, known)], rest
+    return (known if named is None else [_provider(named, known)]), name
+
+
+def _pinned(name: str, access: Access) -> tuple[str, Access]:
+    """A URL without `#sha256=…`, which goes the way of the keyword."""
+    if not name.startswith(("https://", "http://")):
+        return name, access
+    url, _, fragment = name.partition("#")
+    match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
+    if fragment and not match:
         raise InvalidOption(
-            f"model_type={model_type!r} says what a file of weights is, and {name!r} "
-            "is no file; leave it out for ids and folders, whose card says what they "
-            "are"
+            f"what follows {shown_url(url)}# is not sha256=<64 hexadecimal digits>; "
+            "correct it, or download the file and give its path"
         )
+    digest = match[1].lower() if match else None
+    if digest and access.sha256 not in (None, digest):
+        raise InvalidOption(
+            f"{shown_url(url)}#sha256={digest} and sha256={access.sha256!r} name "
+            "different files; leave one out"
+        )
+    return url, attrs.evolve(access, sha256=digest or access.sha256)
 
 
-def _is_file(name: str) -> bool:
-    """Whether a name is written as a path, and there is a file; no card is one."""
+def _check_is_file(name: str, access: Access) -> None:
+    """Raise `InvalidOption` for what is said of a file where there is none."""
+    given = {"model_type": access.model_type, "sha256": access.sha256}
+    for parameter, value in given.items():
+        if value is not None and not _names_file(name):
+            raise InvalidOption(
+                f"{parameter}={value!r} says what a file of weights is, and {name!r} "
+                "is no file; leave it out for ids and folders, whose card says what "
+                "they are"
+            )
+
+
+def _names_file(name: str) -> bool:
+    """Whether a name is that of a file: a URL, a provider's path of one, or a path."""
+    prefix, separator, rest = name.partition("://")
+    if separator and prefix != "local":
+        return bool(re.search(r"\.\w+$", rest))
+    path = written_file(rest if separator else name)
+    return path is not None and path.name != "card.json"
+
+
+def written_file(name: str) -> Path | None:
+    """The file that is there, if the name is written as a path: not as a bare word."""
     try:
         path = Path(name).expanduser()
         written_as_path = len(path.parts) > 1 or path.suffix
-        return bool(written_as_path) and path.is_file() and path.name != "card.json"
-    except (OSError, RuntimeError, ValueError):
-        return False
+        return path if written_as_path and path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # too long, or a stranger's "~name"
+        return None
 
 
 def written(model_id: Any) -> str:

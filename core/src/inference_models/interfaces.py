@@ -37,6 +37,7 @@ from inference_models.images import Array, Image, to_host
 from inference_models.prepare import prepare
 from inference_models.preprocess import Frame, Preprocessing
 from inference_models.progress import Report
+from inference_models.trust import Consent, Origin
 
 O = TypeVar("O")  # noqa: E741 - the options of an architecture
 
@@ -193,6 +194,8 @@ class Architecture(ABC, Generic[O]):
     """Of several that claim a file the highest serves; generic ones: -1."""
     image_input: ClassVar[tuple[str, str]] = ("main", "input")
     """Graph and tensor whose dtype the batch takes."""
+    outputs: ClassVar[tuple[str, ...]] = ()
+    """Names of the outputs, in the order in which graphs of other hands have them."""
     fp32_modules: ClassVar[tuple[str, ...]] = ()
     """Module names that a half-precision derivation leaves alone."""
 
@@ -222,6 +225,20 @@ class Architecture(ABC, Generic[O]):
         An artifact in it needs no files: core fills in the one that was inspected.
         """
         return None
+
+    @classmethod
+    def trained_with(cls, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Preprocessing as these networks were trained, where others tell it otherwise.
+
+        `told` holds those fields of `Preprocessing` that a package of another hand
+        gives; what is returned stands.
+        """
+        return dict(told)
+
+    @classmethod
+    def named(cls, names: Sequence[str]) -> list[str | None]:
+        """Class names of another hand as labels; None for what stands for no class."""
+        return [name or None for name in names]
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -347,7 +364,8 @@ class Access:
 
     `key`, `headers` and `query` are for the provider's own server alone: they are never
     printed, stored or pickled. `model_type` says what a file is that does not say so
-    itself: the id of a known model, or the name of an architecture.
+    itself: the id of a known model, or the name of an architecture. `sha256` is what
+    one file has to have, and `consent` what the user allows.
     """
 
     key: str | None = attrs.field(default=None, repr=False)
@@ -355,9 +373,20 @@ class Access:
     headers: Mapping[str, str] = attrs.field(factory=_empty, repr=False)
     model_type: str | None = None
     query: Mapping[str, str] = attrs.field(factory=_empty, repr=False)
+    sha256: str | None = None
+    consent: Consent = attrs.field(factory=Consent)
+
+    def without_secrets(self) -> Access:
+        """The same, without what is for one provider alone."""
+        return attrs.evolve(self, key=None, headers={}, query={})
+
+    def for_another(self) -> Access:
+        """The same, of another model: what is said of this one alone is left out."""
+        return attrs.evolve(self, revision=None, model_type=None, sha256=None)
 
     def __reduce__(self) -> Any:
-        return Access, (None, self.revision, {}, self.model_type)
+        kept = self.without_secrets()
+        return Access, attrs.astuple(kept, recurse=False)
 
 
 class WeightsProvider(ABC):
@@ -368,6 +397,8 @@ class WeightsProvider(ABC):
 
     name: ClassVar[str]
     order: ClassVar[int] = 100
+    takes_key: ClassVar[bool] = False
+    """Whether `api_key=`, headers and query are for it where nobody is named."""
 
     @abstractmethod
     def find(self, model_id: str, access: Access) -> ModelCard | None:
@@ -380,6 +411,10 @@ class WeightsProvider(ABC):
     def request(self, source: str, access: Access) -> tuple[str, Mapping[str, str]]:
         """URL and headers of a file's source, fresh for each try."""
         return source, {}
+
+    def origin(self, access: Access) -> Origin:
+        """Who vouches for its files; "publisher": it gives the hash of a version."""
+        return "publisher"
 
     def complete(self, bundle: Bundle) -> Bundle:
         """After the fetch: labels and preprocessing from the artifact's own files."""

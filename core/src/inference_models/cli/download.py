@@ -38,12 +38,9 @@ def command(
 
 
 def _download(model_id: str, wishes: Wishes, form: str | None) -> str:
-    access = Access()
-    found = find.find(model_id, installed(), access, None)
+    found = find.find(model_id, installed(), Access(), None)
     artifact = _best(found.card, wishes) if form is None else _of(found.card, form)
-    folder = Store().folder(
-        artifact, lambda source: found.provider.request(source, access)
-    )
+    folder = Store().folder(artifact, found.request)
     if artifact.base is not None:
         _download(artifact.base, wishes, artifact.format)
     return str(folder)

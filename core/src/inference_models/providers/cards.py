@@ -16,6 +16,7 @@ from inference_models.errors import InferenceModelsError, InvalidCard
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.registry import installed
 from inference_models.sources import scheme
+from inference_models.trust import Origin
 
 log = logging.getLogger("inference_models")
 
@@ -36,6 +37,10 @@ class CardsProvider(WeightsProvider):
             if model_id == data.get("id") or model_id in _aliases(data):
                 return card_from(path, data)
         return next((c for c in _pack_cards() if model_id in (c.id, *c.aliases)), None)
+
+    def origin(self, access: Access) -> Origin:
+        """An installed pack, or a folder of cards that the user named."""
+        return "card"
 
     def models(self) -> Iterable[ModelCard]:
         """Every sound card; a wrong one is left out with a warning."""

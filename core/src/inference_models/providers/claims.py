@@ -12,7 +12,9 @@ from inference_models.card import Artifact, Facts, File, ModelCard
 from inference_models.errors import InvalidOption, InvalidWeights, did_you_mean
 from inference_models.interfaces import Access, Architecture
 from inference_models.providers.cards import CardsProvider
-from inference_models.registry import Registry
+from inference_models.registry import Registry, installed
+from inference_models.sources import Request
+from inference_models.store import Store
 
 log = logging.getLogger("inference_models")
 
@@ -37,6 +39,20 @@ def of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard
         raise InvalidWeights(_unclaimed(path, inspected, registry))
     *_, card, facts = max(claims, key=lambda claim: (claim[0], claim[1]))
     return _filled(card, facts, path)
+
+
+def of_fetched_file(file: File, request: Request, access: Access) -> ModelCard:
+    """The card of one file of weights, which is fetched to see what is in it.
+
+    Without a hash it is taken as it first comes, and held to that from then on.
+    """
+    store = Store(first_use=not file.is_hashed)
+    asked = Artifact("any", {"main": file.name}, (file,))
+    path = store.folder(asked, request) / file.name
+    card = of_file(path, installed(), access.model_type)
+    fetched = attrs.evolve(file, size=path.stat().st_size, sha256=store.digest(file))
+    artifact = attrs.evolve(card.artifacts[0], files=(fetched,))
+    return attrs.evolve(card, id=file.sources[0], artifacts=(artifact,))
 
 
 def _of_type(

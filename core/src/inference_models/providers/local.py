@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import attrs
+
 from inference_models.card import ModelCard
 from inference_models.errors import InvalidCard, ModelNotFound
+from inference_models.find import written_file
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.providers.cards import card_from, read_json
 from inference_models.providers.claims import CARD, of_file
 from inference_models.registry import Registry, installed
+from inference_models.trust import Origin
 
 
 class LocalProvider(WeightsProvider):
@@ -24,17 +28,26 @@ class LocalProvider(WeightsProvider):
 
     def find(self, model_id: str, access: Access) -> ModelCard | None:
         """The card of a folder, or the one a pack makes for a file of weights."""
-        try:
-            path = Path(model_id).expanduser()
-            is_dir, is_file = path.is_dir(), path.is_file()
-        except (OSError, RuntimeError, ValueError):  # too long, or a stranger's "~name"
-            path, is_dir, is_file = Path(model_id), False, False
-        if is_dir and _has_separator(model_id):
-            return _of_folder(path.absolute())
-        if is_file and (_has_separator(model_id) or path.suffix):
-            return _of_file(path.absolute(), installed(), access.model_type)
+        file = written_file(model_id)
+        if file is not None:
+            return _of_file(file.absolute(), installed(), access)
+        folder = _written_folder(model_id)
+        if folder is not None:
+            return _of_folder(folder.absolute())
         if _must_be_path(model_id):
-            raise ModelNotFound(f"there is no file or folder {str(path)!r}")
+            raise ModelNotFound(f"there is no file or folder {model_id!r}")
+        return None
+
+    def origin(self, access: Access) -> Origin:
+        """The user, who gave its path."""
+        return "local"
+
+
+def _written_folder(model_id: str) -> Path | None:
+    try:
+        folder = Path(model_id).expanduser()
+        return folder if _has_separator(model_id) and folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):
         return None
 
 
@@ -59,7 +72,12 @@ def _of_folder(folder: Path) -> ModelCard:
     raise InvalidCard(f"{str(folder)!r} has no {CARD}; add one{advice}")
 
 
-def _of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard:
+def _of_file(path: Path, registry: Registry, access: Access) -> ModelCard:
     if path.name == CARD:
         return card_from(path, read_json(path))
-    return of_file(path, registry, model_type)
+    card = of_file(path, registry, access.model_type)
+    if access.sha256 is None:
+        return card
+    (artifact,) = card.artifacts
+    files = [attrs.evolve(file, sha256=access.sha256) for file in artifact.files]
+    return attrs.evolve(card, artifacts=[attrs.evolve(artifact, files=files)])

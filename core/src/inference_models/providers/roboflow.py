@@ -18,7 +18,7 @@ from inference_models.errors import (
     Unreachable,
 )
 from inference_models.interfaces import Access, WeightsProvider
-from inference_models.providers.roboflow_answers import Answers
+from inference_models.answers import Answers
 from inference_models.providers.roboflow_api import TRIES, Server, fresh_url, pages
 from inference_models.providers.roboflow_files import completed
 from inference_models.providers.roboflow_packages import card_of, file_of
@@ -48,6 +48,7 @@ class RoboflowProvider(WeightsProvider):
 
     name = "roboflow"
     order = 20
+    takes_key = True
 
     def find(self, model_id: str, access: Access) -> ModelCard | None:
         """The card of a model; None for what is no id here, or no bare id of Roboflow.
@@ -60,8 +61,8 @@ class RoboflowProvider(WeightsProvider):
         bare = _BARE.fullmatch(model_id) and not _FILE.fullmatch(model_id)
         if not own and not bare:
             return None
-        answers = Answers(Server.read(access))
-        remembered = answers.read(model_id)
+        server = Server.read(access)
+        remembered = _answers(server).read(model_id)
         if offline():
             if remembered is None and own:
                 raise Offline(
@@ -70,8 +71,8 @@ class RoboflowProvider(WeightsProvider):
                 )
             return remembered
         if own or remembered is not None:
-            return _asked(answers, model_id, remembered)
-        return _asked_bare(answers, model_id)
+            return _asked(server, model_id, remembered)
+        return _asked_bare(server, model_id)
 
     def request(self, source: str, access: Access) -> tuple[str, Mapping[str, str]]:
         """A file's address, signed just now; the key is not sent there."""
@@ -83,14 +84,18 @@ class RoboflowProvider(WeightsProvider):
         return completed(bundle)
 
 
+def _answers(server: Server) -> Answers:
+    return Answers(RoboflowProvider.name, server.host, server.key)
+
+
 def _asked(
-    answers: Answers, model_id: str, remembered: ModelCard | None
+    server: Server, model_id: str, remembered: ModelCard | None
 ) -> ModelCard | None:
     """The API's card, or the remembered one where it gives none."""
     # What is known already is not worth waiting for.
     tries = TRIES if remembered is None else 1
     try:
-        return _card(answers, model_id, tries)
+        return _card(server, model_id, tries)
     except (*_NO_ANSWER, *_REFUSED) as error:
         if remembered is None:
             raise
@@ -98,25 +103,24 @@ def _asked(
         return remembered
 
 
-def _asked_bare(answers: Answers, model_id: str) -> ModelCard | None:
+def _asked_bare(server: Server, model_id: str) -> ModelCard | None:
     """The card of a public id; None for a name that is likely a slip of the pen."""
     try:
-        return _card(answers, model_id, tries=1)
+        return _card(server, model_id, tries=1)
     except ModelNotFound:
         return None
     except (Unreachable, RateLimited) as error:
         # Who has no key likely means no model of Roboflow.
-        level = logging.INFO if answers.server.key is None else logging.WARNING
+        level = logging.INFO if server.key is None else logging.WARNING
         log.log(level, "%s may be unknown for this reason alone: %s", model_id, error)
         return None
     except DownloadFailed:
-        if answers.server.key is not None:
+        if server.key is not None:
             raise
         return None
 
 
-def _card(answers: Answers, model_id: str, tries: int) -> ModelCard:
-    server = answers.server
+def _card(server: Server, model_id: str, tries: int) -> ModelCard:
     card = card_of(pages(server, model_id, tries), server.host)
-    answers.write(model_id, card)
+    _answers(server).write(model_id, card)
     return card

@@ -28,7 +28,7 @@ from inference_models.errors import (
     UsagePaused,
 )
 from inference_models.interfaces import Access
-from inference_models.providers.roboflow_json import Node, parse
+from inference_models.strict_json import Node, parse
 from inference_models.transport import retry_after, unlogged
 
 log = logging.getLogger("inference_models")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from inference_models.card import Artifact, Batch, Bundle, Facts, ModelCard, relabelled
+from inference_models.card import (
+    Artifact,
+    Batch,
+    Bundle,
+    Facts,
+    ModelCard,
+    distinct_labels,
+    relabelled,
+)
 from inference_models.errors import InvalidCard, InvalidWeights
+from inference_models.interfaces import Architecture
 from inference_models.preprocess import Preprocessing
 from inference_models.providers.claims import claim
-from inference_models.providers.roboflow_json import Node, parse
-from inference_models.providers.roboflow_packages import Family, family
+from inference_models.strict_json import Node, parse
 from inference_models.registry import installed
-
-log = logging.getLogger("inference_models")
 
 CONFIG = "inference_config.json"
 NAMES = "class_names.txt"
@@ -48,6 +53,7 @@ _TASKS = {
 class _Package:
     """A fetched package's own files, read; parts are None where a file is missing."""
 
+    architecture: type[Architecture[Any]] | None
     names: tuple[str | None, ...] | None
     config: Node | None
     facts: Facts | None
@@ -67,8 +73,7 @@ def completed(bundle: Bundle) -> Bundle:
     `InvalidCard` for a value that is wrong, with file and key, and `InvalidWeights`
     where files disagree on the number of classes.
     """
-    facts = _facts(bundle)
-    package = _Package(_names(bundle), _config(bundle), facts, _claimed(bundle, facts))
+    package = _package(bundle)
     labels = _labels(bundle, package)
     config = _card_config(bundle, package, labels)
     card = attrs.evolve(bundle.card, labels=labels, config=config)
@@ -81,6 +86,14 @@ def completed(bundle: Bundle) -> Bundle:
         config={},
     )
     return attrs.evolve(bundle, card=card, artifact=artifact)
+
+
+def _package(bundle: Bundle) -> _Package:
+    architecture = installed().architecture(bundle.card.architecture)
+    facts = _facts(bundle)
+    claimed = claim(architecture, facts) if architecture and facts else None
+    names = _names(bundle, architecture or Architecture)
+    return _Package(architecture, names, _config(bundle), facts, claimed)
 
 
 def _read(bundle: Bundle, name: str) -> bytes | None:
@@ -96,7 +109,9 @@ def _config(bundle: Bundle) -> Node | None:
     return None if content is None else parse(content, CONFIG, _LARGEST)
 
 
-def _names(bundle: Bundle) -> tuple[str | None, ...] | None:
+def _names(
+    bundle: Bundle, architecture: type[Architecture[Any]]
+) -> tuple[str | None, ...] | None:
     """A label a line; a blank line is a column without a name, but for the last."""
     content = _read(bundle, NAMES)
     if content is None:
@@ -112,24 +127,7 @@ def _names(bundle: Bundle) -> tuple[str | None, ...] | None:
         lines.pop()
     if not any(map(str.strip, lines)) or len(lines) > _MOST_CLASSES:
         raise InvalidCard(f"{NAMES} names {len(lines)} classes, not 1 to 100000")
-    return _distinct([line.strip() for line in lines], family(bundle.card.architecture))
-
-
-def _distinct(lines: Sequence[str], known: Family) -> tuple[str | None, ...]:
-    """Names made distinct, so that each is one class; None for what names none."""
-    taken = set(lines)
-    seen: set[str] = set()
-    labels: list[str | None] = []
-    for column, line in enumerate(lines):
-        if not line or (known.hidden is not None and known.hidden.fullmatch(line)):
-            labels.append(None)
-            continue
-        name = line
-        while name in seen or (name != line and name in taken):
-            name = f"{name} ({column})"
-        seen.add(name)
-        labels.append(name)
-    return tuple(labels)
+    return distinct_labels(architecture.named([line.strip() for line in lines]))
 
 
 def _facts(bundle: Bundle) -> Facts | None:
@@ -143,13 +141,6 @@ def _facts(bundle: Bundle) -> Facts | None:
             if facts is not None:
                 return facts
     return None
-
-
-def _claimed(bundle: Bundle, facts: Facts | None) -> ModelCard | None:
-    architecture = installed().architecture(bundle.card.architecture)
-    if facts is None or architecture is None:
-        return None
-    return claim(architecture, facts)
 
 
 def _labels(bundle: Bundle, package: _Package) -> tuple[str | None, ...]:
@@ -196,8 +187,8 @@ def _card_config(
     if package.config is None:
         return config
     _check_initialization(package.config, labels)
-    known = family(bundle.card.architecture)
-    config["preprocessing"] = _preprocessing(package.config, known)
+    trained_with = (package.architecture or Architecture).trained_with
+    config["preprocessing"] = _preprocessing(package.config, trained_with)
     return {**config, **_beside(package.config)}
 
 
@@ -222,23 +213,26 @@ def _check_initialization(config: Node, labels: Sequence[str | None]) -> None:
         )
 
 
-def _preprocessing(config: Node, known: Family) -> dict[str, Any]:
+def _preprocessing(
+    config: Node, trained_with: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
     """The fields of `Preprocessing`, checked by it."""
     network = config.node("network_input")
     before = config.maybe_node("image_pre_processing") or Node({}, CONFIG)
     if network.whole("input_channels", 1, 100) not in (None, 3):
         raise network.wrong("input_channels", "is not 3, and only colour is read")
-    fields = {
+    told = {
         "size": _size(network.node("training_input_size")),
-        "antialias": known.antialias,
-        **_resize(network, known),
+        "antialias": False,
+        **_resize(network),
         **_crop(before),
         **_contrast(before),
         **_grayscale(before),
-        **_color(network, known),
-        **_values(network, known),
+        **_color(network),
+        **_values(network),
     }
     _enabled(before, "auto-orient")  # images come upright: EXIF is applied on reading
+    fields = {"scale": 1.0, **trained_with(told)}
     try:
         Preprocessing.from_config(fields)
     except InvalidCard as error:
@@ -253,20 +247,13 @@ def _size(node: Node) -> list[int]:
     return [side for side in sides if side is not None]
 
 
-def _resize(network: Node, known: Family) -> dict[str, Any]:
+def _resize(network: Node) -> dict[str, Any]:
     """How the size is reached; a dataset's own size is where a mode is applied."""
     mode = network.choice("resize_mode", _RESIZES) or "stretch"
     dataset = network.maybe_node("dataset_version_resize_dimensions")
     canvas = None if dataset is None else _size(dataset)
-    if known.stretched and mode == "fit-longer-edge":
-        log.warning("resize_mode 'fit-longer-edge' cannot fill a square; it stretches")
-        mode = "stretch"
-    if known.stretched and canvas is None:
-        mode = "stretch"
-    padding = {"padding_value": _padding(network)}
-    if mode == "stretch" or canvas is None:
-        return {"resize": mode, **padding}
-    return {"resize": mode, "canvas": canvas, **padding}
+    fields = {"resize": mode, "padding_value": _padding(network)}
+    return fields if mode == "stretch" or canvas is None else fields | {"canvas": canvas}
 
 
 def _padding(network: Node) -> float:
@@ -305,18 +292,17 @@ def _grayscale(before: Node) -> dict[str, Any]:
     return {"grayscale": True} if _enabled(before, "grayscale") else {}
 
 
-def _color(network: Node, known: Family) -> dict[str, Any]:
-    color = network.choice("color_mode", {"rgb": "rgb", "bgr": "bgr"}) or "rgb"
-    return {"color": "rgb" if known.rgb else color}
+def _color(network: Node) -> dict[str, Any]:
+    return {
+        "color": network.choice("color_mode", {"rgb": "rgb", "bgr": "bgr"}) or "rgb"
+    }
 
 
-def _values(network: Node, known: Family) -> dict[str, Any]:
+def _values(network: Node) -> dict[str, Any]:
     """value = (pixel / scaling_factor - mean) / std."""
     factor = network.number("scaling_factor", 1e-6, 1e6)
     given = network.values("normalization", 2)
-    if known.rgb and (given or factor is None):
-        factor = 255
-    scale = {"scale": 1 / factor if factor else 1.0}
+    scale = {"scale": 1 / factor} if factor else {}
     if not given:
         return scale
     if len(given) != 2:
@@ -404,13 +390,14 @@ def _rename(bundle: Bundle, package: _Package) -> dict[str, str]:
     The architecture's own knowledge of the file comes before the order of outputs. An
     only input is the image, whatever its name.
     """
-    rename = dict(bundle.artifact.rename)
-    claimed = package.claimed.artifacts if package.claimed else ()
-    if claimed:
-        rename = dict(claimed[0].rename)
-    architecture = installed().architecture(bundle.card.architecture)
+    architecture = package.architecture
+    if architecture is None or bundle.artifact.format in ("torch", "hf"):
+        return dict(bundle.artifact.rename)
+    rename = {f"#{number}": name for number, name in enumerate(architecture.outputs)}
+    if package.claimed and package.claimed.artifacts:
+        rename = dict(package.claimed.artifacts[0].rename)
     inputs = package.facts.metadata.get("inputs") if package.facts else None
-    if architecture is not None and isinstance(inputs, list) and len(inputs) == 1:
+    if isinstance(inputs, list) and len(inputs) == 1:
         graph, name = architecture.image_input
         if graph == "main" and inputs[0] != name:
             rename[inputs[0]] = name

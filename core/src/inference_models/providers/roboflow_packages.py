@@ -12,7 +12,7 @@ import attrs
 from inference_models.card import Artifact, Batch, File, ModelCard
 from inference_models.errors import DownloadFailed, InvalidCard
 from inference_models.providers.roboflow_api import PATH, encrypted
-from inference_models.providers.roboflow_json import Node
+from inference_models.strict_json import Node
 
 SCHEMA = "external-model-metadata-v1"
 _PACKAGE = "external-model-package-v1"
@@ -27,40 +27,6 @@ _PRECISIONS = {p: p for p in ("fp32", "fp16", "bf16", "int8")} | {"unknown": "fp
 
 CODE = ("trt", "torch-script")
 """Formats whose files are programs: only what Roboflow itself made is used."""
-
-
-@attrs.frozen
-class Family:
-    """What the packages of one architecture have in common and do not say.
-
-    `outputs` are the architecture's names of a graph's outputs, in order.
-    """
-
-    outputs: tuple[str, ...] = ()
-    antialias: bool = False
-    rgb: bool = False
-    """Its networks take RGB from 0 to 1, whatever the package says."""
-    stretched: bool = False
-    """Images end in a stretch to the network's size, whatever the package says."""
-    hidden: re.Pattern[str] | None = None
-    """Class names that stand for no class."""
-
-
-FAMILIES = {
-    "rfdetr": Family(
-        outputs=("boxes", "logits"),
-        antialias=True,  # trained on Pillow's resize
-        rgb=True,
-        stretched=True,
-        hidden=re.compile(r"background(_class\d+)?"),
-    ),
-    "resnet": Family(outputs=("logits",)),
-}
-
-
-def family(architecture: str) -> Family:
-    """What is known of an architecture's packages."""
-    return FAMILIES.get(architecture, Family())
 
 
 def card_of(pages: Iterable[Node], host: str) -> ModelCard:
@@ -83,7 +49,7 @@ def card_of(pages: Iterable[Node], host: str) -> ModelCard:
         if "modelPackages" not in page.data:
             raise page.wrong("modelPackages", "is missing")
         for node in page.nodes("modelPackages", _MOST_PACKAGES):
-            _add(found, node, source, architecture)
+            _add(found, node, source)
     return ModelCard(
         id=model_id,
         architecture=architecture,
@@ -144,16 +110,14 @@ def _based(artifacts: tuple[Artifact, ...], first: Node) -> tuple[Artifact, ...]
     return artifacts
 
 
-def _add(
-    found: dict[str, Artifact], node: Node, source: str, architecture: str
-) -> None:
+def _add(found: dict[str, Artifact], node: Node, source: str) -> None:
     """Read one package; what is wrong with it concerns no other."""
     number = len(found)
     try:
         package = _package_id(node)
         if package in found:
             raise node.wrong("packageId", f"{package!r} is there more than once")
-        found[package] = _artifact(node, source, architecture)
+        found[package] = _artifact(node, source)
     except InvalidCard as error:
         reason = str(error).removeprefix(f"{node.place}: ")
         found[f"#{number}"] = _unsupported(node, f"{node.place}: {reason}")
@@ -174,7 +138,7 @@ def _unsupported(node: Node, reason: str) -> Artifact:
     return Artifact(name, {}, needs={"unsupported": reason})
 
 
-def _artifact(node: Node, source: str, architecture: str) -> Artifact:
+def _artifact(node: Node, source: str) -> Artifact:
     _check_type(node, _PACKAGE)
     manifest = node.node("packageManifest")
     kind = manifest.text("type")
@@ -190,7 +154,6 @@ def _artifact(node: Node, source: str, architecture: str) -> Artifact:
         files=files,
         precision=manifest.choice("quantization", _PRECISIONS) or "fp32",
         batch=_batch(manifest, form),
-        rename=_rename(architecture) if form in ("onnx", "trt") else {},
         needs=_known(read_needs(manifest)),
         config={**_features(node), **_recommended(node)},
     )
@@ -260,11 +223,6 @@ def _range(manifest: Node) -> Batch:
     if least is None or best is None or most is None or not least <= best <= most:
         raise manifest.wrong("minBatchSize", "to maxBatchSize are missing or unordered")
     return least, best, most
-
-
-def _rename(architecture: str) -> dict[str, str]:
-    outputs = family(architecture).outputs
-    return {f"#{number}": name for number, name in enumerate(outputs)}
 
 
 def _features(node: Node) -> dict[str, Any]:

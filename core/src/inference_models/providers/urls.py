@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import NoReturn
 
-import attrs
-
-from inference_models.card import Artifact, File, ModelCard
+from inference_models.card import File, ModelCard
 from inference_models.errors import InvalidOption
 from inference_models.interfaces import Access, WeightsProvider
-from inference_models.providers.claims import of_file
-from inference_models.registry import installed
-from inference_models.store import Store
+from inference_models.providers.claims import of_fetched_file
 from inference_models.transport import shown_url
+from inference_models.trust import Origin, check_license, kind_of, objection
 
-DATA = (".onnx", ".safetensors")
-"""Suffixes of formats that hold numbers, and nothing that is run."""
-
-PICKLED = (".ckpt", ".pt", ".pth")
-"""Suffixes of formats whose files can say what is run."""
+WEIGHTS = (".onnx", ".safetensors", ".ckpt", ".pt", ".pth")
+"""Suffixes of files that stand alone and say what they are."""
 
 
 class UrlProvider(WeightsProvider):
@@ -37,41 +32,32 @@ class UrlProvider(WeightsProvider):
         """Fetch the file, and let a pack make the card; None if it is no URL."""
         if not re.match(r"https?://", model_id):
             return None
-        file = _file(model_id)
-        store = Store(first_use=file.sha256 is None)
-        asked = Artifact("any", {"main": file.name}, (file,))
-        path = store.folder(asked, lambda source: (source, {})) / file.name
-        card = of_file(path, installed(), access.model_type)
-        fetched = attrs.evolve(
-            file, size=path.stat().st_size, sha256=store.digest(file)
-        )
-        artifact = attrs.evolve(card.artifacts[0], files=(fetched,))
-        return attrs.evolve(card, id=file.sources[0], artifacts=(artifact,))
+        check_license(shown_url(model_id), None, access.consent)
+        file = _file(model_id, access.sha256)
+        _check_trusted(file, self.origin(access), access)
+        return of_fetched_file(file, lambda source: (source, {}), access)
+
+    def origin(self, access: Access) -> Origin:
+        """The user, who gave its hash; else nobody."""
+        return "unpinned" if access.sha256 is None else "pinned"
 
 
-def _file(model_id: str) -> File:
-    url, _, fragment = model_id.partition("#")
+def _file(url: str, sha256: str | None) -> File:
     if shown_url(url) != url:
         _refuse(
             url, "it has a user or a query, which may be a secret; leave it out, or"
         )
     name = url.rpartition("/")[2]
-    suffix = f".{name.rpartition('.')[2].lower()}"
-    if suffix not in (*DATA, *PICKLED):
-        known = ", ".join((*DATA, *PICKLED))
+    if PurePosixPath(name).suffix.lower() not in WEIGHTS:
+        known = ", ".join(WEIGHTS)
         _refuse(url, f"it names no file of weights ({known}); correct it, or")
-    match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
-    if fragment and not match:
-        _refuse(
-            url, "what follows # is not sha256=<64 hexadecimal digits>; correct it, or"
-        )
-    if suffix in PICKLED and not match:
-        _refuse(
-            url,
-            f"a {suffix} file is a pickle, which can say what is run when it is read; "
-            "add #sha256=<64 hexadecimal digits> of the file that you trust, or",
-        )
-    return File(name, (url,), sha256=match[1].lower() if match else None)
+    return File(name, (url,), sha256=sha256)
+
+
+def _check_trusted(file: File, origin: Origin, access: Access) -> None:
+    reason = objection(file.name, kind_of(file.name, ""), origin, access.consent)
+    if reason is not None:
+        _refuse(file.sources[0], f"{reason}, or")
 
 
 def _refuse(url: str, reason: str) -> NoReturn:

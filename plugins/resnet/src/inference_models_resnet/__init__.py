@@ -46,6 +46,7 @@ class ResNet(Architecture[ConfidenceOptions]):
 
     name = "resnet"
     Options = ConfidenceOptions
+    outputs = ("logits",)
 
     @classmethod
     def cards(cls) -> Iterator[ModelCard]:

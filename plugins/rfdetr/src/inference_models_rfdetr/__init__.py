@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,12 +28,16 @@ from inference_models import (
 from inference_models_rfdetr.labels import COCO_LABELS, labels_of
 from inference_models_rfdetr.layout import SIZES, Layout, recognise, size_of
 
+log = logging.getLogger("inference_models")
+
 _EXPORT = {"dets": "boxes", "labels": "logits"}
 """Outputs as the official ONNX export names them, and as they are named here."""
 
 TASK = "object-detection"
 
 _OURS = ("logits", "boxes", "objectness")
+
+_BACKGROUND = re.compile(r"(background(_class\d+)?)?")
 
 _THRESHOLD = 0.5
 _MOST_CLASSES = 100_000  # a file that says more asks for memory
@@ -52,6 +58,7 @@ class RfDetr(Architecture[ConfidenceOptions]):
     name = "rfdetr"
     aliases = ("rf-detr",)
     Options = ConfidenceOptions
+    outputs = ("boxes", "logits")
     fp32_modules = ("transformer",)
 
     def __init__(self, bundle: Bundle) -> None:
@@ -80,6 +87,25 @@ class RfDetr(Architecture[ConfidenceOptions]):
             return None
         artifact = Artifact(facts.format, {"main": "weights"})
         return _card(layout, labels_of(layout.classes, told), artifact)
+
+    @classmethod
+    def trained_with(cls, told: Mapping[str, Any]) -> dict[str, Any]:
+        """RGB from 0 to 1, by a resize with antialias that ends in a stretch."""
+        fields = {**told, "antialias": True, "color": "rgb"}
+        if "mean" in told or "scale" not in told:
+            fields["scale"] = 1 / 255
+        if told.get("resize") == "fit-longer-edge":
+            log.warning("resize 'fit-longer-edge' cannot fill a square; it stretches")
+            fields["resize"] = "stretch"
+        if fields.get("resize") == "stretch" or "canvas" not in told:
+            fields |= {"resize": "stretch"}
+            fields.pop("canvas", None)
+        return fields
+
+    @classmethod
+    def named(cls, names: Sequence[str]) -> list[str | None]:
+        """Labels, without what the trainer calls background."""
+        return [None if _BACKGROUND.fullmatch(name) else name for name in names]
 
     @property
     def layout(self) -> Layout:

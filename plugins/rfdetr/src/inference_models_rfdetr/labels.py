@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from inference_models import distinct_labels
+
 COCO = {
     1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus",
     7: "train", 8: "truck", 9: "boat", 10: "traffic light", 11: "fire hydrant",
@@ -45,16 +47,15 @@ def labels_of(classes: int, told: Mapping[str, Any]) -> tuple[str | None, ...]:
     return tuple(f"class_{column}" for column in range(classes))
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _names(value: Any) -> tuple[str | None, ...]:
     """Class names made distinct, so that each is one class."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if not isinstance(value, Sequence) or isinstance(value, str):
         return ()
-    names: list[str] = []
-    for column, name in enumerate(value):
-        text = name if isinstance(name, str) and name else f"class_{column}"
-        while text in names:
-            text = f"{text} ({column})"
-        names.append(text)
-    return tuple(names)
+    return distinct_labels(
+        [
+            name if isinstance(name, str) and name else f"class_{column}"
+            for column, name in enumerate(value)
+        ]
+    )

@@ -1,0 +1,119 @@
+"""What providers last said of a model: cards that stand in when they cannot be asked.
+
+    <cache>/answers/<name>.json    one card, without signed addresses
+    <cache>/answers/salt           random bytes of this cache
+    <cache>/imported/<name>.json   one card that was carried here with its weights
+
+The name of an answer is a keyed hash of the provider, its server, the id and the key:
+whoever has another key, or none, does not find what this one may see, and no key can be
+read back from a name. A card that was carried here is anybody's who may read the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import os
+from pathlib import Path
+
+import attrs
+
+from inference_models.card import ModelCard
+from inference_models.disk import write_atomically
+from inference_models.errors import InferenceModelsError
+from inference_models.store import cache_root
+from inference_models.strict_json import parse
+
+log = logging.getLogger("inference_models")
+
+_LARGEST = 16_000_000
+_SALT_BYTES = 32
+
+
+def imported_name(provider: str, model_id: str) -> str:
+    """The file name of a card that is carried from one cache to another."""
+    facts = json.dumps([provider, model_id])
+    return f"{hashlib.sha256(facts.encode()).hexdigest()}.json"
+
+
+def content_of(card: ModelCard) -> bytes:
+    """A card as it is kept."""
+    return json.dumps({"card": card.to_json()}).encode()
+
+
+@attrs.frozen
+class Answers:
+    """Remembered cards of one provider's server, and of one key or of none."""
+
+    provider: str
+    server: str
+    key: str | None = attrs.field(default=None, repr=False)
+    root: Path = attrs.field(factory=cache_root)
+
+    def read(self, model_id: str) -> ModelCard | None:
+        """The card of an id; None where there is none, or where it is damaged."""
+        own = self._path(model_id)
+        imported = self.root / "imported" / imported_name(self.provider, model_id)
+        found = _card(own) if own is not None else None
+        return found or _card(imported)
+
+    def write(self, model_id: str, card: ModelCard) -> None:
+        """Remember the card of an id, where the cache can be written to."""
+        try:
+            self._make_salt()
+            path = self._path(model_id)
+            if path is not None:
+                write_atomically(path, content_of(card))
+        except OSError as error:
+            log.debug("an answer is not remembered: %s", error)
+
+    @property
+    def _folder(self) -> Path:
+        return self.root / "answers"
+
+    def _path(self, model_id: str) -> Path | None:
+        salt = self._salt()
+        if salt is None:
+            return None
+        facts = "\0".join([self.provider, self.server, model_id, self.key or ""])
+        name = hmac.new(salt, facts.encode(), hashlib.sha256).hexdigest()
+        return self._folder / f"{name}.json"
+
+    def _salt(self) -> bytes | None:
+        try:
+            salt = (self._folder / "salt").read_bytes()
+        except OSError:
+            return None
+        return salt if len(salt) == _SALT_BYTES else None
+
+    def _make_salt(self) -> None:
+        """Of several processes that start at once, the salt of one serves all."""
+        if self._salt() is not None:
+            return
+        path = self._folder / "salt"
+        mine = self._folder / f"salt.{os.urandom(8).hex()}"
+        write_atomically(mine, os.urandom(_SALT_BYTES))
+        try:
+            os.link(mine, path)  # fails where there is one already
+        except FileExistsError:
+            if self._salt() is None:
+                mine.replace(path)  # damaged, as by a full disk
+        except OSError:
+            mine.replace(path)  # a file system without hard links
+        finally:
+            mine.unlink(missing_ok=True)
+
+
+def _card(path: Path) -> ModelCard | None:
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        node = parse(content, f"{str(path)!r}", _LARGEST)
+        return ModelCard.from_json(node.node("card").data)
+    except (OSError, TypeError, ValueError, InferenceModelsError) as error:
+        log.debug("a remembered answer is left out: %s", error)
+        return None
