@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,39 @@ def of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard
     inspected = _inspect(path, registry)
     if model_type is not None:
         return _of_type(path, inspected, registry, model_type)
+    claimed = _best_claim(inspected, registry)
+    if claimed is None:
+        raise InvalidWeights(_unclaimed(path, inspected, registry))
+    return _filled(*claimed, path)
+
+
+def of_folder(folder: Path, registry: Registry) -> ModelCard | None:
+    """The card of a folder that is one model, as some frameworks write them.
+
+    Its artifact's files are those that the claim names, else none. None if no backend
+    reads the folder; raises `InvalidWeights` if one does and nothing claims it.
+    """
+    inspected = _inspect(folder, registry)
+    if not inspected:
+        return None
+    claimed = _best_claim(inspected, registry)
+    if claimed is None:
+        known = ", ".join(sorted(registry.architectures)) or "none"
+        said = inspected[0].metadata.get("about", inspected[0].format)
+        raise InvalidWeights(
+            f"no installed architecture ({known}) claims {str(folder)!r}, {said}; put "
+            f"a {CARD} there"
+        )
+    card, facts = claimed
+    artifact = card.artifacts[0] if card.artifacts else Artifact(facts.format, {})
+    graphs = dict.fromkeys(artifact.graphs, ".") or {"main": "."}
+    return attrs.evolve(card, artifacts=(attrs.evolve(artifact, graphs=graphs),))
+
+
+def _best_claim(
+    inspected: Sequence[Facts], registry: Registry
+) -> tuple[ModelCard, Facts] | None:
+    """The card of the highest rank that an architecture makes of what was read."""
     claims = [
         (cls.rank, name, card, facts)
         for facts in inspected
@@ -36,9 +70,9 @@ def of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard
         if (card := claim(cls, facts)) is not None
     ]
     if not claims:
-        raise InvalidWeights(_unclaimed(path, inspected, registry))
+        return None
     *_, card, facts = max(claims, key=lambda claim: (claim[0], claim[1]))
-    return _filled(card, facts, path)
+    return card, facts
 
 
 def of_fetched_file(file: File, request: Request, access: Access) -> ModelCard:
