@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import logging
@@ -11,25 +12,32 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 
 from inference_models import (
     Access,
     AutoModel,
+    Bundle,
     ClassificationModel,
     ClassificationPrediction,
     Detections,
+    Facts,
+    File,
+    HashMismatch,
     InvalidCard,
     InvalidInput,
     InvalidOption,
     InvalidWeights,
+    LicenseNotAllowed,
     Model,
     ModelClosed,
     ModelNotFound,
     MultiLabelClassificationModel,
     NoBackend,
     ObjectDetectionModel,
+    TensorSpec,
 )
 from inference_models.errors import InferenceModelsError
 
@@ -459,6 +467,48 @@ def test_a_folder_without_a_card_says_what_to_add(acme, tmp_path):
         load(tmp_path)
 
 
+def test_a_folder_that_a_backend_reads_is_claimed_by_its_family(
+    acme, tmp_path, monkeypatch
+):
+    (tmp_path / "gains.txt").write_text(acme.WEIGHTS.read_text("utf-8"), "utf-8")
+    gains = {"gain": TensorSpec("float32", (3,))}
+
+    def inspect(self, path):
+        return Facts("acme", gains) if (path / "gains.txt").is_file() else None
+
+    def claims(cls, facts):
+        (ready,) = acme.card().artifacts
+        ready = attrs.evolve(
+            ready, graphs={"main": "."}, files=[File("gains.txt")], config={}
+        )
+        return attrs.evolve(acme.card(), artifacts=[ready])
+
+    def path(self, graph="main"):
+        return self.folder / "gains.txt"
+
+    monkeypatch.setattr(acme.AcmeBackend, "inspect", inspect)
+    monkeypatch.setattr(acme.Colors, "claims", classmethod(claims))
+    monkeypatch.setattr(Bundle, "path", path)
+    model = load(tmp_path)
+
+    assert model.card.id == str(tmp_path)
+    assert model.card.artifacts[0].files[0].sources == (
+        (tmp_path / "gains.txt").as_uri(),
+    )
+    assert model(GREEN).class_id.tolist() == [1]
+
+
+def test_a_folder_that_is_read_and_that_no_family_claims_says_so(
+    acme, tmp_path, monkeypatch
+):
+    facts = Facts("acme", {}, {"about": "whose config names 'StrangeNet'"})
+    monkeypatch.setattr(acme.AcmeBackend, "inspect", lambda self, path: facts)
+    monkeypatch.setattr(acme.Colors, "claims", classmethod(lambda cls, facts: None))
+
+    with pytest.raises(InvalidWeights, match=r"claims '.*', whose config names 'Stra"):
+        load(tmp_path)
+
+
 def test_a_file_of_weights_is_claimed_by_its_family(acme, tmp_path):
     path = tmp_path / "trained.json"
     shutil.copy(acme.WEIGHTS, path)
@@ -793,3 +843,55 @@ def test_a_task_of_no_class_gives_a_list(cards):
 
     assert (type(model), model.task) == (Model, "colour-naming")
     assert [type(result) for result in model([RED, BLUE])] == [ClassificationPrediction]
+
+
+# What the user allows, and holds files to
+
+
+def test_a_licence_that_is_not_allowed_is_refused(acme, cards):
+    cards(license="AGPL-3.0")
+    with pytest.raises(LicenseNotAllowed, match="'mine' has the licence 'AGPL-3.0'"):
+        load("mine", allow_licenses=["MIT"])
+
+    assert load("mine", allow_licenses=["agpl-3.0"]).card.license == "AGPL-3.0"
+
+
+def test_the_licence_of_what_is_adapted_counts_too(acme, cards):
+    cards("below", license="AGPL-3.0")
+    cards("above", license="MIT", artifacts=[artifact(base="below")])
+    with pytest.raises(LicenseNotAllowed, match="'below' has the licence 'AGPL-3.0'"):
+        load("above", allow_licenses=["MIT"])
+
+
+def test_a_program_is_run_with_consent_alone(acme, cards):
+    digest = hashlib.sha256(acme.WEIGHTS.read_bytes()).hexdigest()
+    source = {"sources": [acme.WEIGHTS.as_uri()], "sha256": digest}
+    files = [{"name": "weights.plan"} | source]
+    program = artifact(graphs={"main": "weights.plan"}, files=files)
+    cards(artifacts=[program])
+    with pytest.raises(NoBackend, match=r"'weights.plan' is an engine.*allow_untrust"):
+        load("mine")
+
+    assert "allow_untrusted_packages=True" in str(AutoModel.explain("mine"))
+    assert load("mine", allow_untrusted_packages=True).backend == "acme"
+
+
+def test_a_file_is_held_to_the_hash_that_is_given(acme, tmp_path):
+    path = tmp_path / "trained.json"
+    shutil.copy(acme.WEIGHTS, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(HashMismatch, match=f"instead of {digest[::-1]}"):
+        load(path, sha256=digest[::-1])
+
+    assert load(path, sha256=digest.upper())(GREEN).class_id.tolist() == [1]
+
+
+@pytest.mark.parametrize("given", ["12", 7, "x" * 64])
+def test_what_is_no_sha256_is_refused(acme, given):
+    with pytest.raises(InvalidOption, match="is not 64 hexadecimal digits"):
+        load("acme-colors", sha256=given)
+
+
+def test_a_sha256_of_more_than_one_file_is_refused(acme):
+    with pytest.raises(InvalidOption, match=r"sha256='a+' .* 'acme-colors' is no file"):
+        load("acme-colors", sha256="a" * 64)

@@ -6,7 +6,13 @@ import logging
 
 import pytest
 
-from inference_models import Access, InvalidCard, ModelCard, ModelNotFound
+from inference_models import (
+    Access,
+    InvalidCard,
+    InvalidOption,
+    ModelCard,
+    ModelNotFound,
+)
 from inference_models.find import find, known_ids, providers
 from inference_models.registry import build
 
@@ -93,3 +99,63 @@ def test_a_provider_that_cannot_list_its_models_hides_no_others(caplog):
 
     assert known_ids(providers(registry(broken, HUB, MIRROR))) == ["net", "other"]
     assert "weights provider 'broken' lists nothing: oops" in caplog.text
+
+
+# Keys
+
+
+SECRETS = Access(key="sesame", headers={"x-team": "sesame"}, query={"q": "sesame"})
+GIVEN = ("sesame", {"x-team": "sesame"}, {"q": "sesame"})
+NOTHING = (None, {}, {})
+
+
+def told(model_id="net", named=None):
+    """What each of two providers is told of an id that neither has."""
+    keys = {}
+
+    def noting(name, **attributes):
+        def note(self, model_id, access):
+            keys[name] = (access.key, access.headers, access.query)
+
+        return provider(name, find=note, **attributes)
+
+    both = registry(noting("taker", takes_key=True), noting("other"))
+    with pytest.raises(ModelNotFound):
+        find(model_id, both, SECRETS, named)
+    return keys
+
+
+def test_a_key_is_for_providers_that_take_one():
+    assert told() == {"taker": GIVEN, "other": NOTHING}
+
+
+@pytest.mark.parametrize(("model_id", "named"), [("other://net", None), ("net", "other")])
+def test_a_key_is_for_the_provider_that_is_named(model_id, named):
+    assert told(model_id, named) == {"other": GIVEN}
+
+
+def test_what_is_fetched_is_asked_for_with_the_providers_own_key():
+    asked = []
+
+    def request(self, source, access):
+        asked.append(access.key)
+        return source, {}
+
+    methods = knowing("net") | {"request": request}
+    hub, taker = provider("hub", **methods), provider("taker", takes_key=True, order=1)
+    find("net", registry(hub, taker), SECRETS, None).request("a")
+    find("hub://net", registry(hub, taker), SECRETS, None).request("a")
+
+    assert asked == [None, "sesame"]
+
+
+@pytest.mark.parametrize(
+    ("url", "sha256", "words"),
+    [
+        ("https://h/a.onnx#sha256=" + "a" * 64, "b" * 64, "name different files"),
+        ("https://h/a.onnx#sha512=1", None, "is not sha256=<64"),
+    ],
+)
+def test_a_url_says_its_hash_once(url, sha256, words):
+    with pytest.raises(InvalidOption, match=words):
+        find(url, registry(), Access(sha256=sha256), None)

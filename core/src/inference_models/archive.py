@@ -1,8 +1,9 @@
 """A model in one file, for a machine without a network: written here, checked there.
 
 A tar without compression, which holds regular files alone: `manifest.json` with the
-size and sha256 of each other member, then `blobs/…`, `records/…` and `derived/…` as
-they lie in the cache. What it holds is taken only after all of it was checked.
+size and sha256 of each other member, then `blobs/…`, `records/…`, `derived/…` and
+`imported/…` (cards) as they lie in a cache. What it holds is taken only after all of it
+was checked.
 """
 
 from __future__ import annotations
@@ -33,7 +34,13 @@ from inference_models.store import Store, explained
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 16_000_000
 _MOST_MEMBERS = 100_000
-_NAME = re.compile(r"(blobs|records)/[0-9a-f]{64}|derived/[0-9a-f]{64}/.+")
+_NAME = re.compile(
+    r"(blobs|records)/[0-9a-f]{64}|derived/[0-9a-f]{64}/.+"
+    r"|imported/[0-9a-f]{64}\.json"
+)
+
+Content = Path | bytes
+"""What a member holds: a file's bytes, or these."""
 
 
 @attrs.frozen
@@ -44,7 +51,7 @@ class Member:
     sha256: str
 
 
-def export(path: Path, files: Mapping[str, Path]) -> int:
+def export(path: Path, files: Mapping[str, Content]) -> int:
     """Write files, by the names that they have in a cache; the archive's bytes.
 
     Raises `HashMismatch` for a damaged one, and `InvalidOption` if the archive cannot
@@ -56,7 +63,7 @@ def export(path: Path, files: Mapping[str, Path]) -> int:
         raise InvalidOption(f"{str(path)!r} cannot be written: {error}") from error
 
 
-def _export(path: Path, files: Mapping[str, Path]) -> int:
+def _export(path: Path, files: Mapping[str, Content]) -> int:
     listed = {name: _facts(name, file) for name, file in sorted(files.items())}
     text = json.dumps({"format": "inference-models", "version": 1, "files": listed})
     partial = path.with_name(f"{path.name}.partial")
@@ -64,7 +71,7 @@ def _export(path: Path, files: Mapping[str, Path]) -> int:
         with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
             _add(archive, _MANIFEST, len(text), io.BytesIO(text.encode()))
             for name, facts in listed.items():
-                with files[name].open("rb") as stream:
+                with _opened(files[name]) as stream:
                     _add(archive, name, facts["size"], stream)
         place(partial, path)
     finally:
@@ -72,7 +79,13 @@ def _export(path: Path, files: Mapping[str, Path]) -> int:
     return path.stat().st_size
 
 
-def _facts(name: str, file: Path) -> dict[str, Any]:
+def _opened(content: Content) -> IO[bytes]:
+    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+
+
+def _facts(name: str, file: Content) -> dict[str, Any]:
+    if isinstance(file, bytes):
+        return {"size": len(file), "sha256": hashlib.sha256(file).hexdigest()}
     digest = hash_file(file)
     if name.startswith("blobs/") and name != f"blobs/{digest}":
         raise HashMismatch(
@@ -209,6 +222,8 @@ def _settle(
     for name in _of("records", listed):
         if not (store.root / name).exists():
             write_atomically(store.root / name, (staged / name).read_bytes())
+    for name in _of("imported", listed):
+        write_atomically(store.root / name, (staged / name).read_bytes())
     folders = {"/".join(name.split("/")[:2]) for name in _of("derived", listed)}
     for folder in sorted(folders) if derived else ():
         if not (store.root / folder).exists():

@@ -30,11 +30,15 @@ log = logging.getLogger("inference_models")
 
 @attrs.frozen
 class Found:
-    """A card, the provider that answers for its files, and what that one may know."""
+    """A card, the provider that answers for its files, and what that one may know.
+
+    `name` is what that provider was asked for.
+    """
 
     card: ModelCard
     provider: WeightsProvider
     access: Access
+    name: str
 
     @property
     def request(self) -> Request:
@@ -70,7 +74,7 @@ def find(
         if card is not None:
             check_license(card.id, card.license, access.consent)
             card = judged(card, provider.origin(granted), access.consent)
-            return Found(card, provider, granted)
+            return Found(card, provider, granted, name)
     raise ModelNotFound(_not_found(name, asked, registry))
 
 

@@ -122,7 +122,10 @@ class Backend(ABC):
         return Operations()
 
     def inspect(self, path: Path) -> Facts | None:
-        """Read a file of these formats without running it; None if it is not one."""
+        """Read a file, or a folder, of these formats without running any of it.
+
+        None if it is not one; `InvalidWeights` if it is, and damaged.
+        """
         return None
 
     def derive(
@@ -220,9 +223,10 @@ class Architecture(ABC, Generic[O]):
 
     @classmethod
     def claims(cls, facts: Facts) -> ModelCard | None:
-        """The card of a bare file of this family, or None if it is not of it.
+        """The card of a bare file or folder of this family; None if it is not of it.
 
-        An artifact in it needs no files: core fills in the one that was inspected.
+        Its artifact needs no files for a bare file, which core fills in; for a folder
+        it names those that the model needs.
         """
         return None
 

@@ -11,12 +11,14 @@ from typing import Annotated
 import typer
 
 from inference_models import archive, cache, find
+from inference_models.answers import content_of, imported_name
 from inference_models.card import Artifact, ModelCard
 from inference_models.errors import InvalidOption, ModelNotFound
 from inference_models.interfaces import Access
 from inference_models.registry import installed
 from inference_models.sources import scheme
 from inference_models.store import Store
+from inference_models.trust import Consent
 
 command = typer.Typer(
     name="cache",
@@ -143,9 +145,16 @@ def _ids(store: Store) -> dict[str, str]:
     }
 
 
-def _files(store: Store, model_id: str) -> Iterator[tuple[str, Path]]:
-    """All files that belong to a model, by their names in a cache."""
-    card = _card(model_id)
+def _files(store: Store, model_id: str) -> Iterator[tuple[str, archive.Content]]:
+    """All files that belong to a model, by their names in a cache.
+
+    The card goes along: where it came from cannot be asked on the other machine.
+    """
+    # What is consented to is said where it is loaded.
+    access = Access(consent=Consent(untrusted=True))
+    found = find.find(model_id, installed(), access, None)
+    card = found.card
+    yield f"imported/{imported_name(found.provider.name, found.name)}", content_of(card)
     kept = _kept(store, card)
     if not any(one.kind == "bundle" for one in kept):
         raise _nothing(model_id)

@@ -12,7 +12,7 @@ from inference_models.errors import InvalidCard, ModelNotFound
 from inference_models.find import written_file
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.providers.cards import card_from, read_json
-from inference_models.providers.claims import CARD, of_file
+from inference_models.providers.claims import CARD, of_file, of_folder
 from inference_models.registry import Registry, installed
 from inference_models.trust import Origin
 
@@ -64,12 +64,23 @@ def _of_folder(folder: Path) -> ModelCard:
     path = folder / CARD
     if path.is_file():
         return card_from(path, read_json(path))
+    card = of_folder(folder, installed())
+    if card is not None:
+        return _placed(card, folder)
     files = sorted(file.name for file in folder.iterdir() if file.is_file())
     example = next(
         (n for n in files if n.endswith((".onnx", ".pth", ".safetensors"))), ""
     )
     advice = f", or name the file: {str(folder / example)!r}" if example else ""
     raise InvalidCard(f"{str(folder)!r} has no {CARD}; add one{advice}")
+
+
+def _placed(card: ModelCard, folder: Path) -> ModelCard:
+    """The card of a folder, with its files where they lie."""
+    (artifact,) = card.artifacts
+    files = [attrs.evolve(f, sources=((folder / f.name).as_uri(),)) for f in artifact.files]
+    artifact = attrs.evolve(artifact, files=files)
+    return attrs.evolve(card, id=str(folder), artifacts=(artifact,))
 
 
 def _of_file(path: Path, registry: Registry, access: Access) -> ModelCard:
