@@ -284,3 +284,38 @@ def test_a_canvas_of_the_networks_size_changes_nothing(resize):
     spec = Preprocessing(size=(48, 64), resize=resize)
 
     assert place(attrs.evolve(spec, canvas=(48, 64)), 90, 70) == place(spec, 90, 70)
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"),
+    [
+        ((480, 640), (800, 1066)),
+        ((480, 1000), (640, 1333)),  # the longer side's limit comes first
+        ((1000, 480), (1333, 640)),
+        ((1, 1000), (1, 1333)),
+        ((1333, 800), (1333, 800)),
+    ],
+)
+def test_the_longer_sides_limit_comes_before_the_shorter_side(size, resized):
+    placed = place(Preprocessing(intermediate=800, longest=1333), *size)
+
+    assert (placed.intermediate, placed.resized) == (None, resized)
+    assert placed.canvas == resized
+
+
+@pytest.mark.parametrize(
+    ("centering", "length", "offset"),
+    [
+        ("round", 13, -2),
+        ("floor", 13, -1),
+        ("round", 15, -2),
+        ("floor", 15, -2),
+        ("round", 7, 1),
+        ("floor", 7, 2),
+        ("floor", 10, 0),
+    ],
+)
+def test_an_odd_rest_is_cut_as_it_is_said(centering, length, offset):
+    spec = Preprocessing(size=(10, 10), resize="center-crop", centering=centering)
+
+    assert place(spec, length, 10).offset == (offset, 0)

@@ -29,6 +29,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "contrast": get_args(Contrast),
     "color": ("rgb", "bgr"),
     "padding_place": ("center", "top-left"),
+    "centering": ("round", "floor"),
     "layout": ("NCHW", "NHWC"),
     "dtype": ("float32", "float16", "bfloat16", "uint8"),
 }
@@ -49,6 +50,7 @@ def _pixels(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         "canvas": pair,
         "divisible": _is_length(value),
         "intermediate": pair or _is_length(value),
+        "longest": _is_length(value),
     }
     if value is not None and not fits[attribute.name]:
         raise InvalidCard(
@@ -62,6 +64,7 @@ _LENGTHS = {
     "canvas": "(height, width)",
     "divisible": "a number",
     "intermediate": "(height, width) or the shorter side",
+    "longest": "a number",
 }
 
 
@@ -126,6 +129,7 @@ class Preprocessing:
     contrast        equalization of the cropped image (needs scikit-image)
     grayscale       three equal channels of ITU-R 601 luma
     intermediate    a first resize: (height, width), or the length of the shorter side
+    longest         of that first resize: the longer side's limit, before the shorter's
     size            the network's (height, width); None keeps the image's
     divisible       with `size=None`: pad to multiples of this many pixels
     resize          how `size` is reached. "stretch" ignores the aspect ratio;
@@ -139,6 +143,8 @@ class Preprocessing:
                     OpenCV's and torch's plain resizes do. They are different functions
     padding_value   grey level, 0 to 255
     padding_place   "center", or "top-left": the image's place on the padded canvas
+    centering       where "center-crop" cuts if the rest is odd: "round" as torchvision
+                    does, half to even, or "floor" as transformers does
     color           order of the network's channels
     scale, mean, std
                     value = (pixel * scale - mean) / std, per channel in `color` order
@@ -166,10 +172,14 @@ class Preprocessing:
     intermediate: tuple[int, int] | int | None = attrs.field(
         default=None, converter=_pair, validator=_pixels
     )
+    longest: int | None = attrs.field(default=None, validator=_pixels)
     divisible: int | None = attrs.field(default=None, validator=_pixels)
     padding_value: float = attrs.field(default=0.0, validator=_finite)
     padding_place: Literal["center", "top-left"] = attrs.field(
         default="center", validator=_choice
+    )
+    centering: Literal["round", "floor"] = attrs.field(
+        default="round", validator=_choice
     )
     color: Literal["rgb", "bgr"] = attrs.field(default="rgb", validator=_choice)
     scale: float = attrs.field(default=1 / 255, validator=_finite)
@@ -276,7 +286,7 @@ def place(spec: Preprocessing, height: int, width: int) -> Placement:
     """Work out where the pixels of an image of this size go."""
     source = _static_crop(spec.crop, height, width)
     rows, columns = source[2] - source[0], source[3] - source[1]
-    intermediate = _intermediate(spec.intermediate, rows, columns)
+    intermediate = _intermediate(spec, rows, columns)
     before = intermediate or (rows, columns)
     resized, canvas, offset = _laid(spec, *before)
     if resized == before and intermediate is not None:
@@ -320,13 +330,18 @@ def _static_crop(
 
 
 def _intermediate(
-    size: tuple[int, int] | int | None, height: int, width: int
+    spec: Preprocessing, height: int, width: int
 ) -> tuple[int, int] | None:
-    if not isinstance(size, int):
-        return size
-    if height <= width:
-        return size, max(1, size * width // height)
-    return max(1, size * height // width), size
+    short = spec.intermediate
+    if not isinstance(short, int):
+        return short
+    least, most = sorted((height, width))
+    exact: float = short
+    if spec.longest is not None and most / least * short > spec.longest:
+        exact = spec.longest * least / most
+        short = max(1, round(exact))
+    long = max(1, int(exact * most / least))
+    return (short, long) if height <= width else (long, short)
 
 
 def _laid(
@@ -369,11 +384,15 @@ def _offset(
 ) -> tuple[int, int]:
     if spec.padding_place == "top-left" or spec.size is None:
         return 0, 0
-    top, left = (_centered(r, c) for r, c in zip(resized, canvas, strict=True))
+    top, left = (
+        _centered(r, c, spec.centering) for r, c in zip(resized, canvas, strict=True)
+    )
     return top, left
 
 
-def _centered(length: int, canvas: int) -> int:
+def _centered(length: int, canvas: int, centering: str) -> int:
+    if centering == "floor":
+        return -((length - canvas) // 2)
     if length <= canvas:
         return (canvas - length) // 2
     # torchvision's CenterCrop rounds half to even; published ImageNet numbers use it.
