@@ -304,6 +304,16 @@ def test_the_longer_sides_limit_comes_before_the_shorter_side(size, resized):
 
 
 @pytest.mark.parametrize(
+    ("size", "resized"),
+    [((480, 640), (800, 1056)), ((9, 900), (16, 1328)), ((640, 480), (1056, 800))],
+)
+def test_sides_are_cut_down_to_multiples(size, resized):
+    spec = Preprocessing(intermediate=800, longest=1333, multiple=16)
+
+    assert place(spec, *size).resized == resized
+
+
+@pytest.mark.parametrize(
     ("centering", "length", "offset"),
     [
         ("round", 13, -2),

@@ -51,6 +51,7 @@ def _pixels(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         "divisible": _is_length(value),
         "intermediate": pair or _is_length(value),
         "longest": _is_length(value),
+        "multiple": _is_length(value),
     }
     if value is not None and not fits[attribute.name]:
         raise InvalidCard(
@@ -65,6 +66,7 @@ _LENGTHS = {
     "divisible": "a number",
     "intermediate": "(height, width) or the shorter side",
     "longest": "a number",
+    "multiple": "a number",
 }
 
 
@@ -130,6 +132,7 @@ class Preprocessing:
     grayscale       three equal channels of ITU-R 601 luma
     intermediate    a first resize: (height, width), or the length of the shorter side
     longest         of that first resize: the longer side's limit, before the shorter's
+    multiple        of that first resize: sides are cut down to multiples of this
     size            the network's (height, width); None keeps the image's
     divisible       with `size=None`: pad to multiples of this many pixels
     resize          how `size` is reached. "stretch" ignores the aspect ratio;
@@ -173,6 +176,7 @@ class Preprocessing:
         default=None, converter=_pair, validator=_pixels
     )
     longest: int | None = attrs.field(default=None, validator=_pixels)
+    multiple: int | None = attrs.field(default=None, validator=_pixels)
     divisible: int | None = attrs.field(default=None, validator=_pixels)
     padding_value: float = attrs.field(default=0.0, validator=_finite)
     padding_place: Literal["center", "top-left"] = attrs.field(
@@ -341,7 +345,12 @@ def _intermediate(
         exact = spec.longest * least / most
         short = max(1, round(exact))
     long = max(1, int(exact * most / least))
+    short, long = _cut_down(short, spec.multiple), _cut_down(long, spec.multiple)
     return (short, long) if height <= width else (long, short)
+
+
+def _cut_down(length: int, multiple: int | None) -> int:
+    return length if multiple is None else max(multiple, length - length % multiple)
 
 
 def _laid(
