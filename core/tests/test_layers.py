@@ -31,6 +31,7 @@ ORDER = [
     "partial",
     "fetch",
     "store",
+    "ask",
     "answers",
     "cache",
     "archive",

@@ -27,7 +27,9 @@ from inference_models import (
     Unauthorized,
     Unreachable,
     UsagePaused,
+    ask,
 )
+from inference_models.ask import Terms
 from inference_models.providers import roboflow_api
 from inference_models.providers.roboflow import RoboflowProvider
 
@@ -50,7 +52,7 @@ def server(monkeypatch):
     """Knows one model with one package of three files; nothing waits between tries."""
     with RoboflowServer() as running:
         monkeypatch.setenv("ROBOFLOW_API_HOST", running.host)
-        monkeypatch.setattr(roboflow_api.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(ask.time, "sleep", lambda seconds: None)
         running.adds(
             "ws/project/3",
             package(files=FILES),
@@ -152,7 +154,7 @@ def test_extra_queries_that_are_none_are_refused_and_not_shown(server, given):
 
 
 def test_an_answer_that_drips_ends(server, monkeypatch):
-    monkeypatch.setattr(roboflow_api, "_TOTAL", -1.0)
+    monkeypatch.setattr(roboflow_api, "TERMS", Terms(total=-1.0))
     with pytest.raises(Unreachable, match="took longer than"):
         find()
 
@@ -333,14 +335,14 @@ def test_a_connection_that_breaks_is_tried_again(server):
 
 
 def test_a_host_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setattr(roboflow_api.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(ask.time, "sleep", lambda seconds: None)
     with pytest.raises(Unreachable, match=r"not reached: .*127\.0\.0\.1:9"):
         find()
 
 
 def test_the_wait_that_a_server_asks_for_is_kept(server, monkeypatch):
     waits = []
-    monkeypatch.setattr(roboflow_api.time, "sleep", waits.append)
+    monkeypatch.setattr(ask.time, "sleep", waits.append)
     later = formatdate(time.time() + 20, usegmt=True)
     server.faults = [
         lambda h: answer(h, 429, headers={"Retry-After": "7"}),
@@ -355,7 +357,7 @@ def test_the_wait_that_a_server_asks_for_is_kept(server, monkeypatch):
 @pytest.mark.parametrize("value", ["garbage", "-3", "", "99999999999999999999"])
 def test_a_wait_that_says_nothing_is_our_own(server, monkeypatch, value):
     waits = []
-    monkeypatch.setattr(roboflow_api.time, "sleep", waits.append)
+    monkeypatch.setattr(ask.time, "sleep", waits.append)
     server.faults = [lambda h: answer(h, 429, headers={"Retry-After": value})]
     find()
 
@@ -566,7 +568,7 @@ def test_an_outage_that_answers_with_a_page_costs_one_warning(warm, caplog):
 
 
 def test_a_server_that_is_gone_costs_one_warning(plugin, monkeypatch, caplog):
-    monkeypatch.setattr(roboflow_api.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(ask.time, "sleep", lambda seconds: None)
     with RoboflowServer() as running:
         monkeypatch.setenv("ROBOFLOW_API_HOST", running.host)
         running.adds("ws/project/3", package(files=FILES), contents=FILES)

@@ -16,20 +16,47 @@ import hmac
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 
 from inference_models.card import ModelCard
 from inference_models.disk import write_atomically
-from inference_models.errors import InferenceModelsError
+from inference_models.errors import (
+    Forbidden,
+    InferenceModelsError,
+    InvalidCard,
+    RateLimited,
+    Unauthorized,
+    Unreachable,
+)
 from inference_models.store import cache_root
 from inference_models.strict_json import parse
 
 log = logging.getLogger("inference_models")
 
+_NO_ANSWER = (Unreachable, RateLimited, InvalidCard)
+_REFUSED = (Unauthorized, Forbidden)
 _LARGEST = 16_000_000
 _SALT_BYTES = 32
+
+
+def latest(
+    model_id: str, remembered: ModelCard | None, ask: Callable[[bool], ModelCard]
+) -> ModelCard:
+    """What a server says of a model now; else, with one warning, what it said before.
+
+    The remembered card stands in where the server is down, answers nonsense or refuses
+    the key. `ask` is told whether an answer is worth waiting for: is nothing known?
+    """
+    try:
+        return ask(remembered is None)
+    except (*_NO_ANSWER, *_REFUSED) as error:
+        if remembered is None:
+            raise
+        log.warning("%s is loaded as it was known before: %s", model_id, error)
+        return remembered
 
 
 def imported_name(provider: str, model_id: str) -> str:

@@ -6,20 +6,17 @@ import logging
 import re
 from collections.abc import Mapping
 
+from inference_models.answers import Answers, latest
 from inference_models.card import Bundle, ModelCard
 from inference_models.errors import (
     DownloadFailed,
-    Forbidden,
-    InvalidCard,
     ModelNotFound,
     Offline,
     RateLimited,
-    Unauthorized,
     Unreachable,
 )
 from inference_models.interfaces import Access, WeightsProvider
-from inference_models.answers import Answers
-from inference_models.providers.roboflow_api import TRIES, Server, fresh_url, pages
+from inference_models.providers.roboflow_api import TERMS, Server, fresh_url, pages
 from inference_models.providers.roboflow_files import completed
 from inference_models.providers.roboflow_packages import card_of, file_of
 from inference_models.store import offline
@@ -30,9 +27,6 @@ _WORD = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}"
 _OWN = re.compile(rf"({_WORD}/)?{_WORD}/\d{{1,9}}")
 _BARE = re.compile(_WORD)
 _FILE = re.compile(r".*\.[A-Za-z]+")
-
-_NO_ANSWER = (Unreachable, RateLimited, InvalidCard)
-_REFUSED = (Unauthorized, Forbidden)
 
 
 class RoboflowProvider(WeightsProvider):
@@ -88,19 +82,13 @@ def _answers(server: Server) -> Answers:
     return Answers(RoboflowProvider.name, server.host, server.key)
 
 
-def _asked(
-    server: Server, model_id: str, remembered: ModelCard | None
-) -> ModelCard | None:
+def _asked(server: Server, model_id: str, remembered: ModelCard | None) -> ModelCard:
     """The API's card, or the remembered one where it gives none."""
-    # What is known already is not worth waiting for.
-    tries = TRIES if remembered is None else 1
-    try:
-        return _card(server, model_id, tries)
-    except (*_NO_ANSWER, *_REFUSED) as error:
-        if remembered is None:
-            raise
-        log.warning("%s is loaded as it was known before: %s", model_id, error)
-        return remembered
+
+    def ask(anew: bool) -> ModelCard:
+        return _card(server, model_id, TERMS.tries if anew else 1)
+
+    return latest(model_id, remembered, ask)
 
 
 def _asked_bare(server: Server, model_id: str) -> ModelCard | None:

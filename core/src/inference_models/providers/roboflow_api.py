@@ -1,21 +1,24 @@
-"""Roboflow's weights API: one address, one key, pages of packages.
-
-Keys travel in the header `Authorization` alone. They and signed addresses are kept
-out of messages, of `repr` and of the HTTP client's logs.
-"""
+"""Roboflow's weights API: one address, one key, pages of packages."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
-import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
 
+from inference_models.ask import (
+    Question,
+    Reply,
+    Terms,
+    address,
+    ask,
+    encrypted,
+    sendable_headers,
+    sendable_key,
+)
 from inference_models.errors import (
     DownloadFailed,
     Forbidden,
@@ -29,12 +32,11 @@ from inference_models.errors import (
 )
 from inference_models.interfaces import Access
 from inference_models.strict_json import Node, parse
-from inference_models.transport import retry_after, unlogged
 
 log = logging.getLogger("inference_models")
 
 PATH = "/models/v1/external/weights"
-TRIES = 3
+TERMS = Terms(largest=8_000_000)  # of one page; a package's entry has about 1,000 bytes
 
 _HOSTS = {
     ("prod", "us"): "https://api.roboflow.com",
@@ -42,16 +44,9 @@ _HOSTS = {
     ("staging", "us"): "https://api.roboflow.one",
     ("staging", "eu"): "https://api.roboflow-eu.one",
 }
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
+_EXAMPLE = _HOSTS["prod", "us"]
 _PAGES = 10
-_LARGEST = 8_000_000  # bytes of one page; a package's entry has about a thousand
-_CONNECT, _READ, _TOTAL = 5.0, 15.0, 60.0
-_BACKOFF = 0.5  # seconds before the second try; twice that before each further one
-_LONGEST_WAIT = 30.0  # seconds; a server that wants more is asked by the user
-
-_TOKEN = re.compile(r"[!-~]+")
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _RESERVED = ("modelid", "startafter")
 
 _ADVICE: dict[int, tuple[type[DownloadFailed], str]] = {
@@ -81,10 +76,10 @@ class Server:
         """
         gateway = os.environ.get("SECURE_GATEWAY") or os.environ.get("LICENSE_SERVER")
         return cls(
-            host=_address("ROBOFLOW_API_HOST", _host()),
-            gateway=_address("SECURE_GATEWAY", gateway) if gateway else None,
+            host=address("ROBOFLOW_API_HOST", _host(), _EXAMPLE),
+            gateway=address("SECURE_GATEWAY", gateway, _EXAMPLE) if gateway else None,
             key=_key(access),
-            extra=_extra_headers(access.headers),
+            extra=sendable_headers(access.headers),
             query=_extra_query(access.query),
         )
 
@@ -102,10 +97,9 @@ class Server:
         return f"{self.gateway}/proxy?url={quote(url, safe='')}"
 
     def headers(self) -> dict[str, str]:
-        """All headers of a request; no compression, so that what comes is bounded."""
-        own = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        """The headers that are for Roboflow alone."""
         bearer = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        return {**self.extra, **own, **bearer}
+        return {**self.extra, **bearer}
 
 
 def _host() -> str:
@@ -123,57 +117,18 @@ def _host() -> str:
     return host
 
 
-def _address(name: str, value: str) -> str:
-    """An address without a path's last slash; never one that would show a key."""
-    if not encrypted(value) or re.search(r"[?#]", value):
-        raise InvalidOption(
-            f"{name} is no https:// address; give one without user name and query, "
-            "such as 'https://api.roboflow.com'"
-        )
-    return value.rstrip("/")
-
-
-def encrypted(url: str) -> bool:
-    """Whether a URL is https, or this machine's, and names no user."""
-    try:
-        parts = urlsplit(url)
-        named = parts.hostname is not None and parts.username is None
-        _ = parts.port
-    except ValueError:
-        return False
-    at_home = parts.scheme == "http" and parts.hostname in _LOOPBACK
-    printable = _TOKEN.fullmatch(url) is not None
-    return named and printable and (parts.scheme == "https" or at_home)
-
-
 def _key(access: Access) -> str | None:
     named = access.key or os.environ.get("ROBOFLOW_API_KEY") or None
     if named is None or named == "local":  # how the API's own clients say "no key"
         return None
-    if not isinstance(named, str) or not _TOKEN.fullmatch(named.strip()):
-        raise InvalidOption(
-            "the API key holds a space or a character that no key has; check api_key= "
-            "or ROBOFLOW_API_KEY"
-        )
-    return named.strip()
-
-
-def _extra_headers(given: Mapping[str, str]) -> dict[str, str]:
-    extra = {}
-    for name, value in given.items():
-        sendable = value.isascii() and value.isprintable()
-        if not _HEADER.fullmatch(name) or not sendable:
-            raise InvalidOption(f"header {name!r} is none that can be sent")
-        if name.lower() != "authorization":
-            extra[name.lower()] = value.strip()
-    return extra
+    return sendable_key(named, "api_key= or ROBOFLOW_API_KEY")
 
 
 def _extra_query(given: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in given.items() if k.lower() not in _RESERVED}
 
 
-def pages(server: Server, model_id: str, tries: int = TRIES) -> Iterator[Node]:
+def pages(server: Server, model_id: str, tries: int = TERMS.tries) -> Iterator[Node]:
     """What Roboflow says of a model, page by page, as `modelMetadata`.
 
     Raises `ModelNotFound`, `InvalidCard` for what cannot be read, or the
@@ -183,7 +138,7 @@ def pages(server: Server, model_id: str, tries: int = TRIES) -> Iterator[Node]:
     seen: set[str] = set()
     for _ in range(_PAGES):
         reply = _asked(server, model_id, cursor, tries)
-        page = parse(reply, f"Roboflow's answer for {model_id!r}", _LARGEST)
+        page = parse(reply, f"Roboflow's answer for {model_id!r}", TERMS.largest)
         metadata = page.node("modelMetadata")
         yield metadata
         cursor = metadata.maybe_text("nextPage")
@@ -199,78 +154,17 @@ def pages(server: Server, model_id: str, tries: int = TRIES) -> Iterator[Node]:
     )
 
 
-@attrs.frozen
-class _Reply:
-    """One answer; a status of 0 is none at all, for the reason in `problem`."""
-
-    status: int
-    content: bytes = attrs.field(default=b"", repr=False)
-    retry_after: str | None = None
-    problem: str = ""
-
-    @property
-    def passing(self) -> bool:
-        """Whether the same question may be answered later."""
-        return self.status in (0, 408, 429) or self.status >= 500
-
-
 def _asked(server: Server, model_id: str, cursor: str | None, tries: int) -> bytes:
     """The content of one page, after as many tries as it takes."""
-    for number in range(1, tries + 1):
-        reply = _once(server, model_id, cursor)
-        if reply.status == 200:
-            return reply.content
-        pause = _pause(reply.retry_after, number)
-        if not reply.passing or number == tries or pause > _LONGEST_WAIT:
-            break
-        log.info("Roboflow is asked again for %s in %.1f s", model_id, pause)
-        time.sleep(pause)
+    terms = attrs.evolve(TERMS, tries=tries)
+    question = Question(server.url(model_id, cursor), server.headers())
+    reply = ask(question, "Roboflow", terms)
+    if reply.status == 200:
+        return reply.content
     raise _refusal(server, model_id, reply)
 
 
-def _pause(asked: str | None, number: int) -> float:
-    """Seconds until the next try: what the server asks for, else ever longer."""
-    own: float = _BACKOFF * 2 ** (number - 1)
-    return max(retry_after(asked) or 0.0, own)
-
-
-def _once(server: Server, model_id: str, cursor: str | None) -> _Reply:
-    import httpx
-
-    timeout = httpx.Timeout(_READ, connect=_CONNECT)
-    try:
-        with (
-            unlogged(),
-            httpx.Client(timeout=timeout) as client,
-            client.stream(
-                "GET", server.url(model_id, cursor), headers=server.headers()
-            ) as response,
-        ):
-            return _Reply(
-                response.status_code,
-                _bounded(response),
-                response.headers.get("Retry-After"),
-            )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return _Reply(0, problem=str(error) or type(error).__name__)
-
-
-def _bounded(response: Any) -> bytes:
-    """The content of a response, cut where it is too long; not more than a minute."""
-    import httpx
-
-    content = bytearray()
-    deadline = time.monotonic() + _TOTAL
-    for chunk in response.iter_raw(1 << 16):
-        content += chunk
-        if time.monotonic() > deadline:
-            raise httpx.ReadTimeout(f"the answer took longer than {_TOTAL:.0f} s")
-        if len(content) > _LARGEST:
-            break
-    return bytes(content)
-
-
-def _refusal(server: Server, model_id: str, reply: _Reply) -> Exception:
+def _refusal(server: Server, model_id: str, reply: Reply) -> Exception:
     asked = f"Roboflow was asked for {model_id!r} and"
     status = reply.status
     if status == 401:
@@ -285,8 +179,7 @@ def _refusal(server: Server, model_id: str, reply: _Reply) -> Exception:
             "workspace"
         )
     if status == 429:
-        seconds = retry_after(reply.retry_after)
-        after = "" if seconds is None else f" in {seconds:.0f} s"
+        after = "" if reply.wait is None else f" in {reply.wait:.0f} s"
         return RateLimited(f"{asked} wants fewer requests (429); try again{after}")
     if reply.passing:
         reason = f"answered {status}" if status else f"not reached: {reply.problem}"
@@ -315,8 +208,7 @@ def fresh_url(server: Server, model_id: str, package: str, handle: str) -> str:
 def _address_of(server: Server, package: Node, handle: str) -> str:
     for file in package.nodes("packageFiles", 1000):
         if file.data.get("fileHandle") == handle:
-            url = file.text("downloadUrl")
-            if not encrypted(url):
+            if not encrypted(file.text("downloadUrl")):
                 raise file.wrong("downloadUrl", "is no https:// address")
-            return server.through_gateway(url)
+            return server.through_gateway(file.text("downloadUrl"))
     raise DownloadFailed(f"{package.place} no longer has the file {handle!r}")

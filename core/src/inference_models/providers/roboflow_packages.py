@@ -9,9 +9,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
+from inference_models.ask import encrypted
 from inference_models.card import Artifact, Batch, File, ModelCard
 from inference_models.errors import DownloadFailed, InvalidCard
-from inference_models.providers.roboflow_api import PATH, encrypted
+from inference_models.providers.roboflow_api import PATH
 from inference_models.strict_json import Node
 
 SCHEMA = "external-model-metadata-v1"

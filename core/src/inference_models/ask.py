@@ -1,0 +1,210 @@
+"""One small answer of a server's API, as far as it may be taken and waited for.
+
+Keys travel in headers alone. They and addresses, which may be signed, are kept out of
+messages, of `repr` and of the HTTP client's logs; a redirect takes them nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from inference_models.errors import DownloadFailed, InvalidOption
+from inference_models.transport import retry_after, unlogged
+
+log = logging.getLogger("inference_models")
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# No compression, so that what comes is bounded.
+_OWN = {"Accept": "application/json", "Accept-Encoding": "identity"}
+_KEY = re.compile(r"[!-~]+")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@attrs.frozen
+class Terms:
+    """How much is taken of an answer (bytes), and how long it is waited for (seconds).
+
+    A server that wants a longer pause than `longest_pause` is not asked again.
+    """
+
+    largest: int = 8_000_000
+    connect: float = 5.0
+    idle: float = 15.0
+    total: float = 60.0
+    tries: int = 3
+    pause: float = 0.5
+    """Before the second try; it doubles with each."""
+    longest_pause: float = 30.0
+    redirects: int = 0
+    """How many are followed, on the server that was asked."""
+
+
+@attrs.frozen
+class Question:
+    """What is asked, and as whom; nothing of it is shown, as it may hold secrets."""
+
+    url: str = attrs.field(repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+
+
+@attrs.frozen
+class Reply:
+    """One answer; a status of 0 is none at all, for the reason in `problem`.
+
+    `content` is cut where it is too long, just above the limit. Of the headers those
+    are kept that were asked for, under their names in lower case.
+    """
+
+    status: int
+    content: bytes = attrs.field(default=b"", repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    problem: str = ""
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same question may be answered later."""
+        return self.status in (0, 408, 429) or self.status >= 500
+
+    @property
+    def wait(self) -> float | None:
+        """The seconds that the server asks for before the next question."""
+        return retry_after(self.headers.get("retry-after"))
+
+
+def ask(
+    question: Question, server: str, terms: Terms, kept: tuple[str, ...] = ()
+) -> Reply:
+    """What a server answers, after as many tries as it takes.
+
+    `server` is its name for the log, and `kept` names headers, in lower case. Raises
+    `DownloadFailed` where the environment names a network that cannot be used.
+    """
+    for number in range(1, terms.tries + 1):
+        reply = _once(question, terms, ("retry-after", *kept))
+        pause = max(reply.wait or 0.0, terms.pause * 2 ** (number - 1))
+        too_long = pause > terms.longest_pause
+        if not reply.passing or number >= terms.tries or too_long:
+            break
+        log.info("%s is asked again in %.1f s", server, pause)
+        time.sleep(pause)
+    return reply
+
+
+def _once(question: Question, terms: Terms, kept: tuple[str, ...]) -> Reply:
+    import httpx
+
+    deadline, left = time.monotonic() + terms.total, terms.redirects
+    try:
+        with unlogged(), _client(terms) as client:
+            while True:
+                with client.stream(
+                    "GET", question.url, headers={**question.headers, **_OWN}
+                ) as response:
+                    further = _further(response, question) if left else None
+                    if further is None:
+                        return _reply(response, terms, deadline, kept)
+                question, left = further, left - 1
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Reply(0, problem=str(error) or type(error).__name__)
+
+
+def _client(terms: Terms) -> Any:
+    import httpx
+
+    try:
+        timeout = httpx.Timeout(terms.idle, connect=terms.connect)
+        return httpx.Client(timeout=timeout)
+    except (OSError, ValueError, ImportError) as error:
+        # A proxy or a file of authorities that the environment names.
+        raise DownloadFailed(
+            f"the network cannot be used as the environment says: {error}; correct "
+            "HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE"
+        ) from error
+
+
+def _further(response: Any, question: Question) -> Question | None:
+    """The question that a redirect leads to; None elsewhere than on this server."""
+    following = response.next_request
+    if following is None:
+        return None
+    here, there = response.url, following.url
+    if (there.scheme, there.netloc) != (here.scheme, here.netloc):
+        return None
+    return attrs.evolve(question, url=str(there))
+
+
+def _reply(
+    response: Any, terms: Terms, deadline: float, kept: tuple[str, ...]
+) -> Reply:
+    headers = {k: response.headers[k] for k in kept if k in response.headers}
+    content = _bounded(response, terms, deadline)
+    return Reply(response.status_code, content, headers)
+
+
+def _bounded(response: Any, terms: Terms, deadline: float) -> bytes:
+    """The content of a response as it was sent, cut where it is too long."""
+    import httpx
+
+    content = bytearray()
+    for chunk in response.iter_raw():
+        content += chunk
+        if time.monotonic() > deadline:
+            raise httpx.ReadTimeout(f"the answer took longer than {terms.total:.0f} s")
+        if len(content) > terms.largest:
+            break
+    return bytes(content)
+
+
+def address(name: str, value: str, example: str) -> str:
+    """An address without its last slash, as the setting `name` has it.
+
+    Raises `InvalidOption`, which shows nothing, for one that is not encrypted or that
+    holds a user or a query: these may be secrets.
+    """
+    if not encrypted(value) or re.search(r"[?#]", value):
+        raise InvalidOption(
+            f"{name} is no https:// address; give one without user name and query, "
+            f"such as {example!r}"
+        )
+    return value.rstrip("/")
+
+
+def encrypted(url: str) -> bool:
+    """Whether a URL is https, or this machine's, and names no user."""
+    try:
+        parts = urlsplit(url)
+        named = parts.hostname is not None and parts.username is None
+        _ = parts.port
+    except ValueError:
+        return False
+    at_home = parts.scheme == "http" and parts.hostname in _LOOPBACK
+    printable = _KEY.fullmatch(url) is not None
+    return named and printable and (parts.scheme == "https" or at_home)
+
+
+def sendable_key(key: object, settings: str) -> str:
+    """A key as it is sent; `InvalidOption` names the settings that it may be from."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key.strip()):
+        raise InvalidOption(
+            f"the key holds a space or a character that no key has; check {settings}"
+        )
+    return key.strip()
+
+
+def sendable_headers(given: Mapping[str, str]) -> dict[str, str]:
+    """Extra headers under names in lower case, without the one that holds the key."""
+    extra = {}
+    for name, value in given.items():
+        printable = value.isascii() and value.isprintable()
+        if not _HEADER.fullmatch(name) or not printable:
+            raise InvalidOption(f"header {name!r} is none that can be sent")
+        if name.lower() != "authorization":
+            extra[name.lower()] = value.strip()
+    return extra
