@@ -168,7 +168,7 @@ def test_only_true_is_consent(given):
 def found(known, origin="publisher", access=Access()):
     methods = {
         "find": lambda self, model_id, access: known,
-        "origin": lambda self, access: origin,
+        "origin": lambda self, model_id, access: origin,
     }
     registry = build([plugin("acme", provider("hub", **methods))])
     return find.find("net", registry, access, None).card

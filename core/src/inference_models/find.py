@@ -73,7 +73,7 @@ def find(
         card = _card(provider, name, granted, alone)
         if card is not None:
             check_license(card.id, card.license, access.consent)
-            card = judged(card, provider.origin(granted), access.consent)
+            card = judged(card, provider.origin(name, granted), access.consent)
             return Found(card, provider, granted, name)
     raise ModelNotFound(_not_found(name, asked, registry))
 

@@ -416,8 +416,8 @@ class WeightsProvider(ABC):
         """URL and headers of a file's source, fresh for each try."""
         return source, {}
 
-    def origin(self, access: Access) -> Origin:
-        """Who vouches for its files; "publisher": it gives the hash of a version."""
+    def origin(self, model_id: str, access: Access) -> Origin:
+        """Who vouches for a model's files; "publisher": it gives a version's hashes."""
         return "publisher"
 
     def complete(self, bundle: Bundle) -> Bundle:

@@ -38,7 +38,7 @@ class CardsProvider(WeightsProvider):
                 return card_from(path, data)
         return next((c for c in _pack_cards() if model_id in (c.id, *c.aliases)), None)
 
-    def origin(self, access: Access) -> Origin:
+    def origin(self, model_id: str, access: Access) -> Origin:
         """An installed pack, or a folder of cards that the user named."""
         return "card"
 

@@ -38,7 +38,7 @@ class LocalProvider(WeightsProvider):
             raise ModelNotFound(f"there is no file or folder {model_id!r}")
         return None
 
-    def origin(self, access: Access) -> Origin:
+    def origin(self, model_id: str, access: Access) -> Origin:
         """The user, who gave its path."""
         return "local"
 

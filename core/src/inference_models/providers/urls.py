@@ -34,10 +34,10 @@ class UrlProvider(WeightsProvider):
             return None
         check_license(shown_url(model_id), None, access.consent)
         file = _file(model_id, access.sha256)
-        _check_trusted(file, self.origin(access), access)
+        _check_trusted(file, self.origin(model_id, access), access)
         return of_fetched_file(file, lambda source: (source, {}), access)
 
-    def origin(self, access: Access) -> Origin:
+    def origin(self, model_id: str, access: Access) -> Origin:
         """The user, who gave its hash; else nobody."""
         return "unpinned" if access.sha256 is None else "pinned"
 
