@@ -83,13 +83,32 @@ def _fill(module: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
         _listed("lacks", wanted.keys() - given.keys()),
         _listed("has unknown", given.keys() - wanted.keys()),
         _listed("has other shapes than the module:", _misshapen(wanted, given)),
+        _listed("has complex", _complex(wanted, given)),
     ]
     if any(problems):
-        raise InvalidWeights(
-            f"'{path}' does not fit {type(module).__name__}: it "
-            f"{'; it '.join(filter(None, problems))}; is it of another model?"
-        )
-    module.load_state_dict(given)
+        raise _misfit(module, path, "; it ".join(filter(None, problems)))
+    try:
+        module.load_state_dict(given)
+    except RuntimeError as error:
+        kinds = sorted({str(tensor.dtype) for tensor in given.values()})
+        problem = f"holds {', '.join(kinds)}, and torch cannot convert all of them"
+        raise _misfit(module, path, problem) from error
+
+
+def _misfit(module: nn.Module, path: Path, problem: str) -> InvalidWeights:
+    return InvalidWeights(
+        f"'{path}' does not fit {type(module).__name__}: it {problem}; is it of "
+        "another model?"
+    )
+
+
+def _complex(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Where torch would drop the imaginary part."""
+    return [
+        name
+        for name in wanted.keys() & given.keys()
+        if given[name].is_complex() and not wanted[name].is_complex()
+    ]
 
 
 def _misshapen(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -107,7 +126,12 @@ def _shape(value: Any) -> Any:
 def _listed(what: str, names: Iterable[str]) -> str:
     known = sorted(names)
     more = f" and {len(known) - 3} more" if len(known) > 3 else ""
-    return f"{what} {', '.join(known[:3])}{more}" if known else ""
+    return f"{what} {', '.join(map(_shown, known[:3]))}{more}" if known else ""
+
+
+def _shown(name: str) -> str:
+    """A name as it is, unless it is too long for a message or would garble it."""
+    return name if len(name) <= 200 and name.isprintable() else f"{name[:200]!a}"
 
 
 def set_precision(

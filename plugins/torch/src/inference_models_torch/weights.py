@@ -5,21 +5,22 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import tarfile
 import threading
 import types
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from inference_models import InvalidWeights, Unavailable
-from inference_models_torch.facts import SAFETENSORS, damaged
+from inference_models_torch.archives import check_archive, is_archive
+from inference_models_torch.facts import SAFETENSORS, check_header, damaged
 from inference_models_torch.installed import find_installed
+from inference_models_torch.pickles import check_pickle, refused
 
 # Where training code keeps the tensors, beside its arguments and its progress.
 _STATE_KEYS = ("model", "state_dict")
@@ -29,6 +30,12 @@ _ALLOWED = [argparse.Namespace, types.SimpleNamespace]
 
 # torch keeps one list of allowed classes for the whole process.
 _ALLOWING = threading.Lock()
+
+# Files from before archives: three pickles about themselves, the tensors, their order.
+_OLD_PICKLES = 5
+
+# Lists that hold one another many times over are short in a file, and endless as a tree.
+_MOST_BESIDE = 2**20
 
 
 @attrs.frozen
@@ -44,9 +51,11 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix.lower() not in SAFETENSORS:
         return dict(read_pickle(path).tensors)
     try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
+        tensors = dict(load_file(path))
+        check_header(path)
+    except Exception as error:  # noqa: BLE001 - a hostile file chooses its class
         raise damaged(path, error) from error
+    return tensors
 
 
 def read_pickle(path: Path) -> Checkpoint:
@@ -64,20 +73,29 @@ def read_pickle(path: Path) -> Checkpoint:
 
 
 def _load(path: Path) -> Any:
-    archive = zipfile.is_zipfile(path)
-    if archive and _is_compressed(path):
-        # torch stores entries as they are; compressed ones can hide how large they get.
-        raise InvalidWeights(
-            f"'{path}' is compressed, which torch's files are not; save its "
-            "state_dict() with safetensors.torch.save_file"
-        )
+    archive = is_archive(path)
+    if archive:
+        check_archive(path)
+    else:
+        _check_old(path)
     with _ALLOWING, torch.serialization.safe_globals(_ALLOWED):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
 
 
-def _is_compressed(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist())
+def _check_old(path: Path) -> None:
+    if _is_tar(path):
+        raise refused(path, "is a tar, torch's oldest format, which nobody reads safely")
+    with path.open("rb") as file:
+        for _ in range(_OLD_PICKLES):
+            check_pickle(path, file)
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        tarfile.open(path, "r:").close()
+    except tarfile.TarError:
+        return False
+    return True
 
 
 def _sorted_out(path: Path, loaded: Any) -> Checkpoint:
@@ -91,42 +109,46 @@ def _sorted_out(path: Path, loaded: Any) -> Checkpoint:
             f"'{path}' holds no tensors by name; save a module's state_dict() with "
             "safetensors.torch.save_file"
         )
+    _check_tensors(path, tensors)
     beside = {**outer, **state}
     for name in (*keys[:1], *tensors):
         beside.pop(name, None)
-    return Checkpoint(tensors, _plain(beside))
+    return Checkpoint(tensors, _plain(path, beside, iter(range(_MOST_BESIDE))))
 
 
-def _plain(value: Any) -> Any:
+def _check_tensors(path: Path, tensors: Mapping[Any, torch.Tensor]) -> None:
+    size = path.stat().st_size
+    for name, tensor in tensors.items():
+        if not isinstance(name, str):
+            raise refused(path, f"has {type(name).__name__} {name!r:.80} for a name")
+        # One number can stand for a tensor of any size.
+        if tensor.nbytes > size:
+            raise refused(path, f"is smaller than {name!r:.80} in it claims to be")
+
+
+def _plain(path: Path, value: Any, left: Iterator[int]) -> Any:
     """Texts, numbers, lists and mappings of `value`; what else there is, is dropped."""
+    if next(left, None) is None:
+        raise refused(path, f"holds over {_MOST_BESIDE} values beside its tensors")
     if isinstance(value, tuple(_ALLOWED)):
         value = vars(value)
     if isinstance(value, Mapping):
-        items = {k: _plain(v) for k, v in value.items() if isinstance(k, str)}
+        pairs = [(k, v) for k, v in value.items() if isinstance(k, str)]
+        items = {k: _plain(path, v, left) for k, v in pairs}
         return {k: v for k, v in items.items() if v is not None or value[k] is None}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(path, item, left) for item in value]
     return value if isinstance(value, (bool, int, float, str)) else None
 
 
 def _refusal(path: Path, error: Exception) -> InvalidWeights:
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     if found is not None:
-        code = found[1]
-    elif "TorchScript" in str(error):
-        code = "a TorchScript program"
-    else:
-        return _unreadable(path, error)
-    return InvalidWeights(
-        f"'{path}' holds {code}, which could run code, and is not loaded; save its "
-        "state_dict() with safetensors.torch.save_file"
-    )
-
-
-def _unreadable(path: Path, error: Exception) -> InvalidWeights:
+        return refused(path, f"holds {found[1]}, which could run code")
     reason = type(error).__name__
     if not isinstance(error, pickle.UnpicklingError):
-        reason = f"{reason}: {str(error).partition('. ')[0]}"
+        first = str(error).partition("\n")[0].partition(". ")[0]
+        reason = f"{reason}: {first}" if first else reason
     return InvalidWeights(
         f"'{path}' is damaged, or no checkpoint of torch ({reason}); fetch it again"
     )
