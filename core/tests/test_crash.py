@@ -20,8 +20,8 @@ import pytest
 
 from inference_models import Artifact, DownloadFailed, File, Offline
 from inference_models import store as store_module
+from inference_models.limits import Limits
 from inference_models.store import Store
-from inference_models.transport import Limits
 
 from . import faulty_server as faulty
 from .distributions import others, python

@@ -18,7 +18,15 @@ from email.utils import formatdate
 
 import pytest
 
-from inference_models import Artifact, DownloadFailed, File, HashMismatch, transport
+from inference_models import (
+    Artifact,
+    DownloadFailed,
+    File,
+    HashMismatch,
+    body,
+    sources,
+    transport,
+)
 from inference_models.errors import (
     Forbidden,
     PaymentRequired,
@@ -27,8 +35,8 @@ from inference_models.errors import (
     Unreachable,
     UsagePaused,
 )
+from inference_models.limits import Limits
 from inference_models.store import Store
-from inference_models.transport import Limits
 
 from . import faulty_server as faulty
 from .faulty_server import FaultyServer, ranged, status, stops, whole
@@ -73,7 +81,7 @@ def store(tmp_path):
 @pytest.fixture(autouse=True)
 def received(monkeypatch):
     """No packet leaves this machine; the number of bytes of each answer."""
-    connect, timed, sizes = socket.socket.connect, transport._timed, []
+    connect, timed, sizes = socket.socket.connect, body.timed, []
 
     def guarded(self, address):
         assert address[0] in ("127.0.0.1", "::1"), address
@@ -86,7 +94,7 @@ def received(monkeypatch):
             yield chunk
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
-    monkeypatch.setattr(transport, "_timed", counted)
+    monkeypatch.setattr(body, "timed", counted)
     return sizes
 
 
@@ -285,7 +293,7 @@ FAILS = {
     **{
         f"encrypted redirect to {host}": (
             failing(faulty.redirects(f"https://{host}/latest")),
-            (DownloadFailed, "an address of a private network"),
+            (DownloadFailed, "which is in a private network"),
         )
         for host in (
             "169.254.169.254",
@@ -553,7 +561,7 @@ def test_what_a_server_asks_to_wait_is_read(value, seconds):
     ],
 )
 def test_a_url_is_shown_without_what_may_be_secret(url):
-    assert transport.shown_url(url) == "https://host/weights.onnx"
+    assert sources.shown_url(url) == "https://host/weights.onnx"
 
 
 def test_a_proxy_of_the_environment_is_used(server, store, monkeypatch):

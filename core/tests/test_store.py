@@ -24,8 +24,8 @@ from inference_models import (
     Offline,
 )
 from inference_models.disk import write_atomically
+from inference_models.limits import Limits
 from inference_models.store import Store, cache_root
-from inference_models.transport import Limits
 
 from .distributions import python
 from .server import Server

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from inference_models.card import File
 from inference_models.disk import check_room
 from inference_models.errors import DownloadFailed, HashMismatch, Offline
+from inference_models.limits import Limits, Transient
 from inference_models.partial import Partial
 from inference_models.sources import CHUNK, Request, opened, scheme
-from inference_models.transport import Answer, Limits, Transient, answered
+from inference_models.transport import Answer, Part, line
 
 Grown = Callable[[int], object]
 """Told how many bytes of the file are here."""
@@ -97,7 +98,8 @@ def _pause(error: Transient, tries: int, limits: Limits) -> float:
 def _receive(
     url: str, headers: Mapping[str, str], partial: Partial, limits: Limits, grown: Grown
 ) -> str:
-    with answered(url, headers, limits, partial.size, partial.validator) as answer:
+    rest = Part(partial.size, partial.validator)
+    with line(url, headers, limits) as ask, ask(rest) as answer:
         try:
             _begin(answer, partial)
             for chunk in answer.chunks:

@@ -21,8 +21,7 @@ from inference_models.errors import (
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.negotiate import install_hint
 from inference_models.registry import Registry
-from inference_models.sources import Request
-from inference_models.transport import shown_url
+from inference_models.sources import Request, shown_url
 from inference_models.trust import check_license, judged
 
 log = logging.getLogger("inference_models")

@@ -3,57 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from inference_models.body import Chunk
 from inference_models.card import File
-from inference_models.errors import HashMismatch
+from inference_models.checked import Beside, Checked
+from inference_models.disk import check_room
 from inference_models.sources import chunks_of
+from inference_models.transport import header_value
 
 _ABANDONED = 3600.0
 """Seconds without a byte, after which an unfinished file is nobody's."""
-
-
-class Checked:
-    """The size and hashes of a file's bytes as they pass, held to its card."""
-
-    def __init__(self, file: File) -> None:
-        self.file = file
-        self.size = 0
-        self._sha256 = hashlib.sha256()
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        header = b"blob %d\0" % (file.size or 0)  # git hashes it before the content
-        self._git = hashlib.sha1(header, usedforsecurity=False)
-
-    def add(self, chunk: bytes) -> None:
-        """Count bytes; `HashMismatch` if there are more than the card says."""
-        self.size += len(chunk)
-        self.check_total(self.size, at_least=True)
-        self._sha256.update(chunk)
-        if self.file.md5:
-            self._md5.update(chunk)
-        if self.file.git_sha1:
-            self._git.update(chunk)
-
-    def check_total(self, total: int, at_least: bool = False) -> None:
-        """Raise `HashMismatch` if a file of so many bytes is not the card's."""
-        name, wanted = self.file.name, self.file.size
-        if wanted is not None and total > wanted:
-            raise HashMismatch(f"{name!r} is longer than {wanted} bytes")
-        if wanted is not None and total < wanted and not at_least:
-            raise HashMismatch(f"{name!r} has {total} bytes instead of {wanted}")
-
-    def digest(self) -> str:
-        """The sha256 of all bytes, once all that the card says fits."""
-        self.check_total(self.size)
-        found = self._sha256.hexdigest()
-        _compare("sha256", found, self.file.sha256, self.file.name)
-        _compare("md5", self._md5.hexdigest(), self.file.md5, self.file.name)
-        _compare("git", self._git.hexdigest(), self.file.git_sha1, self.file.name)
-        return found
+_SYNCED = 1 << 25
+"""Bytes after which the disk is asked to keep them, so that the end waits for few."""
 
 
 class Partial:
@@ -71,36 +36,45 @@ class Partial:
         self._folder = folder
         self._key = key
         self._stream = self.path.open("xb")
+        self._disk = Beside()
+        self._checked = Checked(file)
         self.restart()
 
     def restart(self) -> None:
         """Forget all bytes."""
+        self._checked.close()
         self._checked = Checked(self.file)
+        self._synced = 0
         self.resumed = False
         self._stream.seek(0)
         self._stream.truncate()
 
     def adopt(self) -> None:
         """Take over the longest of what earlier runs left."""
-        left = sorted(self._left(), key=lambda path: -path.stat().st_size)
-        for path in left:
-            with contextlib.suppress(OSError):
-                validator = _beside(path).read_text("ascii")
-                with path.open("rb") as stream:
-                    for chunk in chunks_of(stream):
-                        self.write(chunk)
-                self.validator, self.resumed = validator, self.size > 0
-                self._note()
+        for size, path in sorted(self._left(), reverse=True):
+            try:
+                check_room(self.path, size)
+                self._copy(path)
+            except (OSError, ValueError):
+                self.restart()
+            else:
                 return
 
-    def _left(self) -> Iterator[Path]:
+    def _left(self) -> Iterator[tuple[int, Path]]:
         for note in self._folder.glob(f"{self._key}.*.etag"):
             path = note.with_suffix("")
-            too_long = self.file.size is not None and (
-                path.is_file() and path.stat().st_size > self.file.size
-            )
-            if path != self.path and path.is_file() and not too_long:
-                yield path
+            with contextlib.suppress(OSError):
+                size = path.stat().st_size
+                fits = self.file.size is None or size <= self.file.size
+                if path != self.path and path.is_file() and fits:
+                    yield size, path
+
+    def _copy(self, path: Path) -> None:
+        validator = header_value(_beside(path).read_text("ascii"))
+        with path.open("rb") as stream:
+            for chunk in chunks_of(stream):
+                self.write(chunk)
+        self.resume(validator)
 
     def resume(self, validator: str | None) -> None:
         """More bytes follow from a server that names its version of the file so."""
@@ -115,11 +89,17 @@ class Partial:
         else:
             _beside(self.path).write_text(self.validator, "ascii")
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: Chunk) -> None:
         """Add bytes; `HashMismatch` if there are more than the card says."""
         self._checked.add(chunk)
         self._stream.write(chunk)
         self._stream.flush()  # a process that is killed leaves what it had
+        if self.size - self._synced >= _SYNCED:
+            self._synced = self.size
+            self._disk.call(self._sync)
+
+    def _sync(self) -> None:
+        os.fsync(self._stream.fileno())
 
     @property
     def size(self) -> int:
@@ -131,13 +111,21 @@ class Partial:
         self._checked.check_total(total)
 
     def digest(self) -> str:
-        """The sha256 of what is on the disk now, once all that the card says fits."""
+        """The sha256 of what is on the disk now, once all that the card says fits.
+
+        It is closed then, since an open file can be moved on some systems alone.
+        """
         found = self._checked.digest()
-        os.fsync(self._stream.fileno())
+        self._disk.finish()
+        self._sync()
+        self._stream.close()
         return found
 
     def close(self, keep: bool) -> None:
         """Close it, and keep it for a later run if it can be taken up there."""
+        self._checked.close()
+        with contextlib.suppress(OSError):
+            self._disk.finish()
         with contextlib.suppress(OSError):
             self._stream.close()
         if not (keep and self.size and self.validator):
@@ -148,12 +136,11 @@ class Partial:
 
     def sweep(self, age: float = 0.0) -> None:
         """Remove what other runs left of this file, if it is older (seconds)."""
-        for note in self._folder.glob(f"{self._key}.*.etag"):
-            for path in (note.with_suffix(""), note):
-                with contextlib.suppress(OSError):
-                    old = time.time() - path.stat().st_mtime >= age
-                    if old and note != _beside(self.path):
-                        path.unlink()
+        for path in self._folder.glob(f"{self._key}.*"):
+            with contextlib.suppress(OSError):
+                old = time.time() - path.stat().st_mtime >= age
+                if old and path not in (self.path, _beside(self.path)):
+                    path.unlink()
 
 
 def _beside(path: Path) -> Path:
@@ -167,11 +154,3 @@ def kept(folder: Path, key: str) -> int:
         with contextlib.suppress(OSError):
             sizes.append(path.stat().st_size)
     return max(sizes)
-
-
-def _compare(kind: str, found: str, expected: str | None, name: str) -> None:
-    if expected is not None and not found.startswith(expected):
-        raise HashMismatch(
-            f"{name!r} has {kind} {found[: len(expected)]} instead of {expected}; the "
-            "file is damaged, or the card is of another file"
-        )

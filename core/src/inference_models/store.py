@@ -25,6 +25,7 @@ from typing import Any
 import attrs
 
 from inference_models.card import Artifact, File
+from inference_models.checked import Checked
 from inference_models.disk import (
     hash_file,
     is_full,
@@ -36,10 +37,10 @@ from inference_models.disk import (
 )
 from inference_models.errors import DownloadFailed, InvalidCard
 from inference_models.fetch import Grown, fetch
-from inference_models.partial import Checked, Partial, kept
+from inference_models.limits import Limits
+from inference_models.partial import Partial, kept
 from inference_models.progress import Report, paced, shown
 from inference_models.sources import Request, local_path, opened, scheme
-from inference_models.transport import Limits
 
 log = logging.getLogger("inference_models")
 
@@ -391,13 +392,15 @@ def _put(partial: Path, path: Path) -> None:
 
 
 def _check_in_place(file: File) -> None:
-    with opened(file.sources[0]) as chunks:
+    with (
+        opened(file.sources[0]) as chunks,
+        contextlib.closing(Checked(file)) as checked,
+    ):
         if not file.is_hashed and file.size is None:
             return
-        checked = Checked(file)
         for chunk in chunks:
             checked.add(chunk)
-    checked.digest()
+        checked.digest()
 
 
 @contextlib.contextmanager

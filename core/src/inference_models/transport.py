@@ -1,19 +1,20 @@
-"""One answer of a web server: asked for once, checked before its bytes are used."""
+"""Answers of a web server: asked for, and checked before their bytes are used."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
 
+from inference_models import body
+from inference_models.deadline import Deadline
 from inference_models.errors import (
     DownloadFailed,
     Forbidden,
@@ -23,8 +24,10 @@ from inference_models.errors import (
     Unreachable,
     UsagePaused,
 )
+from inference_models.hops import Hops
+from inference_models.limits import Limits, Transient
+from inference_models.sources import shown_url
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _REDIRECTED = (301, 302, 303, 307, 308)
 _KINDS = {
@@ -37,81 +40,94 @@ _KINDS = {
 
 
 @attrs.frozen
-class Limits:
-    """How long a download is waited for; seconds, but where it says otherwise."""
+class Part:
+    """What of a file is asked for: from `start` on, up to `end`, of one version of it.
 
-    connect: float = 15.0
-    idle: float = 60.0
-    """Without a single byte."""
-    grace: float = 300.0
-    """Before a try has to have been as fast as `slowest`."""
-    slowest: float = 10_000.0
-    """Bytes a second, on average over one try."""
-    tries: int = 4
-    """Of one source; a try that brings a resumable download on is not counted."""
-    pause: float = 1.0
-    """After the first failed try; it doubles with each."""
-    longest_pause: float = 60.0
-    """Whatever a server asks for with `Retry-After`."""
-    redirects: int = 10
-
-
-class Transient(DownloadFailed):
-    """A failure that the next try may not meet; `kind` is what it is after the last.
-
-    `wait` is what the server asked for (seconds), and `restart` says that what was kept
-    of earlier tries does not fit what the server has now.
+    `url` is where it was found to lie, if that is known better than its source tells.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        wait: float | None = None,
-        restart: bool = False,
-        kind: type[DownloadFailed] = Unreachable,
-    ) -> None:
-        super().__init__(reason)
-        self.kind = kind
-        self.wait = wait
-        self.restart = restart
+    start: int = 0
+    validator: str | None = None
+    end: int | None = None
+    url: str | None = attrs.field(default=None, repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """What asks for the part; the whole where no version of the file is known."""
+        if self.validator is None or (self.start == 0 and self.end is None):
+            return {}
+        last = "" if self.end is None else self.end - 1
+        return {"Range": f"bytes={self.start}-{last}", "If-Range": self.validator}
 
 
 @attrs.frozen
 class Answer:
     """The bytes of a file from `start` on; `total` is the whole file's size, in bytes.
 
-    `validator` names this version of the file to its server, for a later try.
+    `validator` names this version of the file to its server, for a later try; it
+    `gives_parts` if it says so. `url` is where the file lies, after all redirects.
     """
 
     start: int
     total: int | None
     validator: str | None
     is_page: bool
-    chunks: Iterator[bytes]
+    gives_parts: bool
+    url: str = attrs.field(repr=False)
+    chunks: Iterator[body.Chunk]
+    close: Callable[[], None]
+
+
+Ask = Callable[[Part], AbstractContextManager[Answer]]
 
 
 @contextlib.contextmanager
-def answered(
-    url: str,
-    headers: Mapping[str, str],
-    limits: Limits,
-    start: int = 0,
-    validator: str | None = None,
-) -> Iterator[Answer]:
-    """Ask for a file from byte `start` on, if it is the version of `validator` still.
+def line(url: str, headers: Mapping[str, str], limits: Limits) -> Iterator[Ask]:
+    """What asks the server of a file for parts of it, over one connection.
 
     Raises `Transient`, and `DownloadFailed` where another try would meet the same.
     """
-    asked = {**headers, "Accept-Encoding": "identity"}
-    if start and validator:
-        asked |= {"Range": f"bytes={start}-", "If-Range": validator}
-    with (
-        _explained(url),
-        unlogged(),
-        _client(url, headers, limits) as client,
-        client.stream("GET", url, headers=asked) as response,
-    ):
-        yield _checked(response, shown_url(url), start, limits)
+    import httpx
+
+    with _explained(url), unlogged():
+        hops = Hops(httpx.URL(url), headers)
+        with _client(hops, limits) as client:
+
+            @contextlib.contextmanager
+            def ask(part: Part) -> Iterator[Answer]:
+                asked = {**headers, **part.headers(), "Accept-Encoding": "identity"}
+                request = client.build_request("GET", part.url or url, headers=asked)
+                with (
+                    _in_time(shown_url(url), hops, limits) as deadline,
+                    contextlib.closing(_sent(client, request, hops)) as response,
+                ):
+                    yield _checked(response, shown_url(url), part, limits, deadline)
+
+            yield ask
+
+
+@contextlib.contextmanager
+def _in_time(shown: str, hops: Hops, limits: Limits) -> Iterator[Deadline]:
+    import httpx
+
+    late = f"{shown} did not begin to answer within {limits.answer:.0f} s"
+    with Deadline(limits.answer, late, lambda: hops.connection) as deadline:
+        try:
+            yield deadline
+        except (httpx.TransportError, Transient) as error:
+            if deadline.passed:
+                raise Transient(deadline.reason) from error
+            raise
+
+
+def _sent(client: Any, request: Any, hops: Hops) -> Any:
+    import httpx
+
+    while True:
+        try:
+            return client.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            if not hops.has_another_address:
+                raise
 
 
 @contextlib.contextmanager
@@ -132,16 +148,15 @@ def _explained(url: str) -> Iterator[None]:
         raise Transient(sentence) from error
 
 
-def _client(url: str, headers: Mapping[str, str], limits: Limits) -> Any:
+def _client(hops: Hops, limits: Limits) -> Any:
     import httpx
 
-    hooks = {"request": [hop_check(httpx.URL(url), headers)]}
     try:
         return httpx.Client(
             follow_redirects=True,
             max_redirects=limits.redirects,
             timeout=httpx.Timeout(limits.idle, connect=limits.connect),
-            event_hooks=hooks,
+            event_hooks={"request": [hops.check]},
         )
     except (OSError, ValueError, ImportError) as error:
         # A proxy or a file of authorities that the environment names.
@@ -151,26 +166,32 @@ def _client(url: str, headers: Mapping[str, str], limits: Limits) -> Any:
         ) from error
 
 
-def _checked(response: Any, shown: str, start: int, limits: Limits) -> Answer:
+def _checked(
+    response: Any, shown: str, part: Part, limits: Limits, deadline: Deadline
+) -> Answer:
     status, headers = response.status_code, response.headers
-    if status == 416 or (status == 206 and not start):
+    if status == 416 or (status == 206 and not part.headers()):
         raise Transient(f"{shown} answered {status} to no such range", restart=True)
     if status not in (200, 206):
         raise _refused(response, shown, limits)
     encoding = headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
         raise DownloadFailed(f"{shown} answered in the encoding {encoding!r}, unasked")
-    total = _number(headers.get("Content-Length"))
+    chunked = "Transfer-Encoding" in headers
+    length = total = None if chunked else _number(headers.get("Content-Length"))
     if status == 206:
         first, total = _range(headers.get("Content-Range", ""))
-        if first != start:
+        if first != part.start:
             raise Transient(f"{shown} answered with another range", restart=True)
     return Answer(
-        start if status == 206 else 0,
+        part.start if status == 206 else 0,
         total,
         _validator(headers),
         headers.get("Content-Type", "").startswith("text/html"),
-        _timed(response.iter_raw(), shown, limits),
+        status == 206 or headers.get("Accept-Ranges", "").strip() == "bytes",
+        str(response.url),
+        body.read(response, length, shown, limits, deadline),
+        response.close,
     )
 
 
@@ -214,66 +235,14 @@ def _validator(headers: Any) -> str | None:
     """A strong ETag, else the date of the last change; a weak ETag proves nothing."""
     tag = headers.get("ETag", "").strip()
     if not tag:
-        return _line(headers.get("Last-Modified"))
-    return None if tag.startswith("W/") else _line(tag)
+        return header_value(headers.get("Last-Modified"))
+    return None if tag.startswith("W/") else header_value(tag)
 
 
-def _line(text: str | None) -> str | None:
+def header_value(text: str | None) -> str | None:
+    """A text that may stand in a header, else None."""
     printable = text is not None and re.fullmatch(r"[ -~]{1,200}", text)
     return text if printable else None
-
-
-def _timed(chunks: Iterator[bytes], shown: str, limits: Limits) -> Iterator[bytes]:
-    """The same chunks, for as long as they come fast enough."""
-    began, size = time.monotonic(), 0
-    for chunk in chunks:
-        size += len(chunk)
-        if time.monotonic() - began > limits.grace + size / limits.slowest:
-            raise Transient(
-                f"{shown} sent {size} bytes in {time.monotonic() - began:.0f} s, which "
-                "is too slow"
-            )
-        yield chunk
-
-
-def hop_check(origin: Any, headers: Mapping[str, str]) -> Callable[[Any], None]:
-    """Refuses a hop that leaves encryption or the public network.
-
-    `headers` are for the first server alone, and are taken off for any other.
-    """
-
-    def check(request: Any) -> None:
-        url = request.url
-        inside = origin.host in _LOOPBACK and url.host in _LOOPBACK
-        if url.scheme != "https" and not (inside and origin.scheme == "http"):
-            raise DownloadFailed(
-                f"{url.scheme}://{url.host} is not encrypted; give an https source"
-            )
-        if url.host != origin.host and not inside and _is_private(url.host):
-            raise DownloadFailed(
-                f"{shown_url(str(origin))} redirects to {url.host}, an address of a "
-                "private network; name a server there in the source itself"
-            )
-        if (url.scheme, url.netloc) != (origin.scheme, origin.netloc):
-            for name in headers:
-                request.headers.pop(name, None)
-
-    return check
-
-
-def _is_private(host: str) -> bool:
-    """Whether a host is written as an address, in any form, that is not public."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    with contextlib.suppress(OSError, ValueError):
-        # Also "127.1" and "0x7f000001", which systems take for addresses.
-        host = socket.inet_ntoa(socket.inet_aton(host))
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return not (mapped or address).is_global
 
 
 @contextlib.contextmanager
@@ -288,15 +257,15 @@ def unlogged() -> Iterator[None]:
         _threads.discard(threading.get_ident())
 
 
-_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")
+_LOGGERS = (
+    "httpx",
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.proxy",
+    "httpcore.socks",
+)
 _threads: set[int] = set()
 
 
 def _is_another_thread(record: logging.LogRecord) -> bool:
     return threading.get_ident() not in _threads
-
-
-def shown_url(url: str) -> str:
-    """A URL without user, query and fragment, which may hold secrets."""
-    bare = re.split(r"[?#]", url, maxsplit=1)[0]
-    return re.sub(r"^([a-z]+://)[^/]*@", r"\1", bare)
