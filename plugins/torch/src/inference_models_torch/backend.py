@@ -97,20 +97,33 @@ class TorchBackend(Backend):
         self, bundle: Bundle, architecture: Architecture[Any], plan: Plan
     ) -> Mapping[str, Session]:
         """A session for each graph, filled from its file in the plan's precision."""
+        self.ready(plan.device)
+        from inference_models_torch.modules import load_modules
+
+        modules = load_modules(bundle, architecture, plan.device, plan.precision)
+        return self.sessions(modules, architecture, plan)
+
+    def ready(self, device: str) -> None:
+        """Set torch's threads; `Unavailable` where it does not reach the device."""
         torch = _torch()
-        from inference_models_torch.modules import DTYPES, load_modules
-        from inference_models_torch.packed import can_pack, pack_linears
-        from inference_models_torch.session import TorchSession
         from inference_models_torch.threads import limit_threads
 
-        _check_device(torch, plan.device)
+        _check_device(torch, device)
         limit_threads(self.threads)
-        modules = load_modules(bundle, architecture, plan.device, plan.precision)
+
+    def sessions(
+        self, modules: Mapping[str, Any], architecture: Architecture[Any], plan: Plan
+    ) -> Mapping[str, Session]:
+        """A session for each filled module, in the plan's precision on its device."""
+        from inference_models_torch.modules import DTYPES
+        from inference_models_torch.packed import can_pack, pack_linears
+        from inference_models_torch.session import TorchSession
+
         if plan.device == "cpu" and plan.precision == "fp32" and can_pack():
             modules = {graph: pack_linears(each) for graph, each in modules.items()}
         return {
             graph: TorchSession(
-                module,
+                module.to(plan.device),
                 architecture.signature(graph),
                 plan.device,
                 DTYPES[plan.precision],
@@ -142,23 +155,28 @@ class TorchBackend(Backend):
     ) -> Artifact:
         """Write ONNX of opset 20, with float32 inputs and outputs and a free batch."""
         _torch()
-        missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
-        if missing:
-            raise MissingDependency(
-                f"writing ONNX needs {' and '.join(missing)}; "
-                'pip install "inference-models-torch[export]"'
-            )
-        if plan.precision not in ("fp32", "fp16"):
-            raise InvalidOption(
-                f"ONNX is written in fp32 or fp16, not {plan.precision!r}; choose "
-                "another quantization"
-            )
+        check_exportable(plan.precision)
         from inference_models_torch.export import export_bundle
 
         return export_bundle(source, architecture, plan.precision, folder, report)
 
     def _channels_last(self, device: str) -> bool:
         return device == "cpu" if self.channels_last is None else self.channels_last
+
+
+def check_exportable(precision: str) -> None:
+    """Raise unless ONNX can be written here, in this precision."""
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise MissingDependency(
+            f"writing ONNX needs {' and '.join(missing)}; "
+            'pip install "inference-models-torch[export]"'
+        )
+    if precision not in ("fp32", "fp16"):
+        raise InvalidOption(
+            f"ONNX is written in fp32 or fp16, not {precision!r}; choose another "
+            "quantization"
+        )
 
 
 def _has_bfloat16(device: str) -> bool:
@@ -187,7 +205,7 @@ def _refuse_file(name: str, artifact: Artifact) -> str | None:
 def _is_unvouched(file: File) -> bool:
     """Whether a file comes from elsewhere, and nothing says what it must be."""
     remote = any(not source.startswith("file:") for source in file.sources)
-    return remote and file.sha256 is None and file.md5 is None
+    return remote and not file.is_hashed
 
 
 def _torch() -> Any:

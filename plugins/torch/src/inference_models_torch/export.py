@@ -10,13 +10,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch import nn
 
-from inference_models import Architecture, Artifact, Bundle, File, TensorSpec
+from inference_models import (
+    Architecture,
+    Artifact,
+    Bundle,
+    File,
+    InvalidWeights,
+    TensorSpec,
+)
 from inference_models.disk import hash_file
 from inference_models.progress import Report
-from inference_models_torch.attention import TRANSLATIONS
+from inference_models_torch.translations import TRANSLATIONS
 from inference_models_torch.modules import DTYPES, cast, load_modules
 from inference_models_torch.session import Signature, by_name
 
@@ -40,6 +48,18 @@ def export_bundle(
     """Write each graph into `folder` as ONNX that takes batches of any size."""
     report("reading the weights", 0.0)
     modules = load_modules(source, architecture, "cpu", precision)
+    artifact = export_modules(modules, architecture, precision, folder, report)
+    return attrs.evolve(artifact, config=source.artifact.config)
+
+
+def export_modules(
+    modules: Mapping[str, nn.Module],
+    architecture: Architecture[Any],
+    precision: str,
+    folder: Path,
+    report: Report,
+) -> Artifact:
+    """Write modules that are on the CPU, in this precision; what was written."""
     graphs, rename = {}, {}
     for number, (graph, module) in enumerate(modules.items()):
         report(f"exporting graph {graph!r} to ONNX", (number + 0.5) / len(modules))
@@ -48,7 +68,7 @@ def export_bundle(
         names = _output_names(signature)
         rename.update({file: ours for file, ours in names.items() if file != ours})
         wrapped = _Positional(module, signature, DTYPES[precision])
-        with _quiet():
+        with _quiet(), _explained(graph):
             _write(wrapped, signature, list(names), folder / graphs[graph])
     report("written", 1.0)
     return Artifact(
@@ -58,7 +78,6 @@ def export_bundle(
         precision=precision,
         rename=rename,
         needs={"opset": OPSET},
-        config=source.artifact.config,
     )
 
 
@@ -125,6 +144,20 @@ def _free_axes(spec: TensorSpec) -> dict[int, str]:
 def _example(spec: TensorSpec, sizes: Mapping[str, int]) -> torch.Tensor:
     shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
     return torch.ones(shape, dtype=getattr(torch, spec.dtype))
+
+
+@contextlib.contextmanager
+def _explained(graph: str) -> Iterator[None]:
+    """What the exporter cannot do, in a sentence; its own text fills a screen."""
+    try:
+        yield
+    except torch.onnx.errors.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        reason = str(cause).strip().partition("\n")[0][:300]
+        raise InvalidWeights(
+            f"torch {torch.__version__} cannot write graph {graph!r} as ONNX: "
+            f"{type(cause).__name__}: {reason}"
+        ) from error
 
 
 @contextlib.contextmanager
