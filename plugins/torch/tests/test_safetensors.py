@@ -21,7 +21,7 @@ def tensor(dtype="F32", shape=(2,), start=0, end=8):
 
 
 def file(header, data=EIGHT, length=None):
-    """The bytes of a file; its header as data or as it is, and its length as claimed."""
+    """The bytes of a file, with its header's length as claimed."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     claimed = len(text) if length is None else length
     return claimed.to_bytes(8, "little") + text + data
@@ -74,11 +74,11 @@ def test_a_wrong_file_is_named_and_nothing_of_it_is_read(workshop, content):
         assert f"'{path}' is no whole .safetensors file" in str(caught.value)
 
 
+ENTRY = json.dumps(tensor()).encode()
 REPEATED = {
-    "a tensor": b'{"a":%s,"a":%s}' % ((json.dumps(tensor()).encode(),) * 2),
-    "an escaped name": b'{"a":%s,"\\u0061":%s}' % ((json.dumps(tensor()).encode(),) * 2),
-    "metadata": b'{"__metadata__":{"b":"1","b":"2"},"a":%s}'
-    % json.dumps(tensor()).encode(),
+    "a tensor": b'{"a":%s,"a":%s}' % (ENTRY, ENTRY),
+    "an escaped name": b'{"a":%s,"\\u0061":%s}' % (ENTRY, ENTRY),
+    "metadata": b'{"__metadata__":{"b":"1","b":"2"},"a":%s}' % ENTRY,
     "a shape": b'{"a":{"shape":[1],"a":{"b":1,"b":2},"dtype":"F32","shape":[2],'
     b'"data_offsets":[0,8]}}',
 }
@@ -106,7 +106,7 @@ def test_a_size_that_torch_cannot_hold_is_told(workshop):
     path = workshop.folder / "model.safetensors"
     path.write_bytes(file({"a": tensor(shape=[0, 2**63], end=0)}, b""))
 
-    with pytest.raises(InvalidWeights, match="is no whole .safetensors file"):
+    with pytest.raises(InvalidWeights, match=r"is no whole \.safetensors file"):
         workshop.session(path)
 
 

@@ -45,7 +45,7 @@ def _of_safetensors(path: Path) -> Facts:
             tensors = {name: _spec(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118 - no mapping
             metadata = dict(file.metadata() or {})
         check_header(path)
-    except Exception as error:  # noqa: BLE001 - a hostile file chooses its class
+    except Exception as error:  # a hostile file chooses its class
         raise damaged(path, error) from error
     return Facts("torch", tensors, metadata)
 

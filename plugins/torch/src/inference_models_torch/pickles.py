@@ -27,8 +27,8 @@ _REBUILDS = frozenset(
 # What makes values of plain ones; given a tensor, some would walk through all of it.
 _CONSTRUCTS = frozenset(
     {
-        *("collections Counter", "collections OrderedDict", "_codecs encode"),
         *("argparse Namespace", "types SimpleNamespace"),
+        *("collections Counter", "collections OrderedDict"),
         *("torch Size", "torch device"),
         *("builtins complex", "builtins set"),
         *("__builtin__ complex", "__builtin__ set"),
@@ -46,7 +46,7 @@ _FILLS = ("APPEND", "APPENDS", "BUILD", "SETITEM", "SETITEMS")
 
 
 def check_pickle(path: Path, file: IO[bytes]) -> None:
-    """Read one pickle of a file; `InvalidWeights` if it is to do more than hold data."""
+    """Read one pickle of a file; `InvalidWeights` if it does more than hold data."""
     machine = _Machine()
     try:
         for opcode, argument, _ in pickletools.genops(file):
@@ -149,7 +149,7 @@ def _tuple(items: Sequence[_Value]) -> _Value:
     if depth > _DEPTH:
         raise _Refused(f"nests tuples more than {_DEPTH} deep, as no weights do")
     size = 1 + sum([item.size for item in items])
-    return _Value("TUPLE", "", size, depth, any([item.made for item in items]))
+    return _Value("TUPLE", "", size, depth, any(item.made for item in items))
 
 
 def _check_call(function: _Value, arguments: _Value) -> None:

@@ -34,7 +34,7 @@ _ALLOWING = threading.Lock()
 # Files from before archives: three pickles about themselves, the tensors, their order.
 _OLD_PICKLES = 5
 
-# Lists that hold one another many times over are short in a file, and endless as a tree.
+# Lists that hold one another many times over are short in a file, endless as a tree.
 _MOST_BESIDE = 2**20
 
 
@@ -53,7 +53,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors = dict(load_file(path))
         check_header(path)
-    except Exception as error:  # noqa: BLE001 - a hostile file chooses its class
+    except Exception as error:  # a hostile file chooses its class
         raise damaged(path, error) from error
     return tensors
 
@@ -84,7 +84,7 @@ def _load(path: Path) -> Any:
 
 def _check_old(path: Path) -> None:
     if _is_tar(path):
-        raise refused(path, "is a tar, torch's oldest format, which nobody reads safely")
+        raise refused(path, "is a tar, torch's oldest format, which is not safe")
     with path.open("rb") as file:
         for _ in range(_OLD_PICKLES):
             check_pickle(path, file)
