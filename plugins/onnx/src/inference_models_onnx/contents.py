@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from stat import S_ISREG
 
 import attrs
 
@@ -23,8 +26,15 @@ _NESTING: Mapping[str, Mapping[int, str]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"}
     | {22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {13: "external"},
 }
+
+# Where readers of protocol buffers give up.
+_DEEPEST = 100
+
+# What a tensor may say of bytes elsewhere; "prepacked…" is ONNX Runtime's own.
+_ENTRIES = ("location", "offset", "length", "checksum")
+
+Entries = tuple[tuple[str, str], ...]
 
 
 @attrs.frozen
@@ -37,41 +47,86 @@ class Contents:
     """Version of ONNX's own operators."""
     producer: str
     metadata: Mapping[str, str]
-    external: frozenset[str]
-    """Where external data lies, as the model puts it."""
+    external: frozenset[Entries]
+    """Names and values by which tensors say where their bytes lie in other files."""
 
 
 def read_contents(path: Path) -> Contents:
-    """Read an ONNX file; `InvalidWeights` if it is damaged or none."""
+    """Read an ONNX file; `InvalidWeights` if it is damaged, of no use or none."""
     try:
         with (
             path.open("rb") as file,
             mmap(file.fileno(), 0, access=ACCESS_READ) as data,
         ):
-            return _model(Message(data, 0, len(data)))
+            contents = _model(Message(data, 0, len(data)))
     except OSError as error:
         raise InvalidWeights(f"'{path}' cannot be read: {error.strerror}") from error
     except (Malformed, ValueError) as error:  # mmap's word for an empty file
-        raise InvalidWeights(
-            f"'{path}' is damaged, cut off or no ONNX file; fetch it again"
-        ) from error
+        told = str(error) if isinstance(error, Malformed) else ""
+        reason = told or "is damaged, cut off or no ONNX file"
+        raise InvalidWeights(f"'{path}' {reason}; fetch it again") from error
+    if not contents.outputs:
+        raise InvalidWeights(f"'{path}' has no outputs to read; export it again")
+    return contents
 
 
-def check_external(path: Path, locations: Iterable[str]) -> None:
+def check_external(path: Path, external: Iterable[Entries]) -> None:
     """Let a model read files in its own folder alone; `InvalidWeights` otherwise."""
     # ONNX Runtime before 1.24 opens whatever a model names, absolute paths included.
+    sizes: dict[str, int] = {}
+    for entries in sorted(external):
+        _check_names(path, (name for name, _ in entries))
+        told = dict(entries)
+        location = told.get("location", "")
+        if location not in sizes:
+            sizes[location] = _size_of(path, location)
+        offset = _bytes(path, "offset", told)
+        end = offset + _bytes(path, "length", told)
+        if end > sizes[location]:
+            raise InvalidWeights(
+                f"'{path}' wants the bytes {offset} to {end} of {location!r}, which "
+                f"has {sizes[location]}; fetch both again"
+            )
+
+
+def _check_names(path: Path, names: Iterable[str]) -> None:
+    for name, count in Counter(names).items():
+        known = name in _ENTRIES or name.startswith("prepacked")
+        if not known or count > 1:
+            raise InvalidWeights(
+                f"'{path}' gives {name!r:.80} of weights in another file, where "
+                f"{', '.join(_ENTRIES)} are known, once each; export it again"
+            )
+
+
+def _size_of(path: Path, location: str) -> int:
+    """Bytes of a file that a model may read."""
     folder = path.parent.resolve()
-    for location in sorted(locations):
-        if set(location) & set("\\:\0") or not _lies_in(folder, folder / location):
-            raise InvalidWeights(
-                f"'{path}' wants to read {location!r}, which is outside its folder; "
-                "only files in that folder, not links out of it, may hold its weights"
-            )
-        if not (folder / location).is_file():
-            raise InvalidWeights(
-                f"'{path}' keeps weights in {location!r}, and there is no such file "
-                "in its folder; put it there"
-            )
+    if set(location) & set("\\:\0") or not _lies_in(folder, folder / location):
+        raise InvalidWeights(
+            f"'{path}' wants to read {location!r:.200}, which is outside its folder; "
+            "only files in that folder, not links out of it, may hold its weights"
+        )
+    try:
+        found = (folder / location).stat()
+    except OSError:  # missing, or longer than a name can be
+        found = None
+    if found is None or not S_ISREG(found.st_mode):
+        raise InvalidWeights(
+            f"'{path}' keeps weights in {location!r:.200}, and there is no such file "
+            "in its folder; put it there"
+        )
+    return found.st_size
+
+
+def _bytes(path: Path, name: str, told: Mapping[str, str]) -> int:
+    text = told.get(name, "0")
+    if re.fullmatch("[0-9]{1,19}", text) is None:
+        raise InvalidWeights(
+            f"'{path}' has {name} {text!r:.80} of weights in another file, which is no "
+            "number of bytes; export it again"
+        )
+    return int(text)
 
 
 def _lies_in(folder: Path, path: Path) -> bool:
@@ -115,14 +170,20 @@ def _size(axis: int, size: Message) -> int | str:
     return size.text(2) or f"?{axis}"
 
 
-def _external(model: Message) -> Iterator[str]:
-    pending = [("model", model)]
-    while pending:
-        kind, message = pending.pop()
-        if kind == "external":
-            if message.text(1) == "location":
-                yield message.text(2)
-            continue
-        for number, value in message.fields():
-            if number in _NESTING[kind] and isinstance(value, Message):
-                pending.append((_NESTING[kind][number], value))
+def _external(model: Message) -> Iterator[Entries]:
+    for tensor in _stored("model", model, 0):
+        entries = tuple((e.text(1), e.text(2)) for e in tensor.messages(13))
+        if entries:
+            yield entries
+
+
+def _stored(kind: str, message: Message, depth: int) -> Iterator[Message]:
+    """Every tensor that a message holds, at any depth."""
+    if depth > _DEEPEST:
+        raise Malformed(f"nests messages over {_DEEPEST} deep, as no reader allows")
+    for number, value in message.fields():
+        within = _NESTING[kind].get(number)
+        if within == "tensor" and isinstance(value, Message):
+            yield value
+        elif within is not None and isinstance(value, Message):
+            yield from _stored(within, value, depth + 1)

@@ -28,7 +28,7 @@ _DISTRIBUTIONS = (
 _OLDEST = (1, 21)
 
 # Newest opset of each minor version, found by opening models of every opset with it.
-_OPSETS = {21: 22, 22: 22, 23: 23, 24: 25, **dict.fromkeys(range(25, 32), 26)}
+_OPSETS = {21: 22, 22: 22, 23: 23, 24: 25, **dict.fromkeys(range(25, 32), 26), 32: 28}
 
 
 @attrs.frozen

@@ -184,7 +184,10 @@ def _explained(error: Exception, path: Path, names: Sequence[str]) -> Exception:
         )
     if names[0] != _CPU and isinstance(error, (RuntimeError, native.EPFail)):
         return Unavailable(f"{names[0]!r} cannot run '{path}': {reason}")
-    return InvalidWeights(f"ONNX Runtime cannot open '{path}': {reason}")
+    return InvalidWeights(
+        f"ONNX Runtime cannot open '{path}': {reason}; fetch it again, or export it "
+        "anew"
+    )
 
 
 def _brief(error: Exception) -> str:
