@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from inference_models import Frame, InvalidCard, Preprocessing
+from inference_models import Frame, InvalidCard, InvalidInput, Preprocessing
 from inference_models.preprocess import place, place_batch
 
 RESIZES = ["stretch", "letterbox", "letterbox-reflect", "center-crop"]
@@ -228,11 +228,46 @@ def test_a_static_crop_is_in_percent_of_the_image():
         ({"crop": [0, 0, 100]}, "crop .* percent"),
         ({"crop": [50, 0, 50, 100]}, "crop .* percent"),
         ({"crop": [0, 0, 101, 100]}, "crop .* percent"),
-        ({"crop": ["a", 0, 1, 1]}, "cannot be read"),
+        ({"crop": ["a", 0, 1, 1]}, "crop .* percent"),
+        ({"crop": 50}, "crop 50 .* percent"),
+        ({"crop": "0011"}, "crop '0011' .* percent"),
+        ({"crop": [float("nan"), 0, 1, 1]}, "crop .* percent"),
         ({"mean": [0.5, 0.5]}, "mean .* three finite numbers"),
-        ({"mean": "abc"}, "cannot be read"),
+        ({"mean": "abc"}, "mean .* three finite numbers"),
+        ({"mean": "123"}, "mean .* three finite numbers"),
+        ({"mean": ["0.5", "0.5", "0.5"]}, "mean .* three finite numbers"),
+        ({"mean": [0.5, None, 0.5]}, "mean .* three finite numbers"),
+        ({"mean": [[0.5, 0.5, 0.5]]}, "mean .* three finite numbers"),
+        ({"mean": {"r": 1}}, "mean .* three finite numbers"),
+        ({"mean": True}, "mean .* three finite numbers"),
+        ({"mean": None}, "mean .* three finite numbers"),
+        ({"mean": float("nan")}, "mean .* three finite numbers"),
+        ({"mean": [1e300, 0, 0]}, "mean .* three finite numbers"),
+        ({"mean": [10**400, 0, 0]}, "mean .* three finite numbers"),
+        ({"mean": []}, "mean .* three finite numbers"),
         ({"std": [1, 0, 1]}, "std .* other than 0"),
         ({"std": [1, float("inf"), 1]}, "std .* three finite"),
+        ({"std": 0}, "std .* other than 0"),
+        ({"std": [1, 1e-300, 1]}, "std .* other than 0"),
+        ({"std": [1, float("nan"), 1]}, "std .* three finite"),
+        ({"std": [1, 1, 1, 1]}, "std .* three finite"),
+        ({"scale": 10**400}, "scale 1000.* is out of range"),
+        ({"padding_value": 10**400}, "padding_value 1000.* is out of range"),
+        ({"size": [-1, 224]}, "size .* above 0"),
+        ({"size": "224"}, "size '224' must be \\(height, width\\)"),
+        ({"size": ["224", "224"]}, "size .* whole pixels"),
+        ({"size": [True, True]}, "size .* whole pixels"),
+        ({"size": [[224, 224]]}, "size .* must be"),
+        ({"size": 10**9}, "size 1000000000 must be \\(height, width\\)"),
+        ({"size": [10**9, 10**9]}, "size .* more than 67108864 pixels.*; correct"),
+        ({"size": [1, 10**400]}, "size .* more than 67108864 pixels"),
+        ({"canvas": [8192, 8193]}, "canvas .* more than 67108864 pixels"),
+        ({"intermediate": [10**9, 1]}, "intermediate .* more than 67108864 pixels"),
+        ({"intermediate": 8193}, "intermediate 8193 .* more than 67108864 pixels"),
+        ({"divisible": 10**9}, "divisible 1000000000 .* more than 67108864 pixels"),
+        ({"multiple": 10**9}, "multiple 1000000000 .* more than 67108864 pixels"),
+        ({"auto_map": {"AutoModel": "m.Evil"}}, "has no field 'auto_map'"),
+        ({5: 1}, "has no field 5"),
     ],
 )
 def test_an_impossible_value_is_refused(config, words):
@@ -243,6 +278,49 @@ def test_an_impossible_value_is_refused(config, words):
 def test_an_unknown_field_is_refused_with_the_nearest():
     with pytest.raises(InvalidCard, match="no field 'resise'; did you mean 'resize'"):
         Preprocessing.from_config({"resise": "stretch"})
+
+
+@pytest.mark.parametrize("std", [1e-18, -0.5, 1e18])
+def test_what_float32_can_divide_by_is_no_reason_to_refuse(std):
+    spec = Preprocessing(scale=1, mean=1e18, std=std)
+
+    assert np.isfinite(spec.affine).all()
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "made"),
+    [
+        ({"intermediate": 256}, (1, 10**6), "256x256000000"),
+        ({"intermediate": 256}, (10**6, 1), "256000000x256"),
+        (
+            {"canvas": [1, 1], "size": [8, 9000], "resize": "center-crop"},
+            (99, 99),
+            "792x",
+        ),
+        ({"divisible": 8192}, (1, 8193), "8192x16384"),
+    ],
+)
+def test_an_image_that_would_outgrow_the_memory_is_refused(config, size, made):
+    spec = Preprocessing.from_config(config)
+
+    with pytest.raises(InvalidInput, match=f"would be made one of {made}.*; crop it"):
+        place(spec, *size)
+
+
+def test_images_that_would_outgrow_the_memory_together_are_refused():
+    sizes = [(20_000, 1), (1, 20_000)]
+
+    with pytest.raises(InvalidInput, match=r"20000x20000, more than .* alone"):
+        place_batch(Preprocessing(), sizes)
+
+
+@pytest.mark.parametrize("config", [{}, {"divisible": 32}, {"size": (9, 9)}])
+def test_an_image_that_is_large_itself_is_no_reason_to_refuse(config):
+    assert place(Preprocessing(**config, resize="center-crop"), 12_000, 9_001)
+
+
+def test_the_largest_network_is_placed():
+    assert place(Preprocessing(size=(8192, 8192)), 10, 10).canvas == (8192, 8192)
 
 
 @pytest.mark.parametrize("config", [None, "stretch", ["size"], 3])

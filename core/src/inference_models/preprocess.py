@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import attrs
 import numpy as np
 
-from inference_models.errors import InvalidCard, did_you_mean
+from inference_models.errors import InvalidCard, InvalidInput, did_you_mean
 
 ResizeMode = Literal[
     "stretch", "letterbox", "letterbox-reflect", "center-crop", "fit-longer-edge"
@@ -22,6 +22,12 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Contrast = Literal[
     "adaptive-equalization", "contrast-stretching", "histogram-equalization"
 ]
+
+# 8192x8192, of which a batch of one takes 0.8 GB.
+_MOST_PIXELS = 2**26
+
+# What can be multiplied, and divided by, in float32.
+_LARGEST = 1e18
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "resize": get_args(ResizeMode),
@@ -44,6 +50,8 @@ def _choice(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _pixels(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is None:
+        return
     pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_length, value))
     fits = {
         "size": pair,
@@ -53,10 +61,16 @@ def _pixels(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         "longest": _is_length(value),
         "multiple": _is_length(value),
     }
-    if value is not None and not fits[attribute.name]:
+    if not fits[attribute.name]:
         raise InvalidCard(
             f"preprocessing {attribute.name} {value!r} must be "
             f"{_LENGTHS[attribute.name]}, in whole pixels above 0"
+        )
+    height, width = value if pair else (value, value)
+    if height * width > _MOST_PIXELS and attribute.name != "longest":
+        raise InvalidCard(
+            f"preprocessing {attribute.name} {value!r} makes images of more than "
+            f"{_MOST_PIXELS} pixels, which would take gigabytes of memory; correct it"
         )
 
 
@@ -81,11 +95,15 @@ def _flag(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _finite(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    limit = 255 if attribute.name == "padding_value" else float("inf")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    limit = 255 if attribute.name == "padding_value" else _LARGEST
+    if not _is_number(value):
         raise InvalidCard(f"preprocessing {attribute.name} {value!r} must be a number")
-    if not np.isfinite(value) or not 0 <= value <= limit:
+    if not 0 <= value <= limit:
         raise InvalidCard(
             f"preprocessing {attribute.name} {value!r} is out of range; "
             f"it must be {'0 to 255' if limit == 255 else 'finite and not negative'}"
@@ -95,7 +113,8 @@ def _finite(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 def _percent(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is None:
         return
-    if len(value) != 4 or not (
+    four = isinstance(value, tuple) and len(value) == 4 and all(map(_is_number, value))
+    if not four or not (
         0 <= value[0] < value[2] <= 100 and 0 <= value[1] < value[3] <= 100
     ):
         raise InvalidCard(
@@ -105,18 +124,25 @@ def _percent(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _per_channel(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    finite = all(isinstance(v, float) and np.isfinite(v) for v in value)
-    nonzero = attribute.name != "std" or all(value)
-    if len(value) != 3 or not finite or not nonzero:
+    finite = all(_is_number(v) and -_LARGEST <= v <= _LARGEST for v in value)
+    least = 1 / _LARGEST if attribute.name == "std" else 0
+    if len(value) != 3 or not finite or any(abs(v) < least for v in value):
         raise InvalidCard(
             f"preprocessing {attribute.name} {value!r} must be three finite numbers"
             + ("" if attribute.name == "mean" else " other than 0")
         )
 
 
-def _floats(value: Any) -> tuple[float, ...]:
-    values = value if isinstance(value, (Sequence, np.ndarray)) else (value,) * 3
-    return tuple(float(v) for v in values)
+def _three(value: Any) -> tuple[Any, ...]:
+    """One number three times, or several as they are."""
+    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str):
+        return tuple(map(_float, value))
+    return (_float(value),) * 3
+
+
+def _float(value: Any) -> Any:
+    number = isinstance(value, np.number) or _is_number(value)
+    return float(value) if number and abs(value) <= _LARGEST else value
 
 
 def _pair(value: Any) -> Any:
@@ -188,10 +214,10 @@ class Preprocessing:
     color: Literal["rgb", "bgr"] = attrs.field(default="rgb", validator=_choice)
     scale: float = attrs.field(default=1 / 255, validator=_finite)
     mean: tuple[float, ...] = attrs.field(
-        default=(0.0, 0.0, 0.0), converter=_floats, validator=_per_channel
+        default=(0.0, 0.0, 0.0), converter=_three, validator=_per_channel
     )
     std: tuple[float, ...] = attrs.field(
-        default=(1.0, 1.0, 1.0), converter=_floats, validator=_per_channel
+        default=(1.0, 1.0, 1.0), converter=_three, validator=_per_channel
     )
     dtype: str = attrs.field(default="float32", validator=_choice)
     layout: Literal["NCHW", "NHWC"] = attrs.field(default="NCHW", validator=_choice)
@@ -205,7 +231,7 @@ class Preprocessing:
             if key not in attrs.fields_dict(cls):
                 raise InvalidCard(
                     f"preprocessing has no field {key!r}"
-                    f"{did_you_mean(key, attrs.fields_dict(cls))}"
+                    f"{did_you_mean(str(key), attrs.fields_dict(cls))}"
                 )
         try:
             return cls(**config)
@@ -287,12 +313,16 @@ class Placement:
 
 
 def place(spec: Preprocessing, height: int, width: int) -> Placement:
-    """Work out where the pixels of an image of this size go."""
+    """Work out where the pixels of an image of this size go.
+
+    Raises `InvalidInput` for an image that would outgrow the memory.
+    """
     source = _static_crop(spec.crop, height, width)
     rows, columns = source[2] - source[0], source[3] - source[1]
     intermediate = _intermediate(spec, rows, columns)
     before = intermediate or (rows, columns)
     resized, canvas, offset = _laid(spec, *before)
+    _check_growth((height, width), before, resized, canvas)
     if resized == before and intermediate is not None:
         intermediate = None
     scale_y, scale_x = rows / resized[0], columns / resized[1]
@@ -315,7 +345,23 @@ def place_batch(
     """Place images of these (height, width) on one canvas, large enough for all."""
     places = [place(spec, *size) for size in sizes]
     canvas = (max(p.canvas[0] for p in places), max(p.canvas[1] for p in places))
+    _check_growth(max(sizes, key=lambda size: size[0] * size[1]), canvas)
     return [_on_canvas(place, canvas) for place in places], canvas
+
+
+def _check_growth(image: tuple[int, int], *made: tuple[int, int]) -> None:
+    """Raise `InvalidInput` where an image becomes much larger than it is.
+
+    One that is large itself may stay so, and be padded.
+    """
+    allowed = max(_MOST_PIXELS, 2 * image[0] * image[1])
+    for height, width in made:
+        if height * width > allowed:
+            raise InvalidInput(
+                f"an image of {image[0]}x{image[1]} would be made one of {height}x"
+                f"{width}, more than {allowed} pixels; crop it, call the model with it "
+                "alone, or correct the card's preprocessing"
+            )
 
 
 def _on_canvas(place: Placement, canvas: tuple[int, int]) -> Placement:
