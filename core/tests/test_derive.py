@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference_models import AutoModel, InvalidWeights, NoBackend, registry
+from inference_models import AutoModel, InvalidWeights, NoBackend, RunFailed, registry
 
 from .distributions import install, others
 
@@ -116,6 +116,20 @@ def test_what_differs_falls_back_where_no_backend_was_named(
 
     assert model.backend == "acme"
     assert "differs from its source" in caplog.text
+
+
+def test_what_does_not_run_is_discarded(compiler, cache, monkeypatch):
+    opened = compiler.AcmeCompiler.open
+
+    def failing(self, *given):
+        opened(self, *given)
+        raise RunFailed("a broken graph")
+
+    monkeypatch.setattr(compiler.AcmeCompiler, "open", failing)
+    with pytest.raises(InvalidWeights, match="does not run: a broken graph; it was d"):
+        load("acme-colors", backend="acme-compiled")
+
+    assert built(cache) == partial(cache) == []
 
 
 def test_a_build_that_fails_leaves_nothing_and_the_next_works(

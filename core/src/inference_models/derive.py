@@ -149,8 +149,13 @@ def _judge(
     )
     plan = Plan("cpu", source.artifact.precision)
     expected = _outputs(reader, source, architecture, plan, inputs)
-    found = _outputs(option.backend, result, architecture, option.plan, inputs)
     form = result.artifact.format
+    try:
+        found = _outputs(option.backend, result, architecture, option.plan, inputs)
+    except InferenceModelsError as error:
+        raise InvalidWeights(
+            f"the derived {form} does not run: {error}; it was discarded"
+        ) from error
     for name, array in expected.items():
         if name not in found or found[name].shape != array.shape:
             raise InvalidWeights(

@@ -39,8 +39,8 @@ def of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard
 def of_folder(folder: Path, registry: Registry) -> ModelCard | None:
     """The card of a folder that is one model, as some frameworks write them.
 
-    Its artifact's files are those that the claim names, else none. None if no backend
-    reads the folder; raises `InvalidWeights` if one does and nothing claims it.
+    Its artifacts' files are those that the claim names. None if no backend reads the
+    folder; raises `InvalidWeights` if one does and nothing claims it.
     """
     inspected = _inspect(folder, registry)
     if not inspected:
@@ -53,10 +53,7 @@ def of_folder(folder: Path, registry: Registry) -> ModelCard | None:
             f"no installed architecture ({known}) claims {str(folder)!r}, {said}; put "
             f"a {CARD} there"
         )
-    card, facts = claimed
-    artifact = card.artifacts[0] if card.artifacts else Artifact(facts.format, {})
-    graphs = dict.fromkeys(artifact.graphs, ".") or {"main": "."}
-    return attrs.evolve(card, artifacts=(attrs.evolve(artifact, graphs=graphs),))
+    return claimed[0]
 
 
 def _best_claim(

@@ -77,10 +77,17 @@ def _of_folder(folder: Path) -> ModelCard:
 
 def _placed(card: ModelCard, folder: Path) -> ModelCard:
     """The card of a folder, with its files where they lie."""
-    (artifact,) = card.artifacts
-    files = [attrs.evolve(f, sources=((folder / f.name).as_uri(),)) for f in artifact.files]
-    artifact = attrs.evolve(artifact, files=files)
-    return attrs.evolve(card, id=str(folder), artifacts=(artifact,))
+    artifacts = [
+        attrs.evolve(
+            artifact,
+            files=[
+                attrs.evolve(file, sources=((folder / file.name).as_uri(),))
+                for file in artifact.files
+            ],
+        )
+        for artifact in card.artifacts
+    ]
+    return attrs.evolve(card, id=str(folder), artifacts=artifacts)
 
 
 def _of_file(path: Path, registry: Registry, access: Access) -> ModelCard:

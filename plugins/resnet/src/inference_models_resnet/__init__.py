@@ -23,7 +23,8 @@ from inference_models import (
     TensorSpec,
     hookimpl,
 )
-from inference_models_resnet.layout import Layout, recognise
+from inference_models_resnet import folders
+from inference_models_resnet.layout import Layout, from_transformers, recognise
 
 IMAGENET = {
     "size": [224, 224],
@@ -57,7 +58,12 @@ class ResNet(Architecture[ConfidenceOptions]):
 
     @classmethod
     def claims(cls, facts: Facts) -> ModelCard | None:
-        """A state dict of a ResNet; 1,000 classes are taken for ImageNet's."""
+        """A state dict of a ResNet, or a folder of transformers with one.
+
+        1,000 classes that have no names are taken for ImageNet's.
+        """
+        if facts.format == "hf":
+            return folders.card_of(facts, cls.name)
         shapes = {name: spec.shape for name, spec in facts.tensors.items()}
         layout = recognise(shapes) if facts.format == "torch" else None
         if layout is None:
@@ -76,12 +82,18 @@ class ResNet(Architecture[ConfidenceOptions]):
         )
 
     def modules(self, loaded: Any = None) -> Mapping[str, Any]:
-        """The network of the config's depth, with one logit a label."""
+        """The network of the config's depth, with one logit a label, or that loaded."""
+        if loaded is not None:
+            return {"main": loaded}
         from inference_models_resnet import network
 
         config = self.bundle.config
         layout = Layout(config["depth"], len(self.card.labels), config.get("width", 64))
         return {"main": network.ResNet(*layout)}
+
+    def weights(self, graph: str, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Under torchvision's names, whose own they are or transformers'."""
+        return {from_transformers(name): tensors[name] for name in tensors}
 
     def signature(
         self, graph: str

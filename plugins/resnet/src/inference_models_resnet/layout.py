@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
 
@@ -52,6 +52,28 @@ def recognise(shapes: Mapping[str, Sequence[int | str]]) -> Layout | None:
     weights = {name: found[name] for name in found if not _counts(name)}
     candidates = (Layout(depth, classes, width) for depth in BLOCKS)
     return next((x for x in candidates if dict(tensors(x)) == weights), None)
+
+
+def of_config(config: Mapping[str, Any], classes: int) -> Layout | None:
+    """The layout of a `config.json` of transformers, or None for a relative's."""
+    widths, blocks = config.get("hidden_sizes"), config.get("depths")
+    width = config.get("embedding_size")
+    if not isinstance(width, int):
+        return None
+    plain = not (
+        config.get("downsample_in_first_stage")
+        or config.get("downsample_in_bottleneck")
+        or config.get("num_channels", 3) != 3
+        or config.get("hidden_act", "relu") != "relu"
+    )
+    for depth in BLOCKS if plain else ():
+        layout = Layout(depth, classes, width)
+        kind = "bottleneck" if layout.bottleneck else "basic"
+        sizes = [width * layout.expansion << stage for stage in range(4)]
+        told = (config.get("layer_type", "bottleneck"), blocks, widths)
+        if told == (kind, list(BLOCKS[depth]), sizes):
+            return layout
+    return None
 
 
 def _counts(name: str) -> bool:

@@ -77,7 +77,9 @@ class RfDetr(Architecture[ConfidenceOptions]):
 
     @classmethod
     def claims(cls, facts: Facts) -> ModelCard | None:
-        """A checkpoint of the official trainer, or an ONNX file of its exporter."""
+        """A trainer's checkpoint, an exporter's ONNX file, or a transformers folder."""
+        if facts.format == "hf":
+            return _converted(facts)
         if facts.format == "onnx":
             return _exported(facts)
         shapes = {name: spec.shape for name, spec in facts.tensors.items()}
@@ -125,7 +127,9 @@ class RfDetr(Architecture[ConfidenceOptions]):
             raise InvalidCard(f"layout {given!r} cannot be read: {error}") from error
 
     def modules(self, loaded: Any = None) -> Mapping[str, Any]:
-        """The network of the config's layout, with one logit a label."""
+        """The network of the config's layout, with one logit a label, or that loaded."""
+        if loaded is not None:
+            return {"main": loaded}
         from inference_models_rfdetr import network
 
         return {"main": network.RfDetr(self.layout)}
@@ -139,8 +143,15 @@ class RfDetr(Architecture[ConfidenceOptions]):
     def signature(
         self, graph: str
     ) -> tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]:
-        """One image batch in; logits and boxes of queries, and objectness of cells."""
+        """One image batch in; logits and boxes of queries, and objectness of cells.
+
+        The network of transformers keeps objectness to itself.
+        """
         inputs, _ = super().signature(graph)
+        if self.bundle.artifact.format == "hf":
+            logits = TensorSpec("float32", ("batch", "queries", len(self.card.labels)))
+            boxes = TensorSpec("float32", ("batch", "queries", 4))
+            return inputs, {"logits": logits, "boxes": boxes}
         layout = self.layout
         shapes = {
             "logits": (layout.queries, layout.classes),
@@ -160,8 +171,12 @@ class RfDetr(Architecture[ConfidenceOptions]):
         Queries follow the order of the best cells, so that two which differ by less
         than rounding, or not at all, give other queries, and those move the rest. Of
         such a picture objectness is compared as usual, and the means over queries at
-        a twentieth.
+        a twentieth; of one whose objectness is not known the means alone.
         """
+        if "objectness" not in expected:
+            every = np.ones(len(expected["logits"]), bool)
+            means = (_means(run, every) for run in (expected, found))
+            return super().difference(*means) / 20
         same = _same_order(expected, found)
         strict, loose = (
             super(RfDetr, self).difference(choose(expected, rows), choose(found, rows))
@@ -282,6 +297,29 @@ def _exported(facts: Facts) -> ModelCard | None:
         artifacts=(artifact,),
         labels=labels_of(classes, {}),
         config={"preprocessing": {"size": [height, width], **NORMALISED}},
+    )
+
+
+def _converted(facts: Facts) -> ModelCard | None:
+    """The card of a folder that transformers wrote."""
+    known = facts.metadata
+    if known.get("class") != "RfDetrForObjectDetection":
+        return None
+    reason = known["unsupported"]
+    artifact = Artifact(
+        facts.format,
+        {"main": "."},
+        files=[{"name": name} for name in known["files"]],
+        rename={"pred_boxes": "boxes"},
+        needs={"unsupported": reason} if reason else {},
+    )
+    return ModelCard(
+        id="rfdetr",
+        architecture=RfDetr.name,
+        task=TASK,
+        artifacts=(artifact,),
+        labels=known["labels"],
+        config={"preprocessing": known["preprocessing"] or {}},
     )
 
 

@@ -1,0 +1,145 @@
+"""What a transformers folder tells of its model; no weights are read, nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from inference_models import Facts, InvalidCard, InvalidWeights, distinct_labels
+from inference_models.strict_json import Node, parse
+from inference_models_hf.processor import preprocessing_of
+
+CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"
+
+METADATA = (CONFIG, PROCESSOR, INDEX)
+"""The files that are read to learn what a model is."""
+
+_LARGEST = 16_000_000  # bytes; a config names up to some thousand classes
+_MOST_SHARDS = 1000
+
+
+def read_folder(folder: Path) -> Facts | None:
+    """The facts of a model's folder; None if it is none of transformers.
+
+    Metadata: `config`, as its file has it; `class`, the model's in transformers;
+    `labels` by column, None for a column without a name; `preprocessing`, fields of
+    `Preprocessing`; `files`, what a model needs; `unsupported`, why it cannot be run,
+    if so; and `about`, all that in short. Raises `InvalidWeights` for a file that
+    cannot be read.
+    """
+    config = _read(folder / CONFIG)
+    if config is None or not {"architectures", "model_type"} & set(config.data):
+        return None
+    try:
+        name = _class_name(config)
+        labels = distinct_labels(_labels(config))
+        weights = list(_weights(folder))
+        unsupported = _code(config) or _pickled(folder, weights)
+    except InvalidCard as error:
+        raise InvalidWeights(str(error)) from error
+    fields, problem = _preprocessing(folder)
+    there = [file for file in METADATA if (folder / file).is_file()]
+    metadata = {
+        "config": dict(config.data),
+        "class": name,
+        "labels": labels,
+        "preprocessing": fields,
+        "files": [*there, *weights],
+        "unsupported": unsupported or problem,
+        "about": f"whose config names {name!r}",
+    }
+    return Facts("hf", {}, metadata)
+
+
+def _read(path: Path) -> Node | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        content = file.read(_LARGEST + 1)
+    try:
+        return parse(content, f"{str(path)!r}", _LARGEST)
+    except InvalidCard as error:
+        raise InvalidWeights(str(error)) from error
+
+
+def _class_name(config: Node) -> str:
+    names = config.texts("architectures", 10)
+    return names[0] if names else config.text("model_type")
+
+
+def _weights(folder: Path) -> Iterator[str]:
+    """The names of the files of tensors: one, or the shards that an index names."""
+    index = _read(folder / INDEX)
+    if index is None:
+        yield WEIGHTS
+        return
+    shards = dict.fromkeys(index.node("weight_map").data.values())
+    if len(shards) > _MOST_SHARDS:
+        raise index.wrong("weight_map", f"names more than {_MOST_SHARDS} files")
+    for shard in shards:
+        plain = isinstance(shard, str) and Path(shard).name == shard
+        if not plain or not shard.endswith(".safetensors"):
+            raise index.wrong("weight_map", "names what is no .safetensors file beside")
+        yield shard
+
+
+def _code(config: Node) -> str | None:
+    """Why a model is refused that brings code of its own."""
+    for key in ("auto_map", "trust_remote_code"):
+        if config.data.get(key):
+            return (
+                f"its {CONFIG} has {key!r}: it wants code of its own to be run, and no "
+                "code of a model's files ever is; choose a model that is a part of "
+                "transformers"
+            )
+    return None
+
+
+def _pickled(folder: Path, weights: list[str]) -> str | None:
+    """Why a model is refused whose only weights are pickles."""
+    here = any((folder / name).is_file() for name in weights)
+    if here or not (folder / PICKLED).is_file():
+        return None
+    return (
+        f"its weights are {PICKLED!r} alone, a pickle, which can say what is run when "
+        "it is read; write them as safetensors with transformers' save_pretrained()"
+    )
+
+
+def _preprocessing(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Fields of `Preprocessing`, or why there are none."""
+    try:
+        config = _read(folder / PROCESSOR)
+        if config is None:
+            return None, f"it has no {PROCESSOR}, which says how images are prepared"
+        return preprocessing_of(config), None
+    except (InvalidCard, InvalidWeights) as error:
+        reason = str(error).removeprefix(f"{str(folder / PROCESSOR)!r}: ")
+        return None, f"its images cannot be prepared here: {PROCESSOR}: {reason}"
+
+
+def _labels(config: Node) -> list[str | None]:
+    """Class names by column; "N/A" and what has no name are none.
+
+    `id2label`, else as many as transformers itself makes up.
+    """
+    named = config.maybe_node("id2label")
+    if named is None:
+        count = config.whole("num_labels", 1, 100_000) or 2
+        return [f"LABEL_{column}" for column in range(count)]
+    by_column = {_column(named, key): named.maybe_text(key) for key in named.data}
+    if sorted(by_column) != list(range(len(by_column))):
+        raise config.wrong("id2label", "does not count its classes from 0 on")
+    names = [by_column[column] for column in range(len(by_column))]
+    return [None if name == "N/A" else name for name in names]
+
+
+def _column(named: Node, key: str) -> int:
+    if not key.isascii() or not key.isdigit() or len(key) > 6:
+        raise named.wrong(key, "is no number of a class")
+    return int(key)

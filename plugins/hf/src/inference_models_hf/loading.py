@@ -1,0 +1,96 @@
+"""transformers' own classes, filled strictly from a folder on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers.utils import logging
+
+from inference_models import Bundle, InvalidWeights
+
+_CLASSES = {
+    "object-detection": "AutoModelForObjectDetection",
+    "classification": "AutoModelForImageClassification",
+    "multi-label-classification": "AutoModelForImageClassification",
+}
+"""Who chooses the class of a task, of those that are a part of transformers."""
+
+
+def load_model(bundle: Bundle, dtype: torch.dtype) -> nn.Module:
+    """The model of a folder; `InvalidWeights` unless the files fill all of it."""
+    task = bundle.card.task
+    if task not in _CLASSES:
+        raise InvalidWeights(
+            f"{bundle.card.id!r} is for {task}, and transformers is asked for "
+            f"{', '.join(_CLASSES)} alone"
+        )
+    chooser = getattr(transformers, _CLASSES[task])
+    try:
+        with _quiet():
+            model, report = chooser.from_pretrained(
+                str(bundle.folder),
+                dtype=dtype,
+                ignore_mismatched_sizes=True,  # they are reported, and refused below
+                local_files_only=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+    except Exception as error:
+        raise _explained(bundle, error) from error
+    _check_filled(bundle, report)
+    filled: nn.Module = model.eval().requires_grad_(False)
+    return filled
+
+
+def _explained(bundle: Bundle, error: Exception) -> InvalidWeights:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return InvalidWeights(
+        f"transformers {transformers.__version__} cannot load {bundle.card.id!r} from "
+        f"{str(bundle.folder)!r}: {reason}"
+    )
+
+
+def _check_filled(bundle: Bundle, report: Mapping[str, Any]) -> None:
+    """Raise for tensors that transformers would leave at random values."""
+    for key, what in (("missing_keys", "lacks"), ("mismatched_keys", "misshapes")):
+        names = sorted(str(n if isinstance(n, str) else n[0]) for n in report[key])
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise InvalidWeights(
+                f"{str(bundle.folder)!r} {what} {', '.join(names[:3])}{more}; is it of "
+                "another model?"
+            )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what transformers prints, logs and warns of; its errors are raised."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+class Renamed(nn.Module):
+    """A model of transformers whose outputs have the architecture's names."""
+
+    def __init__(self, model: nn.Module, names: Mapping[str, str]) -> None:
+        super().__init__()
+        self.model = model
+        self._names = dict(names)
+
+    def forward(self, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The outputs that the architecture knows."""
+        returned = self.model(*tensors)
+        return {ours: returned[theirs] for theirs, ours in self._names.items()}

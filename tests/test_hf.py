@@ -1,0 +1,409 @@
+"""Folders of transformers: run as its own pipelines run them, by packs and without."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, pipeline
+from transformers.utils import logging
+
+from inference_models import (
+    AutoModel,
+    ClassificationModel,
+    InvalidWeights,
+    MultiLabelClassificationModel,
+    NoBackend,
+    ObjectDetectionModel,
+)
+
+from . import hf_folders
+from .hf_folders import CLASSIFIERS, DETECTORS, enlivened, saved, spread_out
+
+SLOW_TO_EXPORT = {"d-fine", "rt-detr", "rt-detr-v2", "conditional-detr", "detr"}
+EXPORTED = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_TO_EXPORT else [])
+    for name in [*CLASSIFIERS, *DETECTORS]
+    if name != "deformable-detr"
+]
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="module")
+def pictures(photos):
+    """Photos of three shapes, with odd sides."""
+    cuts = {"astronaut": (377, 501), "chelsea": (300, 451), "coffee": (400, 333)}
+    rgb = {name: photos[name][:h, :w, ::-1] for name, (h, w) in cuts.items()}
+    return [Image.fromarray(np.ascontiguousarray(each)) for each in rgb.values()]
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """Writes the folder of a model, once."""
+    root, written = tmp_path_factory.mktemp("hf"), {}
+
+    def write(name):
+        if name not in written:
+            makers = CLASSIFIERS | DETECTORS | {"resnet": hf_folders.resnet}
+            model, processor = makers[name]()
+            model = enlivened(model)
+            if name not in DETECTORS:
+                model = spread_out(model, 98 if name == "dinov2" else 96)
+            written[name] = saved(root / name, model, processor)
+        return written[name]
+
+    return write
+
+
+@pytest.fixture
+def folder(folder_of, tmp_path):
+    """A folder of ViT to be changed."""
+    return Path(shutil.copytree(folder_of("vit"), tmp_path / "vit"))
+
+
+def changed(folder, name, **changes):
+    """Change a JSON file of a folder; None takes a key out."""
+    data = json.loads((folder / name).read_text("utf-8")) | changes
+    kept = {key: value for key, value in data.items() if value is not None}
+    (folder / name).write_text(json.dumps(kept), "utf-8")
+    return folder
+
+
+def scores(folder, pictures):
+    """What transformers' own pipeline gives, a row an image."""
+    pipe = pipeline("image-classification", str(folder), device="cpu")
+    named = [{one["label"]: one["score"] for one in pipe(p, top_k=9)} for p in pictures]
+    return [[row[name] for name in hf_folders.CLASSES.values()] for row in named]
+
+
+def boxes(folder, pictures):
+    """What transformers' own pipeline finds, before it rounds to whole pixels."""
+    pipe = pipeline("object-detection", str(folder), device="cpu")
+    found = []
+    for picture in pictures:
+        size = [(picture.height, picture.width)]
+        outputs = pipe.forward(pipe.preprocess(picture))
+        processor = pipe.image_processor
+        (one,) = processor.post_process_object_detection(outputs, 0.0, size)
+        found.append({name: tensor.numpy() for name, tensor in one.items()})
+    return found
+
+
+def check_same(expected, found, picture):
+    """Each box of one is one of the other; near ties may stand in another order."""
+    limit = [picture.width, picture.height] * 2
+    assert len(expected["scores"]) == len(found)
+    left = set(range(len(found)))
+    for score, label, box in zip(*expected.values(), strict=True):
+        box = np.clip(box, 0, limit)
+        alike = [
+            i
+            for i in left
+            if label == found.class_id[i]
+            and abs(score - found.confidence[i]) <= 1e-3
+            and np.abs(box - found.xyxy[i]).max() <= 0.5
+        ]
+        assert alike, (score, label, box)
+        left.remove(alike[0])
+
+
+# As transformers' own pipelines
+
+
+@pytest.mark.parametrize("name", [*CLASSIFIERS, "resnet"])
+def test_a_classifier_scores_as_the_pipeline(folder_of, pictures, name):
+    model = AutoModel.from_pretrained(folder_of(name), backend="hf")
+    expected = np.array(scores(folder_of(name), pictures))
+    found = model(pictures).confidence
+
+    assert isinstance(model, ClassificationModel)
+    assert expected.std(axis=1).min() > 0.05  # classes differ
+    assert np.abs(expected - np.asarray(found)).max() <= 1e-3
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_detector_finds_what_the_pipeline_finds(folder_of, pictures, name):
+    model = AutoModel.from_pretrained(folder_of(name), backend="hf")
+    found = model(pictures, confidence=0)
+
+    assert isinstance(model, ObjectDetectionModel)
+    for picture, theirs, ours in zip(
+        pictures, boxes(folder_of(name), pictures), found, strict=True
+    ):
+        check_same(theirs, ours, picture)
+
+
+@pytest.mark.parametrize("name", ["detr", "yolos", "rt-detr"])
+def test_images_of_mixed_sizes_give_what_each_gives_alone(folder_of, pictures, name):
+    model = AutoModel.from_pretrained(folder_of(name), backend="hf", batch_size=8)
+    mixed = [pictures[0], pictures[1], pictures[0], pictures[2]]
+    together = model(mixed, confidence=0)
+
+    for picture, found in zip(mixed, together, strict=True):
+        (alone,) = model(picture, confidence=0)
+        assert np.abs(alone.confidence - found.confidence).max() <= 1e-4
+        assert np.abs(alone.xyxy - found.xyxy).max() <= 0.1
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_what_is_derived_agrees(folder_of, pictures, name):
+    hf, onnx = (
+        AutoModel.from_pretrained(folder_of(name), backend=backend)
+        for backend in ("hf", "onnx")
+    )
+    if name in CLASSIFIERS:
+        pair = (np.asarray(model(pictures).confidence) for model in (hf, onnx))
+        assert np.abs(np.subtract(*pair)).max() <= 1e-3
+        return
+    for picture in pictures:
+        (expected,), (found,) = (model(picture, confidence=0) for model in (hf, onnx))
+        theirs = {
+            "scores": expected.confidence,
+            "labels": expected.class_id,
+            "boxes": expected.xyxy,
+        }
+        check_same(theirs, found, picture)
+
+
+def test_a_network_that_torch_cannot_export_is_refused_in_a_sentence(folder_of):
+    with pytest.raises(InvalidWeights, match="was discarded"):
+        AutoModel.from_pretrained(folder_of("deformable-detr"), backend="onnx")
+
+
+# Packs come first
+
+
+def test_a_resnet_runs_through_its_pack_on_three_backends(folder_of, pictures):
+    folder = folder_of("resnet")
+    explained = AutoModel.explain(folder)
+    models = [
+        AutoModel.from_pretrained(folder, backend=backend)
+        for backend in ("torch", "hf", "onnx")
+    ]
+    torch_scores, *others = (np.asarray(m(pictures).confidence) for m in models)
+
+    assert explained.card.architecture == "resnet"
+    order = dict.fromkeys(c.backend for c in explained.candidates)
+    assert list(order) == ["torch", "hf", "onnx"]
+    assert AutoModel.from_pretrained(folder).backend == "torch"
+    for found in others:
+        assert np.abs(torch_scores - found).max() <= 1e-3
+
+
+def test_a_relative_of_resnet_runs_on_hf_alone(tmp_path, pictures):
+    model, processor = hf_folders.resnet(downsample_in_first_stage=True)
+    folder = saved(tmp_path / "relative", enlivened(model), processor)
+    found = AutoModel.from_pretrained(folder)
+
+    assert (found.card.architecture, found.backend) == ("resnet", "hf")
+    expected = np.array(scores(folder, pictures))
+    assert np.abs(expected - np.asarray(found(pictures).confidence)).max() <= 1e-3
+
+
+def test_rf_detr_runs_through_its_pack(tmp_path, pictures):
+    network = enlivened(hf_folders.rf_detr())
+    folder = saved(tmp_path / "rf-detr", network)
+    processor = {"image_processor_type": "RfDetrImageProcessor"}
+    processor |= {"size": {"height": 128, "width": 128}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    model = AutoModel.from_pretrained(folder)
+    inputs, _ = model.pre_process(pictures)
+    found = model.forward(inputs)
+    with torch.no_grad():
+        expected = network(torch.as_tensor(inputs["input"]))
+
+    assert (model.card.architecture, model.backend) == ("rfdetr", "hf")
+    for theirs, ours in (("logits", "logits"), ("pred_boxes", "boxes")):
+        difference = np.asarray(expected[theirs]) - np.asarray(found[ours])
+        assert np.abs(difference).max() <= 1e-4
+    assert model.class_names == list(hf_folders.CLASSES.values())
+
+
+# What a folder says
+
+
+def test_a_folder_says_what_it_is(folder_of):
+    model = AutoModel.from_pretrained(folder_of("vit"))
+
+    assert model.class_names == list(hf_folders.CLASSES.values())
+    assert (model.card.architecture, model.backend) == ("hf-classifier", "hf")
+    assert model.card.id == str(folder_of("vit"))
+
+
+def test_classes_without_a_name_are_never_returned(folder, pictures):
+    names = {"0": "ant", "1": "N/A", "2": "ant", "3": "N/A", "4": "elk"}
+    model = AutoModel.from_pretrained(changed(folder, "config.json", id2label=names))
+    prediction = model(pictures)
+
+    assert model.class_names == ["ant", "", "ant (2)", "", "elk"]
+    assert np.asarray(prediction.confidence)[:, [1, 3]].max() == 0
+
+
+def test_several_labels_an_image(folder, pictures):
+    kind = "multi_label_classification"
+    model = AutoModel.from_pretrained(changed(folder, "config.json", problem_type=kind))
+    pipe = pipeline("image-classification", str(folder), device="cpu")
+    expected = {one["label"]: one["score"] for one in pipe(pictures[0], top_k=9)}
+    (found,) = model(pictures[:1])
+
+    assert isinstance(model, MultiLabelClassificationModel)
+    for name, score in expected.items():
+        assert abs(found.confidence[name] - score) <= 1e-3
+
+
+def test_shards_are_read_as_their_index_says(tmp_path, pictures):
+    model, processor = CLASSIFIERS["vit"]()
+    model = spread_out(enlivened(model), 96)
+    whole = saved(tmp_path / "whole", model, processor)
+    parts = tmp_path / "parts"
+    model.save_pretrained(parts, max_shard_size="30KB")
+    processor.save_pretrained(parts)
+    pair = (
+        np.asarray(AutoModel.from_pretrained(path)(pictures).confidence)
+        for path in (whole, parts)
+    )
+
+    assert len(list(parts.glob("model-*.safetensors"))) > 1
+    assert np.array_equal(*pair)
+
+
+# What is refused, in a sentence
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "words"),
+    [
+        ("config.json", {"auto_map": {"AutoModel": "m.M"}}, "'auto_map'.*no code of"),
+        ("config.json", {"trust_remote_code": True}, "'trust_remote_code'"),
+        ("preprocessor_config.json", {"resample": 1}, "resample 1 is not one of 0 (ne"),
+        (
+            "preprocessor_config.json",
+            {"image_processor_type": "SamImageProcessor"},
+            "'SamImageProcessor' is not one of Beit, Bit",
+        ),
+        ("preprocessor_config.json", {"size": {"largest": 3}}, "names largest"),
+        ("preprocessor_config.json", {"size": {"height": -1, "width": 2}}, "'-1' is no"),
+        ("preprocessor_config.json", {"image_std": [1, 2]}, "lists of 3 numbers"),
+        ("preprocessor_config.json", {"image_std": [0, 0, 0]}, "std"),
+    ],
+)
+def test_what_cannot_be_run_says_why(folder, file, changes, words):
+    with pytest.raises(NoBackend) as caught:
+        AutoModel.from_pretrained(changed(folder, file, **changes))
+
+    assert all(part in str(caught.value) for part in words.split(".*"))
+    assert words.split(".*")[0] in str(AutoModel.explain(folder))
+
+
+def test_a_folder_without_a_processor_says_what_is_missing(folder):
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(NoBackend, match="it has no preprocessor_config.json"):
+        AutoModel.from_pretrained(folder)
+
+
+def test_pickled_weights_are_refused(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(NoBackend, match=r"'pytorch_model.bin' alone, a pickle"):
+        AutoModel.from_pretrained(folder)
+
+
+def test_a_backbone_of_timm_is_refused_where_there_is_no_timm(folder_of, tmp_path):
+    copy = Path(shutil.copytree(folder_of("detr"), tmp_path / "detr"))
+    changed(copy, "config.json", use_timm_backbone=True, backbone="resnet50")
+    with pytest.raises(NoBackend, match="its backbone is one of timm, which is not"):
+        AutoModel.from_pretrained(copy)
+
+
+def test_code_in_a_folder_is_not_run(folder, pictures, tmp_path):
+    canary = tmp_path / "canary"
+    code = f"open({str(canary)!r}, 'w')"
+    for name in ("modeling_vit.py", "__init__.py", "configuration_vit.py"):
+        (folder / name).write_text(code, "utf-8")
+    AutoModel.from_pretrained(folder)(pictures)
+
+    assert not canary.exists()
+
+
+def test_a_class_that_nobody_knows_is_named(folder):
+    changed(folder, "config.json", architectures=["StrangeForImageClassification"])
+    with pytest.raises(InvalidWeights, match="names 'StrangeForImageClassification'"):
+        AutoModel.from_pretrained(folder)
+
+
+def test_weights_of_another_model_are_refused(folder, folder_of):
+    shutil.copy(folder_of("beit") / "model.safetensors", folder)
+    with pytest.raises(InvalidWeights, match=r"lacks vit\..* and \d+ more"):
+        AutoModel.from_pretrained(folder, backend="hf")
+
+
+def test_weights_of_another_shape_are_refused(folder):
+    changed(folder, "config.json", id2label={str(n): f"c{n}" for n in range(7)})
+    with pytest.raises(InvalidWeights, match="classifier"):
+        AutoModel.from_pretrained(folder, backend="hf")
+
+
+@pytest.mark.parametrize("size", [0, 7, 5000])
+def test_weights_that_are_cut_off_are_refused(folder, size):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(InvalidWeights, match="cannot load"):
+        AutoModel.from_pretrained(folder, backend="hf")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "cannot be read as JSON"),
+        (b"[]", "holds a list and no mapping"),
+        (b'{"architectures": "ViT", "model_type": "vit"}', "must be a list"),
+        (b'{"architectures": ["ViT"], "id2label": {"1": "a"}}', "count its classes"),
+        (b'{"architectures": ["ViT"], "id2label": {"x": "a"}}', "is no number of a"),
+    ],
+)
+def test_a_config_that_is_wrong_is_named(folder, content, words):
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(InvalidWeights, match=words):
+        AutoModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "shard", ["../model.safetensors", "/etc/model.safetensors", "model.bin", 3]
+)
+def test_an_index_that_leads_elsewhere_is_refused(folder, shard):
+    index = {"weight_map": {"a": shard}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InvalidWeights, match="no .safetensors file beside"):
+        AutoModel.from_pretrained(folder)
+
+
+# What is imported
+
+
+def test_torchvision_is_not_needed(folder_of):
+    with pytest.raises(ImportError):
+        import torchvision  # noqa: F401
+
+    assert "Pil" in type(AutoImageProcessor.from_pretrained(folder_of("vit"))).__name__
+
+
+@pytest.mark.parametrize("asked", ["installed()", "AutoModel.explain('{folder}')"])
+def test_neither_torch_nor_transformers_is_imported_to_explain(run, folder_of, asked):
+    code = f"""
+import sys
+from inference_models import AutoModel
+from inference_models.registry import installed
+{asked.format(folder=folder_of("vit"))}
+print("hf" in installed().backends, "torch" in sys.modules, "transformers" in sys.modules)
+"""
+
+    assert run(code, Path.cwd()).split() == ["True", "False", "False"]
