@@ -121,9 +121,10 @@ def test_what_differs_falls_back_where_no_backend_was_named(
 def test_what_does_not_run_is_discarded(compiler, cache, monkeypatch):
     opened = compiler.AcmeCompiler.open
 
-    def failing(self, *given):
-        opened(self, *given)
-        raise RunFailed("a broken graph")
+    def failing(self, bundle, *given):
+        if bundle.artifact.format == "acme-compiled":
+            raise RunFailed("a broken graph")
+        return opened(self, bundle, *given)
 
     monkeypatch.setattr(compiler.AcmeCompiler, "open", failing)
     with pytest.raises(InvalidWeights, match="does not run: a broken graph; it was d"):
