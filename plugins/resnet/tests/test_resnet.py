@@ -126,3 +126,94 @@ def test_public_cards_name_imagenets_classes_and_their_depth():
     assert depths["resnet18"] == 18
     assert depths["resnet152-v2"] == 152
     assert all(len(card.labels) == 1000 for card in ResNet.cards())
+
+
+# Folders of transformers
+
+
+def folder_facts(**changes):
+    config = {
+        "embedding_size": 64,
+        "hidden_sizes": [256, 512, 1024, 2048],
+        "depths": [3, 4, 6, 3],
+        "layer_type": "bottleneck",
+    }
+    known = {
+        "class": "ResNetForImageClassification",
+        "config": config | changes.pop("config", {}),
+        "labels": ("ant", "bee"),
+        "preprocessing": {"size": [96, 96]},
+        "files": ["config.json", "model.safetensors"],
+        "unsupported": None,
+    }
+    return Facts("hf", {}, known | changes)
+
+
+def formats(card: ModelCard) -> list[str]:
+    return [artifact.format for artifact in card.artifacts]
+
+
+def test_a_folder_of_transformers_is_for_two_backends():
+    card = ResNet.claims(folder_facts())
+    torch, hf = card.artifacts
+
+    assert (card.task, card.labels) == ("classification", ("ant", "bee"))
+    assert card.config == {"depth": 50, "width": 64, "preprocessing": {"size": [96, 96]}}
+    assert (torch.format, torch.graphs) == ("torch", {"main": "model.safetensors"})
+    assert [file.name for file in torch.files] == ["model.safetensors"]
+    assert (hf.format, hf.graphs) == ("hf", {"main": "."})
+    assert [file.name for file in hf.files] == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("layer_type", "depths", "sizes", "depth"),
+    [
+        ("basic", [2, 2, 2, 2], [64, 128, 256, 512], 18),
+        ("basic", [3, 4, 6, 3], [64, 128, 256, 512], 34),
+        ("bottleneck", [3, 4, 23, 3], [256, 512, 1024, 2048], 101),
+        ("bottleneck", [3, 8, 36, 3], [256, 512, 1024, 2048], 152),
+    ],
+)
+def test_the_depth_of_a_folder_is_told_by_its_config(layer_type, depths, sizes, depth):
+    config = {"layer_type": layer_type, "depths": depths, "hidden_sizes": sizes}
+
+    assert ResNet.claims(folder_facts(config=config)).config["depth"] == depth
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"downsample_in_first_stage": True},
+        {"downsample_in_bottleneck": True},
+        {"hidden_act": "gelu"},
+        {"num_channels": 1},
+        {"depths": [1, 1, 1, 1]},
+        {"hidden_sizes": [1, 2, 3, 4]},
+        {"embedding_size": None},
+    ],
+)
+def test_a_relative_is_for_transformers_alone(config):
+    assert formats(ResNet.claims(folder_facts(config=config))) == ["hf"]
+
+
+def test_a_folder_with_shards_is_for_transformers_alone():
+    files = ["config.json", "a.safetensors", "b.safetensors"]
+
+    assert formats(ResNet.claims(folder_facts(files=files))) == ["hf"]
+
+
+def test_a_folder_of_several_labels():
+    config = {"problem_type": "multi_label_classification"}
+    card = ResNet.claims(folder_facts(config=config))
+
+    assert card.task == "multi-label-classification"
+
+
+def test_why_a_folder_cannot_be_run_is_kept():
+    card = ResNet.claims(folder_facts(unsupported="too strange"))
+
+    assert [a.needs for a in card.artifacts] == [{"unsupported": "too strange"}] * 2
+
+
+def test_another_class_is_not_claimed():
+    assert ResNet.claims(folder_facts(**{"class": "RegNetForImageClassification"})) is None

@@ -623,3 +623,93 @@ def test_what_is_no_number_is_below_no_tolerance(nano, name, image):
     found[name][image, 0] = np.nan
 
     assert not nano.difference(near(image=0), found) <= 1e9
+
+
+# Packages and folders of other hands
+
+
+def told(**fields):
+    common = {"size": [384, 384], "antialias": False, "color": "bgr"}
+    return {**common, "resize": "letterbox", "padding_value": 0.0} | fields
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"resize": "stretch", "scale": 1 / 255}),
+        ({"scale": 1.0}, {"scale": 1.0}),
+        ({"scale": 1.0, "mean": [0.5] * 3}, {"scale": 1 / 255, "mean": [0.5] * 3}),
+        (
+            {"canvas": [300, 400]},
+            {"resize": "letterbox", "canvas": [300, 400]},
+        ),
+        ({"canvas": [300, 400], "resize": "stretch"}, {"resize": "stretch"}),
+    ],
+)
+def test_it_was_trained_with_rgb_and_a_stretch_with_antialias(given, expected):
+    found = RfDetr.trained_with(told(**given))
+
+    assert (found["antialias"], found["color"]) == (True, "rgb")
+    assert expected.items() <= found.items()
+    assert ("canvas" in found) == ("canvas" in expected)
+
+
+def test_a_resize_that_leaves_a_rest_becomes_a_stretch_with_a_warning(caplog):
+    fields = told(resize="fit-longer-edge", canvas=[300, 400])
+    found = RfDetr.trained_with(fields)
+
+    assert found["resize"] == "stretch"
+    assert "canvas" not in found
+    assert "cannot fill a square" in caplog.text
+
+
+def test_background_is_no_class():
+    names = ["background_class83422", "cat", "background", "", "backgrounds"]
+
+    assert RfDetr.named(names) == [None, "cat", None, None, "backgrounds"]
+
+
+def folder_facts(name="RfDetrForObjectDetection", unsupported=None):
+    return Facts(
+        "hf",
+        {},
+        {
+            "class": name,
+            "config": {},
+            "labels": ("ant", None, "bee"),
+            "preprocessing": {"size": [384, 384]},
+            "files": ["config.json", "model.safetensors"],
+            "unsupported": unsupported,
+        },
+    )
+
+
+def test_a_folder_of_transformers_is_claimed():
+    card = RfDetr.claims(folder_facts())
+    (artifact,) = card.artifacts
+
+    assert (card.architecture, card.labels) == ("rfdetr", ("ant", None, "bee"))
+    assert (artifact.format, artifact.graphs) == ("hf", {"main": "."})
+    assert artifact.rename == {"pred_boxes": "boxes"}
+    assert [f.name for f in artifact.files] == ["config.json", "model.safetensors"]
+
+
+def test_a_folder_of_another_model_is_not_claimed():
+    assert RfDetr.claims(folder_facts("DetrForObjectDetection")) is None
+
+
+def test_why_a_folder_cannot_be_run_is_kept():
+    (artifact,) = RfDetr.claims(folder_facts(unsupported="too strange")).artifacts
+
+    assert artifact.needs == {"unsupported": "too strange"}
+
+
+def test_without_objectness_means_are_compared():
+    bundle = Bundle(CARDS["rfdetr-nano"], CARDS["rfdetr-nano"].artifacts[0], Path())
+    rng = np.random.default_rng(0)
+    run = {"logits": rng.random((2, 8, 91)), "boxes": rng.random((2, 8, 4))}
+    other = {name: array[:, ::-1] for name, array in run.items()}
+    moved = {name: array + 0.5 for name, array in run.items()}
+
+    assert RfDetr(bundle).difference(run, other) < 1e-6
+    assert RfDetr(bundle).difference(run, moved) > 1e-3
