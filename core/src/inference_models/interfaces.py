@@ -32,7 +32,7 @@ import attrs
 import numpy as np
 
 from inference_models.card import Artifact, Bundle, Facts, ModelCard, Plan, TensorSpec
-from inference_models.errors import InvalidOption, InvalidWeights
+from inference_models.errors import InvalidCard, InvalidOption, InvalidWeights
 from inference_models.images import Array, Image, to_host
 from inference_models.prepare import prepare
 from inference_models.preprocess import Frame, Preprocessing
@@ -162,12 +162,22 @@ def check_confidence(
     """An attrs validator for `confidence`: a number in 0–1, "best" or "default"."""
     if value in ("best", "default"):
         return
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
+    if not _is_number(value) or not 0 <= value <= 1:
         raise InvalidOption(
             f"{attribute.name} {value!r} is neither a number from 0 to 1 nor 'best' or "
             "'default'"
         )
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return bool(number and -1e9 <= value <= 1e9)  # not NaN, and none of 400 digits
+
+
+def _is_least(value: Any) -> bool:
+    """Whether it is a number, or one by class name."""
+    each = value.values() if isinstance(value, Mapping) else [value]
+    return all(map(_is_number, each))
 
 
 @attrs.frozen
@@ -345,12 +355,21 @@ class Architecture(ABC, Generic[O]):
         """
         if not isinstance(confidence, str):
             return confidence
-        known = self.bundle.config.get("confidence", {})
+        known = self._recommended()
         value = known.get(confidence, known.get("default", default))
         if not isinstance(value, Mapping):
             return value
         rest = known.get("default", default)
         return np.array([value.get(n, rest) for n in self.class_names], np.float32)
+
+    def _recommended(self) -> dict[str, Any]:
+        known = self.bundle.config.get("confidence", {})
+        if not isinstance(known, Mapping) or not all(map(_is_least, known.values())):
+            raise InvalidCard(
+                f"the card of {self.card.id!r} has the confidence {known!r:.200}; "
+                "correct it to numbers, by 'best' and 'default'"
+            )
+        return dict(known)
 
 
 def _relative(expected: np.ndarray, found: np.ndarray) -> float:
