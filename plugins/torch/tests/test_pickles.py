@@ -480,6 +480,34 @@ def test_a_storage_has_no_more_than_its_file(save, count):
     assert "is damaged, or no checkpoint" in words
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("at", range(5))
+def test_every_pickle_of_a_file_is_looked_through(save, zipped, at):
+    """Three come before the tensors in files of the older kind, and one after."""
+    path = save(state(z=called("builtins.bytearray", number(8))), zipped)
+    if not zipped:
+        parts = [pickle.dumps(0, 2)] * 5
+        parts[at] = pickled(called("builtins.bytearray", number(8)))
+        path.write_bytes(b"".join(parts))
+
+    assert "holds builtins.bytearray, which could" in refusal(path)
+
+
+KEYS = {
+    "a number": number(5),
+    "none": b"N",
+    "a tuple": tuple_of(text("w")),
+    "a tensor": tensor(),
+}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_a_tensor_has_a_text_for_a_name(save, key):
+    path = save(pickled(b"}(", key, tensor(), text("w"), tensor(), b"u"))
+
+    assert "for a name, and is not loaded" in refusal(path)
+
+
 # What is harmless
 
 
