@@ -428,11 +428,34 @@ def test_an_archive_with_a_remark_at_its_end_is_not_as_torch_writes_it(save):
     assert "its list of entries is not at its end" in refusal(path)
 
 
+@pytest.mark.parametrize(
+    "at", [-98, -50, -34, -22], ids=["record", "list", "at", "end"]
+)
+def test_an_archive_whose_last_records_differ_is_refused(workshop, at):
+    """Those that torch writes: of a large archive, where that lies, and the last."""
+    path = workshop.pickle(workshop.state())
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+    assert "its list of entries is not at its end" in refusal(path)
+
+
 def test_an_entry_of_two_sizes_is_refused(save):
     path = save(state())
     content = bytearray(path.read_bytes())
     line = content.index(b"PK\1\2")
     content[line + 24 : line + 28] = struct.pack("<L", 2**31)
+    path.write_bytes(content)
+
+    assert "is compressed, which torch's files are not" in refusal(path)
+
+
+def test_an_entry_that_only_calls_itself_compressed_is_refused(save):
+    """torch would take its bytes as they are."""
+    path = save(state())
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\1\2") + 10] = zipfile.ZIP_DEFLATED
     path.write_bytes(content)
 
     assert "is compressed, which torch's files are not" in refusal(path)

@@ -63,8 +63,8 @@ def _ends_as_written(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(max(0, large))
         tail = file.read().rjust(98, b"\0")
-    signature, *_, length, offset, comment = _END.unpack(tail[-_END.size :])
-    if signature != b"PK\5\6" or comment:
+    signature, *_, length, offset, _ = _END.unpack(tail[-_END.size :])
+    if signature != b"PK\5\6":
         return False
     locator = _LOCATOR.unpack_from(tail, _LARGE_END.size)
     if locator[0] == b"PK\6\7":
