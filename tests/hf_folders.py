@@ -54,6 +54,7 @@ _TRANSFORMER = {
 }
 _FREE = {"size": {"shortest_edge": 160, "longest_edge": 260}}
 _SQUARE = {"size": {"height": 96, "width": 96}}
+_CROPPED = {"size": {"shortest_edge": 96}, "crop_size": _SQUARE["size"]}
 _THREE = ["stage2", "stage3", "stage4"]
 
 
@@ -92,6 +93,19 @@ def _rt_resnet():
     return t.RTDetrResNetConfig(**_RESNET, out_features=_THREE)
 
 
+def _table_transformer():
+    config = t.TableTransformerConfig(
+        use_timm_backbone=False,
+        use_pretrained_backbone=False,
+        backbone=None,
+        backbone_config=t.ResNetConfig(**_RESNET, out_features=["stage4"]),
+        id2label=CLASSES,
+        **_DETR,
+    )
+    processor = t.DetrImageProcessorPil(**_FREE)
+    return t.TableTransformerForObjectDetection(config), processor
+
+
 DETECTORS = {
     "conditional-detr": lambda: _detr("ConditionalDetr", ["stage4"]),
     "d-fine": lambda: _rt_detr(
@@ -101,6 +115,7 @@ DETECTORS = {
     "detr": lambda: _detr("Detr", ["stage4"]),
     "rt-detr": lambda: _rt_detr("RTDetr", _rt_resnet()),
     "rt-detr-v2": lambda: _rt_detr("RTDetrV2", _rt_resnet()),
+    "table-transformer": _table_transformer,
     "yolos": _yolos,
 }
 
@@ -182,6 +197,136 @@ CLASSIFIERS = {
 }
 
 
+MORE_CLASSIFIERS = {
+    "bit": lambda: _classifier(
+        "Bit",
+        _cropping("Bit"),
+        embedding_size=32,
+        hidden_sizes=[128, 128, 128, 128],
+        depths=[1, 1, 1, 1],
+    ),
+    "convnext-v2": lambda: _classifier(
+        "ConvNextV2",
+        t.ConvNextImageProcessorPil(size={"shortest_edge": 96}),
+        hidden_sizes=[8, 16, 24, 32],
+        depths=[1, 1, 1, 1],
+    ),
+    "cvt": lambda: _classifier(
+        "Cvt",
+        t.ConvNextImageProcessorPil(size={"shortest_edge": 96}),
+        embed_dim=[16, 32, 32],
+        num_heads=[1, 2, 2],
+        depth=[1, 2, 3],
+    ),
+    "data2vec": lambda: _classifier(
+        "Data2VecVision",
+        t.BeitImageProcessorPil(**_SQUARE),
+        image_size=96,
+        **_TRANSFORMER,
+    ),
+    "dinov2-registers": lambda: _classifier(
+        "Dinov2WithRegisters",
+        _cropping("Bit", 98),
+        image_size=98,
+        patch_size=14,
+        **_TRANSFORMER,
+    ),
+    "efficientnet": lambda: _classifier(
+        "EfficientNet",
+        t.EfficientNetImageProcessorPil(**_SQUARE),
+        image_size=96,
+        width_coefficient=0.5,
+        depth_coefficient=0.5,
+        hidden_dim=640,
+    ),
+    "focalnet": lambda: _classifier(
+        "FocalNet",
+        _cropping("Bit"),
+        image_size=96,
+        embed_dim=16,
+        depths=[1, 1],
+        hidden_sizes=[16, 32],
+        focal_levels=[2, 2],
+        focal_windows=[3, 3],
+    ),
+    "hgnet-v2": lambda: _classifier(
+        "HGNetV2", t.ConvNextImageProcessorPil(size={"shortest_edge": 96}), **_HGNET
+    ),
+    "hiera": lambda: _classifier(
+        "Hiera",
+        _cropping("Bit", 64),
+        image_size=[64, 64],
+        embed_dim=16,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 2, 2, 2],
+    ),
+    "mobilenet-v1": lambda: _classifier(
+        "MobileNetV1", _cropping("MobileNetV1"), image_size=96, depth_multiplier=0.25
+    ),
+    "mobilevit-v2": lambda: _classifier(
+        "MobileViTV2", _cropping("MobileViT"), image_size=96, width_multiplier=0.25
+    ),
+    "poolformer": lambda: _classifier(
+        "PoolFormer",
+        t.PoolFormerImageProcessorPil(**_CROPPED),
+        hidden_sizes=[8, 16, 24, 32],
+        depths=[1, 1, 1, 1],
+    ),
+    "pvt-v2": lambda: _classifier(
+        "PvtV2",
+        t.PvtImageProcessorPil(**_SQUARE),
+        image_size=96,
+        hidden_sizes=[8, 16, 24, 32],
+        depths=[1, 1, 1, 1],
+        num_attention_heads=[1, 1, 2, 2],
+        mlp_ratios=[2, 2, 2, 2],
+    ),
+    "regnet": lambda: _classifier(
+        "RegNet",
+        t.ConvNextImageProcessorPil(size={"shortest_edge": 96}),
+        embedding_size=8,
+        hidden_sizes=[8, 16, 24, 32],
+        depths=[1, 1, 1, 1],
+        groups_width=4,
+    ),
+    "swiftformer": lambda: _classifier(
+        "SwiftFormer",
+        t.ViTImageProcessorPil(**_SQUARE),
+        image_size=96,
+        depths=[1, 1, 1, 1],
+        embed_dims=[8, 16, 24, 32],
+    ),
+    "swin-v2": lambda: _classifier(
+        "Swinv2",
+        t.ViTImageProcessorPil(**_SQUARE),
+        image_size=96,
+        embed_dim=16,
+        depths=[1, 1],
+        num_heads=[2, 2],
+        window_size=4,
+    ),
+    "vit-msn": lambda: _classifier(
+        "ViTMSN", t.ViTImageProcessorPil(**_SQUARE), image_size=96, **_TRANSFORMER
+    ),
+}
+
+
+def _levit():
+    config = t.LevitConfig(
+        image_size=96,
+        hidden_sizes=[16, 24, 32],
+        num_attention_heads=[1, 2, 2],
+        depths=[1, 1, 1],
+        key_dim=[8, 8, 8],
+        id2label=CLASSES,
+    )
+    processor = t.LevitImageProcessorPil(**_CROPPED)
+    return t.LevitForImageClassificationWithTeacher(config), processor
+
+
+MORE_CLASSIFIERS["levit"] = _levit
+
+
 def resnet(depths=(2, 2, 2, 2), **config):
     """A ResNet-18 of a quarter of its width."""
     return _classifier(
@@ -220,11 +365,15 @@ def rf_detr():
 
 
 def enlivened(model, seed=0):
-    """The model with weights that let each pixel matter, whatever the depth."""
+    """The model with weights that let each pixel matter, whatever the depth.
+
+    Squeeze-and-excite halves what comes in, and takes larger ones.
+    """
+    gain = 6 if "efficientnet" in model.config.model_type else 1.5
     generator = torch.Generator().manual_seed(seed)
     for tensor in model.state_dict().values():
         if tensor.is_floating_point() and tensor.ndim > 1:
-            spread = (1.5 / max(1, tensor[0].numel())) ** 0.5
+            spread = (gain / max(1, tensor[0].numel())) ** 0.5
             tensor.normal_(0, spread, generator=generator)
     return model.eval()
 

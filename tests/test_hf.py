@@ -23,11 +23,19 @@ from inference_models import (
 )
 
 from . import hf_folders
-from .hf_folders import CLASSIFIERS, DETECTORS, enlivened, saved, spread_out
+from .hf_folders import (
+    CLASSIFIERS,
+    DETECTORS,
+    MORE_CLASSIFIERS,
+    enlivened,
+    saved,
+    spread_out,
+)
 
-SLOW_TO_EXPORT = {"d-fine", "rt-detr", "rt-detr-v2", "conditional-detr", "detr"}
+SIDES = {"dinov2": 98, "dinov2-registers": 98, "hiera": 64}
+SOON_EXPORTED = ("convnext", "vit", "yolos")
 EXPORTED = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_TO_EXPORT else [])
+    pytest.param(name, marks=[] if name in SOON_EXPORTED else [pytest.mark.slow])
     for name in [*CLASSIFIERS, *DETECTORS]
     if name != "deformable-detr"
 ]
@@ -54,11 +62,12 @@ def folder_of(tmp_path_factory):
 
     def write(name):
         if name not in written:
-            makers = CLASSIFIERS | DETECTORS | {"resnet": hf_folders.resnet}
+            makers = CLASSIFIERS | MORE_CLASSIFIERS | DETECTORS
+            makers |= {"resnet": hf_folders.resnet}
             model, processor = makers[name]()
             model = enlivened(model)
             if name not in DETECTORS:
-                model = spread_out(model, 98 if name == "dinov2" else 96)
+                model = spread_out(model, SIDES.get(name, 96))
             written[name] = saved(root / name, model, processor)
         return written[name]
 
@@ -120,14 +129,14 @@ def check_same(expected, found, picture):
 # As transformers' own pipelines
 
 
-@pytest.mark.parametrize("name", [*CLASSIFIERS, "resnet"])
+@pytest.mark.parametrize("name", [*CLASSIFIERS, *MORE_CLASSIFIERS, "resnet"])
 def test_a_classifier_scores_as_the_pipeline(folder_of, pictures, name):
     model = AutoModel.from_pretrained(folder_of(name), backend="hf")
     expected = np.array(scores(folder_of(name), pictures))
     found = model(pictures).confidence
 
     assert isinstance(model, ClassificationModel)
-    assert expected.std(axis=1).min() > 0.05  # classes differ
+    assert expected.std(axis=1).min() > 0.02  # classes differ
     assert np.abs(expected - np.asarray(found)).max() <= 1e-3
 
 
@@ -175,9 +184,34 @@ def test_what_is_derived_agrees(folder_of, pictures, name):
         check_same(theirs, found, picture)
 
 
+@pytest.mark.slow
 def test_a_network_that_torch_cannot_export_is_refused_in_a_sentence(folder_of):
     with pytest.raises(InvalidWeights, match="was discarded"):
         AutoModel.from_pretrained(folder_of("deformable-detr"), backend="onnx")
+
+
+def test_attention_is_torchs_own_where_a_model_has_it(folder_of, monkeypatch):
+    called = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def noting(*arguments, **options):
+        called.append(arguments[0].shape)
+        return attend(*arguments, **options)
+
+    name = "scaled_dot_product_attention"
+    monkeypatch.setattr(torch.nn.functional, name, noting)
+    AutoModel.from_pretrained(folder_of("vit"))(np.zeros((9, 9, 3), np.uint8))
+
+    assert len(called) == 2  # layers
+
+
+def test_a_precision_that_is_named_is_taken(folder_of, pictures):
+    model = AutoModel.from_pretrained(folder_of("vit"), quantization="bf16")
+    expected = AutoModel.from_pretrained(folder_of("vit"))(pictures).confidence
+    found = model(pictures).confidence
+
+    assert model.precision == "bf16"
+    assert 0 < np.abs(np.subtract(expected, found)).max() < 0.05
 
 
 # Packs come first
