@@ -22,6 +22,7 @@ from .checkpoints import rfdetr_cards
 def _nobody_abroad(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unknown ids are asked of nobody outside this machine."""
     monkeypatch.setenv("ROBOFLOW_API_HOST", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
 
 
 def package_folder(name: str) -> Path:

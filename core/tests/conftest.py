@@ -27,6 +27,7 @@ def _own_cache(monkeypatch, tmp_path):
     for name in [n for n in os.environ if n.startswith(ours)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ROBOFLOW_API_HOST", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "cache"))
 
 

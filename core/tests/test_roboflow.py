@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import threading
 import time
 import traceback
 from email.utils import formatdate
@@ -153,10 +154,13 @@ def test_extra_queries_that_are_none_are_refused_and_not_shown(server, given):
     assert KEY not in str(caught.value)
 
 
-def test_an_answer_that_drips_ends(server, monkeypatch):
-    monkeypatch.setattr(roboflow_api, "TERMS", Terms(total=-1.0))
+def test_an_answer_that_never_comes_is_not_waited_for(server, monkeypatch):
+    monkeypatch.setattr(roboflow_api, "TERMS", Terms(total=0.1))
+    released = threading.Event()
+    server.faults = [lambda handler: released.wait(60)] * 3
     with pytest.raises(Unreachable, match="took longer than"):
         find()
+    released.set()
 
 
 @pytest.mark.parametrize("name", ["SECURE_GATEWAY", "LICENSE_SERVER"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from inference_models.deadline import Deadline
 from inference_models.errors import DownloadFailed, InvalidOption
 from inference_models.transport import retry_after, unlogged
 
@@ -24,6 +26,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # No compression, so that what comes is bounded.
 _OWN = {"Accept": "application/json", "Accept-Encoding": "identity"}
 _KEY = re.compile(r"[!-~]+")
+_RESERVED = ("authorization", *map(str.lower, _OWN))
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -44,6 +47,13 @@ class Terms:
     longest_pause: float = 30.0
     redirects: int = 0
     """How many are followed, on the server that was asked."""
+
+
+class Hidden(dict[str, str]):
+    """Headers that are not shown, as some hold secrets."""
+
+    def __repr__(self) -> str:
+        return f"<headers: {', '.join(self)}>"
 
 
 @attrs.frozen
@@ -100,19 +110,36 @@ def ask(
 def _once(question: Question, terms: Terms, kept: tuple[str, ...]) -> Reply:
     import httpx
 
-    deadline, left = time.monotonic() + terms.total, terms.redirects
-    try:
-        with unlogged(), _client(terms) as client:
-            while True:
-                with client.stream(
-                    "GET", question.url, headers={**question.headers, **_OWN}
-                ) as response:
-                    further = _further(response, question) if left else None
-                    if further is None:
-                        return _reply(response, terms, deadline, kept)
-                question, left = further, left - 1
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Reply(0, problem=str(error) or type(error).__name__)
+    late = f"the answer took longer than {terms.total:.0f} s"
+    watch, left = _Watch(), terms.redirects
+    with Deadline(terms.total, late, lambda: watch.connection) as deadline:
+        try:
+            with unlogged(), _client(terms) as client:
+                while True:
+                    with _streamed(client, question, watch) as response:
+                        further = _further(response, question) if left else None
+                        if further is None:
+                            return _reply(response, terms, kept)
+                    question, left = further, left - 1
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            problem = deadline.reason if deadline.passed else str(error)
+            return Reply(0, problem=problem or type(error).__name__)
+
+
+class _Watch:
+    """Follows which connection a question goes over."""
+
+    connection: socket.socket | None = None
+
+    def __call__(self, event: str, info: dict[str, Any]) -> None:
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self.connection = info["return_value"].get_extra_info("socket")
+
+
+def _streamed(client: Any, question: Question, watch: _Watch) -> Any:
+    headers = Hidden({**question.headers, **_OWN})
+    extensions = {"trace": watch}
+    return client.stream("GET", question.url, headers=headers, extensions=extensions)
 
 
 def _client(terms: Terms) -> Any:
@@ -140,26 +167,14 @@ def _further(response: Any, question: Question) -> Question | None:
     return attrs.evolve(question, url=str(there))
 
 
-def _reply(
-    response: Any, terms: Terms, deadline: float, kept: tuple[str, ...]
-) -> Reply:
+def _reply(response: Any, terms: Terms, kept: tuple[str, ...]) -> Reply:
     headers = {k: response.headers[k] for k in kept if k in response.headers}
-    content = _bounded(response, terms, deadline)
-    return Reply(response.status_code, content, headers)
-
-
-def _bounded(response: Any, terms: Terms, deadline: float) -> bytes:
-    """The content of a response as it was sent, cut where it is too long."""
-    import httpx
-
     content = bytearray()
     for chunk in response.iter_raw():
         content += chunk
-        if time.monotonic() > deadline:
-            raise httpx.ReadTimeout(f"the answer took longer than {terms.total:.0f} s")
         if len(content) > terms.largest:
             break
-    return bytes(content)
+    return Reply(response.status_code, bytes(content), headers)
 
 
 def address(name: str, value: str, example: str) -> str:
@@ -199,12 +214,16 @@ def sendable_key(key: object, settings: str) -> str:
 
 
 def sendable_headers(given: Mapping[str, str]) -> dict[str, str]:
-    """Extra headers under names in lower case, without the one that holds the key."""
+    """Extra headers by names in lower case, without those that are not the user's.
+
+    These hold the key, and say how an answer is sent: raises `InvalidOption` for one
+    that cannot be sent, and shows no value.
+    """
     extra = {}
     for name, value in given.items():
         printable = value.isascii() and value.isprintable()
         if not _HEADER.fullmatch(name) or not printable:
             raise InvalidOption(f"header {name!r} is none that can be sent")
-        if name.lower() != "authorization":
+        if name.lower() not in _RESERVED:
             extra[name.lower()] = value.strip()
     return extra
