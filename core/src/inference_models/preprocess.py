@@ -135,7 +135,7 @@ def _per_channel(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 def _three(value: Any) -> tuple[Any, ...]:
     """One number three times, or several as they are."""
-    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str):
+    if isinstance(value, (Sequence, np.ndarray)):
         return tuple(map(_float, value))
     return (_float(value),) * 3
 

@@ -116,6 +116,13 @@ def test_graphs_in_graphs_without_end_are_refused(tmp_path, depth):
         read_contents(path)
 
 
+@pytest.mark.parametrize("more", [10, 10**5])
+def test_a_number_of_more_than_ten_bytes_is_refused(read, more):
+    """Parsers stop there. A longer one would take ever longer to put together."""
+    assert read(RELU + b"\x08" + b"\x80" * 9 + b"\1") is not None
+    assert read(RELU + b"\x08" + b"\x80" * more + b"\0") is None
+
+
 @pytest.mark.parametrize("content", [field(7, b"\x0a\0" * 1000), b"\x72\0" * 1000])
 def test_more_than_anybody_needs_is_refused(tmp_path, monkeypatch, content):
     """Empty nodes, and empty metadata: of two bytes each."""
