@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -99,28 +100,35 @@ def whole(content, **headers):
     return raw(head(Content_Length=len(content), **headers), content)
 
 
-def ranged(content, etag='"v1"'):
-    """A file as good servers give it: whole, or from where it was asked to go on."""
+def ranged(content, etag='"v1"', **headers):
+    """A file as good servers give it: whole, or the part that it is asked for."""
 
     def answer(server, connection, asked):
-        first = asked.headers.get("range", "")[len("bytes=") : -1]
-        if first and asked.headers.get("if-range") == etag:
-            connection.sendall(rest(content, int(first), etag))
+        first, last = asked_range(asked) or (0, None)
+        if (first or last) and asked.headers.get("if-range") == etag:
+            connection.sendall(rest(content, first, etag, last=last))
         else:
-            connection.sendall(head(Content_Length=len(content), ETag=etag) + content)
+            facts = {"Content_Length": len(content), "ETag": etag} | headers
+            connection.sendall(head(**facts) + content)
 
     return answer
 
 
-def rest(content, first, etag='"v1"', shown=None, total=None):
-    """A 206 from byte `first` on, which may claim to be another."""
+def asked_range(asked):
+    """First and last byte that were asked for, as far as they were."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))
+    return (int(match[1]), int(match[2]) if match[2] else None) if match else None
+
+
+def rest(content, first, etag='"v1"', shown=None, total=None, last=None):
+    """A 206 of the bytes from `first` on, which may claim to be another."""
     start = first if shown is None else shown
     size = len(content) if total is None else total
-    facts = {"Content_Range": f"bytes {start}-{len(content) - 1}/{size}"}
-    length = len(content) - first
+    end = len(content) if last is None else last + 1
+    facts = {"Content_Range": f"bytes {start}-{end - 1}/{size}"}
     return (
-        head("206 Partial Content", Content_Length=length, ETag=etag, **facts)
-        + (content[first:])
+        head("206 Partial Content", Content_Length=end - first, ETag=etag, **facts)
+        + (content[first:end])
     )
 
 
@@ -150,15 +158,15 @@ def hang_up(server, connection):
     """Close in an orderly way, as the end of `_serve` does."""
 
 
-def drips(content):
-    """One byte at a time, for some seconds."""
+def drips(content, size=0, pause=0.02):
+    """The first `size` bytes at once, and then one at a time."""
 
     def answer(server, connection, asked):
-        connection.sendall(head(Content_Length=len(content)))
-        for byte in content[:200]:
-            connection.sendall(bytes([byte]))
-            if server.closing.wait(0.02):
+        connection.sendall(content[:size])
+        for place in range(size, len(content)):
+            if server.closing.wait(pause):
                 return
+            connection.sendall(content[place : place + 1])
 
     return answer
 

@@ -9,13 +9,13 @@ import logging
 import os
 import random
 import socket
-import ssl
-import subprocess
+import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 
+import attrs
 import pytest
 
 from inference_models import (
@@ -39,6 +39,7 @@ from inference_models.limits import Limits
 from inference_models.store import Store
 
 from . import faulty_server as faulty
+from .certificates import Authority
 from .faulty_server import FaultyServer, ranged, status, stops, whole
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -56,6 +57,7 @@ LIMITS = Limits(
     longest_pause=0.02,
 )
 FILE = "/model.bin"
+HEAD = faulty.head(Content_Length=SIZE)
 GOOD = ranged(CONTENT)
 
 
@@ -240,6 +242,8 @@ def failing(*answers):
     return lambda server: list(answers)
 
 
+ENDLESS_CHUNK = faulty.head(Transfer_Encoding="chunked") + b"5;" + b"x" * 900
+DRIPPING = faulty.drips(HEAD + CONTENT, len(HEAD))
 PAGE = b"<html>Please log in</html>"
 SQUEEZED = gzip.compress(CONTENT)
 FAILS = {
@@ -315,8 +319,28 @@ FAILS = {
         (HashMismatch, "does this network ask for a login"),
     ),
     "slow drip": (
-        failing(faulty.drips(CONTENT)),
+        failing(DRIPPING),
         (Unreachable, "which is too slow"),
+    ),
+    "bad size of a chunk": (
+        failing(faulty.raw(faulty.head(Transfer_Encoding="chunked"), b"zz\r\n")),
+        (Unreachable, "could not be read: illegal chunk header"),
+    ),
+    "a chunk without end": (
+        failing(faulty.drips(ENDLESS_CHUNK, len(ENDLESS_CHUNK) - 900)),
+        (Unreachable, "which is too slow"),
+    ),
+    "bad length": (
+        failing(faulty.raw(faulty.head(Content_Length="many"), CONTENT)),
+        (Unreachable, "could not be read: bad Content-Length"),
+    ),
+    "a megabyte of headers for ever": (
+        failing(faulty.raw(faulty.head(X_Long="x" * (1 << 20)))),
+        (Unreachable, "could not be read"),
+    ),
+    "redirect to an impossible address": (
+        failing(faulty.redirects("https://0177.0.0.1/latest")),
+        (Unreachable, "Invalid IPv4 address"),
     ),
     "bad status line for ever": (
         failing(faulty.raw(b"BANANA\r\n\r\n")),
@@ -578,6 +602,51 @@ def test_a_proxy_of_no_known_kind_is_named(server, store, monkeypatch):
         fetched(store, server.gives(FILE, GOOD))
 
 
+# Time
+
+IMPATIENT = attrs.evolve(LIMITS, answer=0.5, tries=1)
+CONTINUE = b"HTTP/1.1 102 Processing\r\n\r\n" * 200
+
+
+def late_hops(server):
+    """Each hop takes its time, and less than the server may be silent."""
+
+    def late(answer):
+        def answers(server, connection, asked):
+            server.closing.wait(0.2)
+            answer(server, connection, asked)
+
+        return answers
+
+    for hop in range(9):
+        server.gives(f"/{hop}", late(faulty.redirects(server.url(f"/{hop + 1}"))))
+    return server.url("/0")
+
+
+LATE = {
+    "the status line": faulty.drips(HEAD + CONTENT),
+    "the headers": faulty.drips(HEAD + CONTENT, 30),
+    "news of its work": faulty.drips(CONTINUE, len(CONTINUE) - 900),
+}
+
+
+@pytest.mark.parametrize("case", LATE)
+def test_what_drips_before_the_body_has_to_end_in_time(case, server, tmp_path):
+    store = Store(tmp_path / "cache", limits=IMPATIENT)
+    with pytest.raises(Unreachable, match="did not begin to answer within 0 s"):
+        fetched(store, server.gives(FILE, LATE[case]))
+
+    assert files(store, "partial") == []
+
+
+def test_all_hops_together_have_to_end_in_time(server, tmp_path):
+    store = Store(tmp_path / "cache", limits=IMPATIENT)
+    with pytest.raises(Unreachable, match="did not begin to answer within 0 s"):
+        fetched(store, late_hops(server))
+
+    assert len(server.requests) < 6
+
+
 # Room
 
 
@@ -595,51 +664,26 @@ def test_what_has_no_room_is_not_begun(server, store, monkeypatch):
 # TLS
 
 
-def openssl(*arguments):
-    command = ["openssl", *map(str, arguments)]
-    subprocess.run(command, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """An authority's certificate, and a function for others that it signs."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, root = folder / "key.pem", folder / "root.pem"
-    try:
-        openssl("genrsa", "-out", key, "2048")
-        openssl("req", "-x509", "-new", "-key", key, "-out", root, "-subj", "/CN=Root")
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("needs openssl")
-
-    def signed(name, *dates):
-        asked, made = folder / f"{name}.csr", folder / f"{name}.pem"
-        names = folder / f"{name}.txt"
-        names.write_text(f"subjectAltName=DNS:{name}")
-        openssl("req", "-new", "-key", key, "-out", asked, "-subj", f"/CN={name}")
-        command = ["x509", "-req", "-in", asked, "-CA", root, "-CAkey", key]
-        openssl(*command, "-out", made, "-extfile", names, *dates, "-set_serial", "1")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(made, key)
-        return context
-
-    return root, signed
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
-def secure(certificates):
+def secure(authority):
     """Opens a server with a certificate that is signed as told."""
     with contextlib.ExitStack() as stack:
 
         def opened(name="localhost", *dates):
-            context = certificates[1](name, *dates)
+            context = authority.signed(name, *dates)
             return stack.enter_context(FaultyServer(context))
 
         yield opened
 
 
 @pytest.fixture
-def trusted(certificates, monkeypatch):
-    monkeypatch.setenv("SSL_CERT_FILE", os.fspath(certificates[0]))
+def trusted(authority, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", os.fspath(authority.root))
 
 
 UNTRUSTED = (DownloadFailed, "CERTIFICATE_VERIFY_FAILED.*SSL_CERT_FILE")
@@ -680,3 +724,45 @@ def test_a_redirect_off_encryption_is_refused(trusted, secure, server, promises)
     running.gives(FILE, faulty.redirects(server.gives("/there.bin", GOOD)))
     url = running.url(FILE, "localhost")
     promises(url, (DownloadFailed, "http://127.0.0.1 is not encrypted"))
+
+
+def test_a_drip_that_is_encrypted_is_broken_and_never_taken_as_it_is(
+    trusted, secure, promises
+):
+    running = secure()
+    running.gives(FILE, DRIPPING)
+    running.gives("/clean.bin", GOOD)
+    promises(running.url(FILE, "localhost"), (Unreachable, "which is too slow"))
+
+
+def relayed(server, port):
+    """What a proxy does once it is asked for a connection to a port here."""
+
+    def answer(server, connection, asked):
+        with socket.create_connection(("127.0.0.1", port)) as onward:
+            connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            back = threading.Thread(target=copied, args=[onward, connection])
+            back.start()
+            copied(connection, onward)
+            back.join()
+
+    return answer
+
+
+def copied(source, target):
+    with contextlib.suppress(OSError):
+        while part := source.recv(1 << 16):
+            target.sendall(part)
+        target.shutdown(socket.SHUT_WR)
+
+
+def test_a_proxy_may_be_encrypted_itself(trusted, secure, store, monkeypatch):
+    running, proxy = secure(), secure()
+    place = f"localhost:{running.port}"
+    proxy.gives(place, relayed(proxy, running.port))
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url("", "localhost"))
+    monkeypatch.setenv("NO_PROXY", "")
+    running.gives(FILE, GOOD)
+
+    assert fetched(store, running.url(FILE, "localhost")) == CONTENT
+    assert [asked.path for asked in proxy.requests] == [place]

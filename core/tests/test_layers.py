@@ -34,6 +34,7 @@ ORDER = [
     "transport",
     "checked",
     "partial",
+    "pieces",
     "fetch",
     "store",
     "ask",

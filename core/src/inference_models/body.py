@@ -19,16 +19,21 @@ _MOMENT = 0.05
 
 
 def read(
-    response: Any, length: int | None, shown: str, limits: Limits, deadline: Deadline
+    response: Any,
+    length: int | None,
+    shown: str,
+    limits: Limits,
+    deadline: Deadline,
+    is_last: bool,
 ) -> Iterator[Chunk]:
     """The body of a response, `length` bytes if that is known; raises `Transient`.
 
     h11 copies each byte three times and takes 64 kB at a time, 16 with TLS, which is
     slower than curl by half. It has nothing to say within a body of known length, so
-    that is read from the connection itself.
+    that is read from the connection itself, if it `is_last` to be read from there.
     """
     chunks = response.iter_raw()
-    connection = None if length is None else _connection(response)
+    connection = _connection(response) if is_last else None
     if length is not None and connection is not None:
         chunks = _past_parser(chunks, length, connection, shown, limits)
     return timed(chunks, shown, limits, deadline)

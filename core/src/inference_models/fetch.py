@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
+
+import attrs
 
 from inference_models.card import File
 from inference_models.disk import check_room
 from inference_models.errors import DownloadFailed, HashMismatch, Offline
 from inference_models.limits import Limits, Transient
 from inference_models.partial import Partial
+from inference_models.pieces import hastened
 from inference_models.sources import (
     CHUNK,
     LOCAL,
@@ -18,7 +22,7 @@ from inference_models.sources import (
     opened,
     scheme,
 )
-from inference_models.transport import Answer, Part, line
+from inference_models.transport import Answer, Part, authorities, line
 
 Grown = Callable[[int], object]
 """Told how many bytes of the file are here."""
@@ -62,8 +66,10 @@ def _from_source(
     if scheme(source) not in LOCAL:
         return _from_web(source, partial, request, limits, grown)
     partial.restart()
-    with opened(source) as chunks:
-        for chunk in chunks:
+    with opened(source) as content:
+        partial.check_total(content.size)
+        check_room(partial.path, content.size)
+        for chunk in content.chunks:
             partial.write(chunk)
             grown(partial.size)
     return partial.digest()
@@ -92,6 +98,7 @@ def _from_web(
             if tries >= limits.tries:
                 raise
             time.sleep(_pause(error, tries, limits))
+            limits = attrs.evolve(limits, connections=1)
 
 
 def _asked(source: str, request: Request) -> tuple[str, Mapping[str, str]]:
@@ -114,10 +121,11 @@ def _receive(
     url: str, headers: Mapping[str, str], partial: Partial, limits: Limits, grown: Grown
 ) -> str:
     rest = Part(partial.size, partial.validator)
-    with line(url, headers, limits) as ask, ask(rest) as answer:
+    opened = functools.partial(line, url, headers, limits, authorities())
+    with opened() as ask, ask(rest) as answer:
         try:
             _begin(answer, partial)
-            for chunk in answer.chunks:
+            for chunk in hastened(answer, opened, limits.connections):
                 partial.write(chunk)
                 grown(partial.size)
             return partial.digest()

@@ -71,7 +71,7 @@ class Hops:
             stream = info["return_value"]
             self.connection = stream.get_extra_info("socket")
             if checked in self._addresses:
-                self._check_peer(checked, stream.get_extra_info("server_addr")[0])
+                self._check_peer(checked, stream)
 
     def _address(self, host: str, port: int) -> str:
         if not self._addresses.get(host):
@@ -81,9 +81,10 @@ class Hops:
             self._addresses[host] = found
         return self._addresses[host][0]
 
-    def _check_peer(self, host: str, address: str) -> None:
+    def _check_peer(self, host: str, stream: Any) -> None:
         """Look again at what was connected to, should httpcore go its own way."""
-        if not is_public(address):
+        if not is_public(stream.get_extra_info("server_addr")[0]):
+            stream.close()
             raise self._refusal(host)
 
     def _refusal(self, host: str) -> DownloadFailed:

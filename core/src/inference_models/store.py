@@ -393,12 +393,13 @@ def _put(partial: Path, path: Path) -> None:
 
 def _check_in_place(file: File) -> None:
     with (
-        opened(file.sources[0]) as chunks,
+        opened(file.sources[0]) as content,
         contextlib.closing(Checked(file)) as checked,
     ):
         if not file.is_hashed and file.size is None:
             return
-        for chunk in chunks:
+        checked.check_total(content.size)
+        for chunk in content.chunks:
             checked.add(chunk)
         checked.digest()
 

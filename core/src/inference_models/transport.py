@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -42,15 +43,21 @@ _KINDS = {
 
 @attrs.frozen
 class Part:
-    """What of a file is asked for: from `start` on, up to `end`, of one version of it.
+    """What of a file is asked for: from `start` on, of one version of it.
 
-    `url` is where it was found to lie, if that is known better than its source tells.
+    If that is not all of the rest, `end` is behind its last byte. `url` is where it was
+    found to lie, if that is known better than its source tells.
     """
 
     start: int = 0
     validator: str | None = None
     end: int | None = None
     url: str | None = attrs.field(default=None, repr=False)
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes were asked for, if that was said."""
+        return None if self.end is None else self.end - self.start
 
     def headers(self) -> dict[str, str]:
         """What asks for the part; the whole where no version of the file is known."""
@@ -81,8 +88,18 @@ class Answer:
 Ask = Callable[[Part], AbstractContextManager[Answer]]
 
 
+def authorities() -> ssl.SSLContext:
+    """Whose certificates are believed; it takes a while to read them."""
+    import httpx
+
+    with _usable():
+        return httpx.create_ssl_context()
+
+
 @contextlib.contextmanager
-def line(url: str, headers: Mapping[str, str], limits: Limits) -> Iterator[Ask]:
+def line(
+    url: str, headers: Mapping[str, str], limits: Limits, believed: ssl.SSLContext
+) -> Iterator[Ask]:
     """What asks the server of a file for parts of it, over one connection.
 
     Raises `Transient`, and `DownloadFailed` where another try would meet the same.
@@ -91,7 +108,7 @@ def line(url: str, headers: Mapping[str, str], limits: Limits) -> Iterator[Ask]:
 
     with _explained(url), unlogged():
         hops = Hops(httpx.URL(url), headers)
-        with _client(hops, limits) as client:
+        with _client(hops, limits, believed) as client:
 
             @contextlib.contextmanager
             def ask(part: Part) -> Iterator[Answer]:
@@ -101,6 +118,7 @@ def line(url: str, headers: Mapping[str, str], limits: Limits) -> Iterator[Ask]:
                     headers={**headers, **part.headers(), **_PLAIN},
                 )
                 with (
+                    _explained(url),
                     _in_time(shown_url(url), hops, limits) as deadline,
                     contextlib.closing(_sent(client, request, hops)) as response,
                 ):
@@ -152,18 +170,25 @@ def _explained(url: str) -> Iterator[None]:
         raise Transient(sentence) from error
 
 
-def _client(hops: Hops, limits: Limits) -> Any:
+def _client(hops: Hops, limits: Limits, believed: ssl.SSLContext) -> Any:
     import httpx
 
-    try:
+    with _usable():
         return httpx.Client(
+            verify=believed,
             follow_redirects=True,
             max_redirects=limits.redirects,
             timeout=httpx.Timeout(limits.idle, connect=limits.connect),
             event_hooks={"request": [hops.check]},
         )
+
+
+@contextlib.contextmanager
+def _usable() -> Iterator[None]:
+    """Says so of a proxy or of a file of authorities that the environment names."""
+    try:
+        yield
     except (OSError, ValueError, ImportError) as error:
-        # A proxy or a file of authorities that the environment names.
         raise DownloadFailed(
             f"the network cannot be used as the environment says: {error}; correct "
             "HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE"
@@ -194,7 +219,8 @@ def _checked(
         headers.get("Content-Type", "").startswith("text/html"),
         status == 206 or headers.get("Accept-Ranges", "").strip() == "bytes",
         str(response.url),
-        body.read(response, length, shown, limits, deadline),
+        # What is only a part leaves its connection for the next one.
+        body.read(response, length, shown, limits, deadline, part.end is None),
         response.close,
     )
 
