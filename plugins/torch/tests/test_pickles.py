@@ -315,9 +315,7 @@ BOMBS = {
     "gives torch._utils._rebuild_parameter what could": state(
         code("torch._utils._rebuild_parameter") + ENDLESS + b"R"
     ),
-    "sets the state of an object to what is no mapping": state(
-        tensor() + ENDLESS + b"b"
-    ),
+    "gives the state of an object what could": state(tensor() + ENDLESS + b"b"),
     "names a storage by what it made itself": state(tensor(start=counting(ENDLESS))),
     "is smaller than 'w' in it claims to be": state(ENDLESS),
     "takes more than 4194304 steps to read": pickled(b"}" + tuples(60) + b"Ns"),
@@ -557,6 +555,14 @@ def test_what_training_code_keeps_beside_tensors_is_read(workshop):
     assert facts.metadata["names"] == ["a"] * 20_000
     assert facts.metadata["scheduler"]["betas"] == [0.9, 0.99]
     assert facts.metadata["arguments"] == {"w": None}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_parameters_of_the_first_versions_of_torch_are_read(save, zipped):
+    about = tuple_of(b"\x88", b"\x89", called("collections.OrderedDict"))
+    old = called("torch.nn.parameter.Parameter", tensor()) + about + b"b"
+
+    assert read_tensors(save(state(old), zipped))["w"].requires_grad
 
 
 def test_weights_that_share_their_memory_are_read(workshop):

@@ -18,11 +18,11 @@ from inference_models import InvalidWeights
 
 # What makes tensors, of storages and of tensors.
 _REBUILDS = frozenset(
-    f"torch._utils {name}"
-    for name in (
-        *("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"),
-        "_rebuild_parameter",
-    )
+    {
+        "torch.nn.parameter Parameter",  # by torch before 0.4
+        "torch._utils _rebuild_parameter",
+        *(f"torch._utils _rebuild_tensor{version}" for version in ("", "_v2", "_v3")),
+    }
 )
 # What makes values of plain ones; given a tensor, some would walk through all of it.
 _CONSTRUCTS = frozenset(
@@ -167,5 +167,5 @@ def _check_storage(named: _Value) -> None:
 
 
 def _check_state(filled: _Value, state: _Value) -> None:
-    if state.kind != "EMPTY_DICT":
-        raise _Refused("sets the state of an object to what is no mapping")
+    if state.kind not in ("EMPTY_DICT", "TUPLE"):
+        raise _Refused("gives the state of an object what could take all memory")
