@@ -3,7 +3,8 @@
     python benchmarks/hf.py [--rounds 15] [--output benchmarks/results/hf-cpu.md]
 
 Weights are random, of published sizes; what takes turns is compared. The photo is a
-PIL image of 640×427 pixels, which pipelines take as well. All run on torch, in one process.
+PIL image of 640×427 pixels, which pipelines take as well. All run on torch, in one
+process.
 """
 
 from __future__ import annotations
@@ -52,18 +53,24 @@ def header(rounds: int) -> list[str]:
     """Where and with what this was measured."""
     names = ("transformers", "torch", "pillow", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
+    conditions = (
+        f"{processor()}, {len(os.sched_getaffinity(0))} cores; {versions}. Medians of "
+        f"{rounds} rounds in which the columns take turns; milliseconds for a call "
+        "with all its images; in brackets how many times as fast as the pipeline. "
+        "Random weights of published sizes, a PIL image of 640×427."
+    )
+    columns = (
+        "`pipeline` is `transformers.pipeline(task, folder)` with its processor on "
+        "Pillow (torchvision is not installed), with `batch_size` 8 where there are "
+        "eight, but for the detector, where it fails with that; `network` is the "
+        "loaded model of transformers alone, on prepared pixels."
+    )
     return [
         "# Models of transformers, beside its own pipelines",
         "",
-        f"{processor()}, {len(os.sched_getaffinity(0))} cores; {versions}. Medians of "
-        f"{rounds} rounds in which the columns take turns; milliseconds for a call with "
-        "all its images; in brackets how many times as fast as the pipeline. Random "
-        "weights of published sizes, a PIL image of 640×427.",
+        conditions,
         "",
-        "`pipeline` is `transformers.pipeline(task, folder)` with its processor on Pillow "
-        "(torchvision is not installed), with `batch_size` 8 where there are eight, but "
-        "for the detector, where it fails with that; "
-        "`network` is the loaded model of transformers alone, on prepared pixels.",
+        columns,
         "",
         "| model | images | pipeline | ours, hf | ours, torch | network |",
         "| --- | --- | --- | --- | --- | --- |",

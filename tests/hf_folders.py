@@ -108,9 +108,7 @@ def _table_transformer():
 
 DETECTORS = {
     "conditional-detr": lambda: _detr("ConditionalDetr", ["stage4"]),
-    "d-fine": lambda: _rt_detr(
-        "DFine", t.HGNetV2Config(**_HGNET, out_features=_THREE)
-    ),
+    "d-fine": lambda: _rt_detr("DFine", t.HGNetV2Config(**_HGNET, out_features=_THREE)),
     "deformable-detr": lambda: _detr("DeformableDetr", _THREE),
     "detr": lambda: _detr("Detr", ["stage4"]),
     "rt-detr": lambda: _rt_detr("RTDetr", _rt_resnet()),

@@ -43,7 +43,7 @@ BY_NAME = [
 
 
 def image(height, width):
-    """A soft picture: the order of axes in Pillow's bicubic varies, and shows on noise."""
+    """A soft picture: on noise, the order of axes in Pillow's bicubic would show."""
     small = np.random.default_rng(height).integers(0, 256, (12, 12, 3), np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 

@@ -1,4 +1,4 @@
-"""A model of a provider with a key, carried to a machine with neither key nor network."""
+"""A model of a provider with a key, carried to where there is no key and no network."""
 
 from __future__ import annotations
 

@@ -129,7 +129,9 @@ def test_a_key_is_for_providers_that_take_one():
     assert told() == {"taker": GIVEN, "other": NOTHING}
 
 
-@pytest.mark.parametrize(("model_id", "named"), [("other://net", None), ("net", "other")])
+@pytest.mark.parametrize(
+    ("model_id", "named"), [("other://net", None), ("net", "other")]
+)
 def test_a_key_is_for_the_provider_that_is_named(model_id, named):
     assert told(model_id, named) == {"other": GIVEN}
 

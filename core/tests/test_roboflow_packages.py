@@ -7,8 +7,8 @@ import re
 import pytest
 
 from inference_models import AutoModel, ModelCard, NoBackend
-from inference_models.strict_json import Node
 from inference_models.providers.roboflow_packages import card_of, file_of
+from inference_models.strict_json import Node
 
 from .roboflow_server import SIGNATURE, package
 

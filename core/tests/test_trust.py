@@ -26,6 +26,7 @@ from inference_models.trust import (
 
 from .fakes import plugin, provider
 
+NONE, NOBODY = Consent(), Access()
 FILES = {
     "tensors": ("torch", "weights.safetensors"),
     "onnx": ("onnx", "weights.onnx"),
@@ -57,7 +58,7 @@ def card(form, entry, *files, license_id=None):
     return ModelCard("net", "net", "classification", (artifact,), license=license_id)
 
 
-def reason(known, origin, consent=Consent()):
+def reason(known, origin, consent=NONE):
     (artifact,) = judged(known, origin, consent).artifacts
     return artifact.needs.get("unsupported")
 
@@ -81,9 +82,17 @@ def test_an_artifact_is_judged_as_the_table_says(kind, origin, word):
 @pytest.mark.parametrize(
     ("kind", "origin", "words"),
     [
-        ("engine", "card", "'engine.plan' is an engine, which is native code; allow_un"),
+        (
+            "engine",
+            "card",
+            "'engine.plan' is an engine, which is native code; allow_un",
+        ),
         ("torch-script", "local", "'weights.pt2' is a program.*allow_untrusted"),
-        ("pickle", "unpinned", "'weights.pth' is a pickle.*say which you trust: sha256="),
+        (
+            "pickle",
+            "unpinned",
+            "'weights.pth' is a pickle.*say which you trust: sha256=",
+        ),
         ("code", "local", "'modeling.py' is code, and no code"),
     ],
 )
@@ -165,7 +174,7 @@ def test_only_true_is_consent(given):
 # What find makes of it
 
 
-def found(known, origin="publisher", access=Access()):
+def found(known, origin="publisher", access=NOBODY):
     methods = {
         "find": lambda self, model_id, access: known,
         "origin": lambda self, model_id, access: origin,

@@ -301,7 +301,8 @@ class AutoModel:
 
         What is named never falls back; what is left open falls back with one WARNING.
         Raises `ModelNotFound`, `NoBackend`, `DownloadFailed`, `InvalidWeights`,
-        `InvalidCard`, `LicenseNotAllowed`, and `InvalidOption` (a `TypeError`) for an unknown parameter.
+        `InvalidCard`, `LicenseNotAllowed`, and `InvalidOption` (a `TypeError`) for an
+        unknown parameter.
         """
         call = _Call.of(locals())
         return _load(call.search(model_id_or_path), call.recipe(model_id_or_path))

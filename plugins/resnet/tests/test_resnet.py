@@ -158,7 +158,11 @@ def test_a_folder_of_transformers_is_for_two_backends():
     torch, hf = card.artifacts
 
     assert (card.task, card.labels) == ("classification", ("ant", "bee"))
-    assert card.config == {"depth": 50, "width": 64, "preprocessing": {"size": [96, 96]}}
+    assert card.config == {
+        "depth": 50,
+        "width": 64,
+        "preprocessing": {"size": [96, 96]},
+    }
     assert (torch.format, torch.graphs) == ("torch", {"main": "model.safetensors"})
     assert [file.name for file in torch.files] == ["model.safetensors"]
     assert (hf.format, hf.graphs) == ("hf", {"main": "."})
@@ -216,4 +220,6 @@ def test_why_a_folder_cannot_be_run_is_kept():
 
 
 def test_another_class_is_not_claimed():
-    assert ResNet.claims(folder_facts(**{"class": "RegNetForImageClassification"})) is None
+    assert (
+        ResNet.claims(folder_facts(**{"class": "RegNetForImageClassification"})) is None
+    )

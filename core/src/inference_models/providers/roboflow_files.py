@@ -20,8 +20,8 @@ from inference_models.errors import InvalidCard, InvalidWeights
 from inference_models.interfaces import Architecture
 from inference_models.preprocess import Preprocessing
 from inference_models.providers.claims import claim
-from inference_models.strict_json import Node, parse
 from inference_models.registry import installed
+from inference_models.strict_json import Node, parse
 
 CONFIG = "inference_config.json"
 NAMES = "class_names.txt"
@@ -253,7 +253,9 @@ def _resize(network: Node) -> dict[str, Any]:
     dataset = network.maybe_node("dataset_version_resize_dimensions")
     canvas = None if dataset is None else _size(dataset)
     fields = {"resize": mode, "padding_value": _padding(network)}
-    return fields if mode == "stretch" or canvas is None else fields | {"canvas": canvas}
+    return (
+        fields if mode == "stretch" or canvas is None else fields | {"canvas": canvas}
+    )
 
 
 def _padding(network: Node) -> float:

@@ -1,4 +1,4 @@
-"""What a transformers folder tells of its model; no weights are read, nothing is run."""
+"""What a folder of transformers tells of its model; neither weights nor code are read."""
 
 from __future__ import annotations
 

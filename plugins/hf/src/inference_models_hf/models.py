@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import attrs
 import numpy as np
 
 from inference_models import (
@@ -58,7 +57,10 @@ CLASSIFIERS = frozenset(
         "Pvt", "PvtV2", "RegNet", "ResNet", "Segformer", "SwiftFormer", "Swin",
         "Swinv2", "ViT", "ViTMSN",
     )
-) | {"DeiTForImageClassificationWithTeacher", "LevitForImageClassificationWithTeacher"}  # fmt: skip
+) | {
+    "DeiTForImageClassificationWithTeacher",
+    "LevitForImageClassificationWithTeacher",
+}  # fmt: skip
 """Classes that take pixels and return logits; of those with a teacher the mean."""
 
 _THRESHOLD = 0.5  # of transformers' pipelines
@@ -259,9 +261,7 @@ class HfClassifier(Architecture[ConfidenceOptions]):
             return [ClassificationPrediction.from_logits(logits, self.class_names)]
         threshold = self.threshold(options.confidence, _THRESHOLD)
         several = MultiLabelClassificationPrediction.from_scores
-        return [
-            several(row, threshold, self.class_names) for row in _sigmoid(logits)
-        ]
+        return [several(row, threshold, self.class_names) for row in _sigmoid(logits)]
 
 
 def _loaded(architecture: Architecture[Any], loaded: Any) -> Mapping[str, Any]:

@@ -23,7 +23,13 @@ _CROPPED = {"size": 224, "crop_size": _SQUARE, "do_center_crop": True, "resample
 _DETECTION = {"size": {"shortest_edge": 800, "longest_edge": 1333}, **_IMAGENET}
 
 DEFAULTS: dict[str, Mapping[str, Any]] = {
-    "Beit": {**_TO_SQUARE, "size": _SQUARE, "crop_size": _SQUARE, "resample": 3, **_HALF},
+    "Beit": {
+        **_TO_SQUARE,
+        "size": _SQUARE,
+        "crop_size": _SQUARE,
+        "resample": 3,
+        **_HALF,
+    },
     "Bit": {**_CROPPED, **_CLIP},
     "CLIP": {**_CROPPED, **_CLIP},
     "ConditionalDetr": _DETECTION,
@@ -134,13 +140,18 @@ def _sides(node: Node, key: str, square: bool) -> dict[str, Any]:
         if square:
             return {"size": [side, side]}
         longest = node.whole("max_size", 1, 100_000)
-        return {"intermediate": side, **({} if longest is None else {"longest": longest})}
+        return {
+            "intermediate": side,
+            **({} if longest is None else {"longest": longest}),
+        }
     inner = node.node(key)
     if "height" in value and "width" in value:
         return {"size": [_side(inner, k, value[k]) for k in ("height", "width")]}
     short = inner.whole("shortest_edge", 1, 100_000)
     if short is None:
-        raise node.wrong(key, f"names {', '.join(value) or 'nothing'}, which is unknown")
+        raise node.wrong(
+            key, f"names {', '.join(value) or 'nothing'}, which is unknown"
+        )
     longest = inner.whole("longest_edge", 1, 100_000)
     return {"intermediate": short, **({} if longest is None else {"longest": longest})}
 

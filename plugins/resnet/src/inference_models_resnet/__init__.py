@@ -82,7 +82,7 @@ class ResNet(Architecture[ConfidenceOptions]):
         )
 
     def modules(self, loaded: Any = None) -> Mapping[str, Any]:
-        """The network of the config's depth, with one logit a label, or that loaded."""
+        """The network of the config's depth, one logit a label; or what was loaded."""
         if loaded is not None:
             return {"main": loaded}
         from inference_models_resnet import network

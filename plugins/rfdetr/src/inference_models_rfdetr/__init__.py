@@ -127,7 +127,7 @@ class RfDetr(Architecture[ConfidenceOptions]):
             raise InvalidCard(f"layout {given!r} cannot be read: {error}") from error
 
     def modules(self, loaded: Any = None) -> Mapping[str, Any]:
-        """The network of the config's layout, with one logit a label, or that loaded."""
+        """The network of the config's layout, one logit a label; or what was loaded."""
         if loaded is not None:
             return {"main": loaded}
         from inference_models_rfdetr import network

@@ -24,9 +24,9 @@ from inference_models import (
 )
 from inference_models.disk import hash_file
 from inference_models.progress import Report
-from inference_models_torch.translations import TRANSLATIONS
 from inference_models_torch.modules import DTYPES, cast, load_modules
 from inference_models_torch.session import Signature, by_name
+from inference_models_torch.translations import TRANSLATIONS
 
 OPSET = 20
 

@@ -1,0 +1,84 @@
+"""Each guard of downloads, files and keys, switched off in turn: a test notices.
+
+The guards stand in `guards.json`: what each is, its file and lines, what takes their
+place to switch it off, and the test that fails then. `docs/guards.md` is for people.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GUARDS = json.loads((ROOT / "tests" / "guards.json").read_text("utf-8"))
+PAGE = ROOT / "docs" / "guards.md"
+
+
+def run(test, *sources):
+    """Run one test, with these folders' code in place of what is installed."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sources))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def without(guard, folder):
+    """A copy of the sources that the guard stands in, without it."""
+    path = Path(guard["file"])
+    part = path.parts.index("src") + 1
+    source = Path(*path.parts[:part])
+    copy = shutil.copytree(ROOT / source, folder / "src")
+    file = copy / Path(*path.parts[part:])
+    text = file.read_text("utf-8")
+    assert text.count(guard["lines"]) == 1, f"{guard['file']} has changed"
+    file.write_text(text.replace(guard["lines"], guard["off"]), "utf-8")
+    return copy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard["guard"])
+def test_a_guard_that_is_switched_off_is_noticed(guard, tmp_path):
+    result = run(guard["test"], without(guard, tmp_path))
+
+    assert result.returncode == 1, result.stdout[-2000:]
+    assert "1 failed" in result.stdout
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard["guard"])
+def test_a_guard_stands_where_the_list_says(guard):
+    text = (ROOT / guard["file"]).read_text("utf-8")
+    file, _, name = guard["test"].partition("::")
+
+    assert text.count(guard["lines"]) == 1
+    assert f"def {name.partition('[')[0]}(" in (ROOT / file).read_text("utf-8")
+
+
+def page():
+    """The list for people."""
+    lines = [
+        "# Guards, and the tests that notice when they are gone",
+        "",
+        "Each is switched off in turn by `python3 dev.py slow -- -k guard`, which runs",
+        "the named test without it, and expects it to fail.",
+        "",
+        "| guard | where | the test that notices |",
+        "| --- | --- | --- |",
+    ]
+    for guard in GUARDS:
+        test = guard["test"].partition("::")[2].partition("[")[0]
+        lines.append(f"| {guard['guard']} | `{guard['file']}` | `{test}` |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_lists_each_guard():
+    assert page() == PAGE.read_text("utf-8")
