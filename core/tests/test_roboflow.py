@@ -653,11 +653,16 @@ def test_neither_key_nor_signature_is_kept_or_logged(server, plugin, tmp_path, c
     assert_no_secret(written_below(tmp_path / "cache").decode("latin-1"))
 
 
+def stall(handler):
+    threading.Event().wait(2)
+
+
 @pytest.mark.parametrize(
-    "fault", [(401,), (404,), (423,), (500,), (200, b"{"), hang_up]
+    "fault", [(401,), (404,), (423,), (500,), (200, b"{"), hang_up, stall]
 )
-def test_no_error_shows_a_secret(server, caplog, fault):
+def test_no_error_shows_a_secret(server, caplog, monkeypatch, fault):
     caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(roboflow_api, "TERMS", Terms(total=0.3))
     server.faults = [fault] * 9
     access = Access(KEY, headers={"X-Token": KEY}, query={"token": KEY})
     with pytest.raises((DownloadFailed, ModelNotFound, InvalidCard)) as caught:

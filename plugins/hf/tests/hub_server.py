@@ -77,6 +77,7 @@ class HubServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._server.never = threading.Event()
         self.port = self._server.server_address[1]
 
     @property
@@ -208,6 +209,7 @@ class HubServer:
         return self
 
     def __exit__(self, *_):
+        self._server.never.set()
         self._server.shutdown()
         self._server.server_close()
 

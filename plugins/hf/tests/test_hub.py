@@ -28,7 +28,9 @@ from inference_models import (
     Unreachable,
     store,
 )
+from inference_models.ask import Terms
 from inference_models.limits import Limits
+from inference_models_hf import hub_api
 from inference_models_hf.hub import HubProvider
 
 from .hub_server import (
@@ -536,12 +538,17 @@ def test_neither_token_nor_signature_is_kept_or_told(hub, tmp_path, caplog, capf
         assert secret not in kept
 
 
+def never_answers(handler):
+    handler.server.never.wait(30)
+
+
 API_FAULTS = {
+    "time-out": never_answers,
     "401": lambda h: refuse(h, 401, None, EXPIRED),
     "404": lambda h: refuse(h, 404, "RepoNotFound", "No"),
     "gated": lambda h: refuse(h, 403, "GatedRepo", "No"),
     "503": says(503),
-    "time-out": hang_up,
+    "broken": hang_up,
     "nonsense": says(200, b"{"),
     "another commit": says(200, {"sha": "0" * 40}),
 }
@@ -551,6 +558,7 @@ API_FAULTS = {
 def test_no_error_of_the_api_shows_the_token(hub, caplog, monkeypatch, name):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(hub_api, "TERMS", Terms(total=0.3, tries=2))
     hub.faults = [API_FAULTS[name]] * 9
     with pytest.raises(InferenceModelsError) as caught:
         load()
