@@ -1,4 +1,4 @@
-"""What a folder of transformers tells of its model; neither weights nor code are read."""
+"""What a folder of transformers tells of its model, without its weights or its code."""
 
 from __future__ import annotations
 
