@@ -23,8 +23,9 @@ from inference_models import (
     ask,
 )
 from inference_models_hf.hub import HubProvider
-from inference_models_hf.hub_api import Hub, repository
+from inference_models_hf.hub_api import repository
 from inference_models_hf.hub_ids import HubId
+from inference_models_hf.hub_settings import Hub
 
 from .hub_server import TOKEN, HubServer, hang_up, redirects, says
 

@@ -14,9 +14,10 @@ from inference_models.errors import (
 )
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.trust import Origin
-from inference_models_hf.hub_api import TERMS, Hub, refused, repository
+from inference_models_hf.hub_api import TERMS, refused, repository
 from inference_models_hf.hub_files import Asked, card_of
 from inference_models_hf.hub_ids import HubId, file_of
+from inference_models_hf.hub_settings import Hub
 
 
 class HubProvider(WeightsProvider):
