@@ -50,6 +50,15 @@ def test_it_predicts_the_same_there(carried):
     assert np.array_equal(carried.confidence, found.confidence)
 
 
+def test_it_is_listed_by_its_id(carried, capsys):
+    from inference_models.cli import cache
+
+    AutoModel.from_pretrained("ws/project/3")
+    cache.ls()
+
+    assert "bundle   ws/project/3" in capsys.readouterr().out
+
+
 def test_no_key_and_no_signed_address_is_carried(carried, tmp_path):
     content = (tmp_path / "model.tar").read_bytes()
 

@@ -16,7 +16,7 @@ import hmac
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -57,6 +57,13 @@ def latest(
             raise
         log.warning("%s is loaded as it was known before: %s", model_id, error)
         return remembered
+
+
+def known(root: Path) -> Iterator[ModelCard]:
+    """Every card that is remembered or was carried here, whoever may ask for it."""
+    for folder in ("answers", "imported"):
+        cards = map(_card, sorted((root / folder).glob("*.json")))
+        yield from (card for card in cards if card is not None)
 
 
 def imported_name(provider: str, model_id: str) -> str:

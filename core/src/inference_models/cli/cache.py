@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from inference_models import archive, cache, find
-from inference_models.answers import content_of, imported_name
+from inference_models.answers import content_of, imported_name, known
 from inference_models.card import Artifact, ModelCard
 from inference_models.errors import InvalidOption, ModelNotFound
 from inference_models.interfaces import Access
@@ -136,13 +137,10 @@ def _keys(store: Store, artifacts: Iterable[Artifact]) -> Iterator[str]:
 
 
 def _ids(store: Store) -> dict[str, str]:
-    """The ids of the bundles whose cards are installed here."""
-    return {
-        key: card.id
-        for provider in find.providers(installed())
-        for card in provider.models()
-        for key in _keys(store, card.artifacts)
-    }
+    """The ids of the bundles whose cards are installed or remembered here."""
+    listed = (provider.models() for provider in find.providers(installed()))
+    cards = itertools.chain(known(store.root), *listed)
+    return {key: card.id for card in cards for key in _keys(store, card.artifacts)}
 
 
 def _files(store: Store, model_id: str) -> Iterator[tuple[str, archive.Content]]:
