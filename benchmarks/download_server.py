@@ -87,7 +87,7 @@ class Server:
         size = 1 << 30 if unhindered else SLICE
         while first < end:
             count = min(size, end - first)
-            own.wait(count)
+            pace.wait(count)
             self._line.wait(count)
             if self._tls:
                 connection.sendall(self._content[first : first + count])

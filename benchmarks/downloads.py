@@ -63,8 +63,8 @@ def header(bench: Bench) -> list[str]:
         f"{where}; {', '.join(versions)}. A file of {bench.size / 1e6:.0f} MB from a "
         f"server on the same machine. Medians of {bench.rounds} rounds in which the "
         "rows of a table take turns, in seconds; `best` is the fastest one. `of curl` "
-        "is curl's time by that of the row in the same round, the median of all rounds, "
-        "so 100 % is as fast. `peak` is the process's resident memory in MB."
+        "is curl's time by that of the row in the same round, the median of all, so "
+        "100 % is as fast. `peak` is the process's resident memory in MB."
     )
     speeds = ", ".join(f"{kind} {speed(kind):.0f} MB/s" for kind in ("sha256", "md5"))
     hashes = f"One core hashes: {speeds}."

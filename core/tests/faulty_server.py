@@ -24,6 +24,8 @@ class FaultyServer:
     def __init__(self, tls=None):
         self.answers = {}
         self.requests = []
+        self.connections = 0
+        self.keeps_open = False
         self.closing = threading.Event()
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -45,16 +47,21 @@ class FaultyServer:
                 serve.start()
 
     def _serve(self, connection):
+        self.connections += 1
         with contextlib.suppress(OSError):
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             with connection:
-                asked = _read(connection)
-                path = asked.path.partition("?")[0]
-                self.requests.append(asked)
-                answers = self.answers[path]
-                answer = answers.pop(0) if len(answers) > 1 else answers[0]
-                answer(self, connection, asked)
+                self._answer(connection)
+                while self.keeps_open:
+                    self._answer(connection)
+
+    def _answer(self, connection):
+        asked = _read(connection)
+        self.requests.append(asked)
+        answers = self.answers[asked.path.partition("?")[0]]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        answer(self, connection, asked)
 
     def __enter__(self):
         threading.Thread(target=self._accept, daemon=True).start()
@@ -67,7 +74,10 @@ class FaultyServer:
 
 def _read(connection):
     with connection.makefile("rb") as stream:
-        path = stream.readline().split()[1].decode()
+        line = stream.readline()
+        if not line:
+            raise ConnectionError("nothing is asked any more")
+        path = line.split()[1].decode()
         headers = {}
         while (line := stream.readline().strip()) != b"":
             name, _, value = line.decode().partition(":")
@@ -106,7 +116,7 @@ def ranged(content, etag='"v1"', **headers):
     def answer(server, connection, asked):
         first, last = asked_range(asked) or (0, None)
         if (first or last) and asked.headers.get("if-range") == etag:
-            connection.sendall(rest(content, first, etag, last=last))
+            connection.sendall(rest(content, first, etag, last=last, **headers))
         else:
             facts = {"Content_Length": len(content), "ETag": etag} | headers
             connection.sendall(head(**facts) + content)
@@ -120,16 +130,14 @@ def asked_range(asked):
     return (int(match[1]), int(match[2]) if match[2] else None) if match else None
 
 
-def rest(content, first, etag='"v1"', shown=None, total=None, last=None):
+def rest(content, first, etag='"v1"', shown=None, total=None, last=None, **headers):
     """A 206 of the bytes from `first` on, which may claim to be another."""
     start = first if shown is None else shown
     size = len(content) if total is None else total
     end = len(content) if last is None else last + 1
-    facts = {"Content_Range": f"bytes {start}-{end - 1}/{size}"}
-    return (
-        head("206 Partial Content", Content_Length=end - first, ETag=etag, **facts)
-        + (content[first:end])
-    )
+    facts = {"Content_Range": f"bytes {start}-{end - 1}/{size}", "ETag": etag}
+    facts |= {"Content_Length": end - first} | headers
+    return head("206 Partial Content", **facts) + content[first:end]
 
 
 def stops(content, size, then, **headers):

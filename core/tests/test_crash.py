@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from textwrap import dedent
 import filelock
 import pytest
 
-from inference_models import Artifact, DownloadFailed, File, Offline
+from inference_models import Artifact, DownloadFailed, File, Offline, locks
 from inference_models import store as store_module
 from inference_models.limits import Limits
 from inference_models.store import Store
@@ -31,6 +32,7 @@ CONTENTS = [random.Random(seed).randbytes(200_000) for seed in range(3)]
 CONTENT, SIZE = CONTENTS[0], 200_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 LIMITS = Limits(pause=0.01, idle=5.0)
+LINK = os.link
 
 
 @pytest.fixture
@@ -107,6 +109,11 @@ FETCH = """
 
     for name in ("fsync", "replace", "link"):
         killing(name)
+    if "PIECE" in os.environ:
+        from inference_models import pieces
+
+        pieces._PIECE = pieces._LARGE = int(os.environ["PIECE"])
+        pieces._FAST, pieces._WINDOW = float("inf"), 0.0
     artifact = structure(Artifact, json.loads(os.environ["ARTIFACT"]))
     folder = Store().folder(artifact, lambda source: (source, {}))
     print(*[(folder / file.name).stat().st_size for file in artifact.files])
@@ -124,13 +131,17 @@ def child(store, wanted, **environment):
     return python(FETCH, **cache, **environment)
 
 
-def begun(store, wanted):
+def begun(store, wanted, **environment):
     """The same child, still running."""
-    variables = os.environ | {
-        "INFERENCE_MODELS_CACHE": str(store.root),
-        "ARTIFACT": as_json(wanted),
-        "INFERENCE_MODELS_DISABLED_PLUGINS": others(),
-    }
+    variables = (
+        os.environ
+        | environment
+        | {
+            "INFERENCE_MODELS_CACHE": str(store.root),
+            "ARTIFACT": as_json(wanted),
+            "INFERENCE_MODELS_DISABLED_PLUGINS": others(),
+        }
+    )
     command = [sys.executable, "-c", dedent(FETCH)]
     return subprocess.Popen(
         command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -201,6 +212,39 @@ def test_stopped_in_the_middle_the_next_run_asks_for_the_rest(blow, server, stor
     assert list(store.root.glob("partial/*")) == []
 
 
+def in_parts(gate):
+    """The beginning, and parts; those of the second half once the gate opens."""
+    facts = {"Accept_Ranges": "bytes"}
+    first = faulty.stops(CONTENT, SIZE // 4, faulty.stall, **facts)
+
+    def answer(server, connection, asked):
+        part = faulty.asked_range(asked)
+        if part is not None and part[0] >= SIZE // 2:
+            gate.wait(60)
+        chosen = first if part is None else ranged(CONTENT, **facts)
+        chosen(server, connection, asked)
+
+    return answer
+
+
+@no_kill
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_while_parts_come_the_next_run_asks_for_the_rest(blow, server, store):
+    gate = threading.Event()
+    server.gives("/0.bin", in_parts(gate))
+    running = begun(store, artifact(server), PIECE=str(SIZE // 8))
+    while sum(p.stat().st_size for p in store.root.glob("partial/*")) < SIZE // 2:
+        assert running.poll() is None, running.stderr.read()
+        time.sleep(0.01)
+    running.send_signal(blow)
+    running.communicate(timeout=30)
+    gate.set()
+
+    assert contents(store, artifact(server)) == [CONTENT]
+    assert server.requests[-1].headers["range"] == f"bytes={SIZE // 2}-"
+    assert list(store.root.glob("partial/*")) == []
+
+
 # Damaged
 
 
@@ -222,6 +266,15 @@ def linked(path):
     path.symlink_to(target)
 
 
+def hard_linked(path):
+    target = path.with_name("elsewhere")
+    target.write_bytes(b"\0" * SIZE)
+    os.utime(target, (1, 1))
+    path.unlink()
+    LINK(target, path)
+    target.unlink()
+
+
 def replaced_by_folder(path):
     if path.is_dir():
         return
@@ -233,7 +286,14 @@ def removed(path):
     path.unlink()
 
 
-DAMAGE = [truncated, overwritten, linked, replaced_by_folder, removed]
+DAMAGE = [
+    truncated,
+    overwritten,
+    linked,
+    hard_linked,
+    replaced_by_folder,
+    removed,
+]
 
 
 @pytest.mark.parametrize("how", DAMAGE, ids=lambda how: how.__name__)
@@ -325,7 +385,8 @@ READ_ONLY = """
         if event == "open" and arguments[2] is not None:
             changes = arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         if changes and str(arguments[0]).startswith(root):
-            raise OSError(30, f"Read-only file system: {event}")
+            number = int(os.environ.get("ERRNO", 30))
+            raise OSError(number, f"{os.strerror(number)}: {event}")
 
     sys.addaudithook(refuse)
 """
@@ -350,13 +411,14 @@ def test_a_cache_with_other_dates_that_cannot_be_written_serves(server, store):
     assert len(server.requests) == 1
 
 
-def test_a_cache_that_cannot_be_written_says_so(server, store):
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_cache_that_cannot_be_written_says_so(number, server, store):
     store.root.mkdir()
-    cache = {"INFERENCE_MODELS_CACHE": str(store.root)}
+    cache = {"INFERENCE_MODELS_CACHE": str(store.root), "ERRNO": str(number)}
     ended = python(READ_ONLY + FETCH, **cache, ARTIFACT=as_json(artifact(server)))
 
     assert "cannot be used: " in ended.stderr
-    assert "Read-only file system" in ended.stderr
+    assert os.strerror(number) in ended.stderr
 
 
 # Warm
@@ -443,6 +505,17 @@ def test_where_locks_do_nothing_a_crowd_does_no_harm(
     }
 
 
+@no_kill
+def test_where_the_systems_locks_do_nothing_a_crowd_does_no_harm(
+    server, store, monkeypatch
+):
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+
+    assert crowd(store, artifact(server, 3), 8) == [CONTENTS] * 8
+
+
 def check_processes(number, server, store):
     wanted = artifact(server)
     running = [begun(store, wanted) for _ in range(number)]
@@ -473,3 +546,61 @@ def test_who_waits_for_another_process_says_so(server, store, caplog):
 
         assert [future.result() for future in both] == [[CONTENT]] * 2
     assert "waiting: another process fetches or derives the same file" in caplog.text
+
+
+HOLD = """
+    import sys
+    import filelock
+
+    with filelock.FileLock(sys.argv[1]):
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def held(store):
+    """Another process has the lock, and does nothing."""
+    path = store.root / "locks" / f"{SHA256}.lock"
+    path.parent.mkdir(parents=True)
+    command = [sys.executable, "-c", dedent(HOLD), str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as holding:
+        assert holding.stdout.readline().strip() == b"held"
+        yield holding
+        holding.communicate()
+
+
+def test_a_process_that_gets_nowhere_is_not_waited_for(held, server, store, caplog):
+    impatient = Store(store.root, limits=Limits(patience=0.1))
+    folder = impatient.folder(artifact(server), plain)
+
+    assert (folder / "0.bin").read_bytes() == CONTENT
+    assert "got no further in 0 s; it is fetched here, too" in caplog.text
+
+
+def test_a_process_that_ends_gives_its_lock_up(held, server, store, caplog):
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(contents, store, artifact(server))
+        held.kill()
+
+        assert waiting.result() == [CONTENT]
+    assert "fetched here, too" not in caplog.text
+
+
+def test_a_process_that_gets_on_is_waited_for(tmp_path, caplog):
+    path, grown = tmp_path / "a.lock", iter(range(1, 10**9))
+    with ThreadPoolExecutor(1) as pool:
+
+        def second():
+            with locks.locked(path, lambda: float(next(grown)), patience=0.1):
+                return has_it.locked()
+
+        has_it = threading.Lock()
+        with filelock.FileLock(path), has_it:
+            waiting = pool.submit(second)
+            while next(grown) < 12:  # it has looked at it a few times by then
+                time.sleep(0.5)
+
+        assert waiting.result() is False
+    assert "fetched here, too" not in caplog.text

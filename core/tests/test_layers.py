@@ -27,6 +27,7 @@ ORDER = [
     "hardware",
     "sources",
     "disk",
+    "locks",
     "limits",
     "deadline",
     "hops",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -31,10 +32,12 @@ def _safe_name(_: Any, attribute: attrs.Attribute[Any], name: Any) -> None:
     parts = path.parts
     if (
         not parts
+        or not _is_encodable(name)
         or path.is_absolute()
         or ".." in parts
         or re.search(r"[\\:\x00-\x1f]", name)
-        or any(_DEVICE_NAMES.match(part) or len(part) > 200 for part in parts)
+        or any(_DEVICE_NAMES.match(part) for part in parts)
+        or any(len(part.encode()) > 200 for part in parts)  # file systems count bytes
     ):
         raise InvalidCard(
             f"file name {name!r} is not allowed; use a relative name with forward "
@@ -42,9 +45,19 @@ def _safe_name(_: Any, attribute: attrs.Attribute[Any], name: Any) -> None:
         )
 
 
+def _is_encodable(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
+        return False
+
+
 def _distinct(_: Any, attribute: attrs.Attribute[Any], files: tuple[File, ...]) -> None:
-    """Names differ by more than case, which some file systems ignore."""
-    counts = Counter(str(PurePosixPath(file.name)).casefold() for file in files)
+    """Names differ by more than case and composition, which file systems ignore."""
+    counts = Counter(
+        unicodedata.normalize("NFC", str(PurePosixPath(file.name)).casefold())
+        for file in files
+    )
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
         raise InvalidCard(f"an artifact lists its file {repeated[0]!r} more than once")

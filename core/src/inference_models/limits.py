@@ -27,6 +27,8 @@ class Limits:
     longest_pause: float = 60.0
     """Whatever a server asks for with `Retry-After`."""
     redirects: int = 10
+    patience: float = 300.0
+    """With another process that fetches the same file, and brings it on by nothing."""
     connections: int = 4
     """At most, for a large file that comes slowly over one."""
 

@@ -136,10 +136,11 @@ class Partial:
 
     def sweep(self, age: float = 0.0) -> None:
         """Remove what other runs left of this file, if it is older (seconds)."""
+        mine = (self.path, _beside(self.path))
         for path in self._folder.glob(f"{self._key}.*"):
             with contextlib.suppress(OSError):
-                old = time.time() - path.stat().st_mtime >= age
-                if old and path not in (self.path, _beside(self.path)):
+                is_old = age == 0 or time.time() - path.stat().st_mtime >= age
+                if is_old and path not in mine:
                     path.unlink()
 
 

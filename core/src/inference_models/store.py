@@ -16,9 +16,11 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from inference_models.disk import (
 from inference_models.errors import DownloadFailed, InvalidCard
 from inference_models.fetch import Grown, fetch
 from inference_models.limits import Limits
+from inference_models.locks import locked
 from inference_models.partial import Partial, kept
 from inference_models.progress import Report, paced, shown
 from inference_models.sources import Request, local_path, opened, scheme
@@ -47,12 +50,18 @@ log = logging.getLogger("inference_models")
 
 def cache_root() -> Path:
     """`INFERENCE_MODELS_CACHE`, else the user's cache directory."""
-    named = os.environ.get("INFERENCE_MODELS_CACHE")
-    if named:
-        return Path(named).expanduser()
-    import platformdirs
+    root = os.environ.get("INFERENCE_MODELS_CACHE")
+    if not root:
+        import platformdirs
 
-    return platformdirs.user_cache_path("inference-models")
+        root = platformdirs.user_cache_dir("inference-models")
+    try:
+        return Path(root).expanduser()
+    except RuntimeError as error:
+        raise DownloadFailed(
+            f"{root!r} is in no home directory that can be found; set "
+            "INFERENCE_MODELS_CACHE to a folder that can be written to"
+        ) from error
 
 
 def offline() -> bool:
@@ -172,7 +181,9 @@ class Store:
         self._check_fetchable(file)
         key = known or self.record(file).name
         with self.locked(
-            key, lambda: kept(self._unfinished, key) / (file.size or 1e99)
+            key,
+            lambda: kept(self._unfinished, key) / (file.size or 1e99),
+            self.limits.patience,
         ):
             known = self.digest(file)
             if known and self._is_sound(known):
@@ -181,7 +192,7 @@ class Store:
                 log.warning("%r is damaged in the cache; fetching it again", file.name)
             digest = self._download(file, known, request, tally.of(file))
             if known is None:
-                write_atomically(self.record(file), digest.encode())
+                _write(self.record(file), digest.encode())
             return digest
 
     def _is_sound(self, digest: str) -> bool:
@@ -221,8 +232,7 @@ class Store:
         blob = self.blob(digest)
         blob.parent.mkdir(parents=True, exist_ok=True)
         self._hashes.pop(blob, None)
-        if blob.is_dir():
-            remove(blob)
+        _remove_folder(blob)
         try:
             place(path, blob)
         except FileNotFoundError:  # without a lock, another may have tidied up
@@ -244,28 +254,14 @@ class Store:
         finally:
             remove(path)
 
-    @contextlib.contextmanager
     def locked(
-        self, key: str, share: Callable[[], float] = lambda: 0.0
-    ) -> Iterator[None]:
-        """Keep others from doing the same work; safety does not depend on it.
-
-        Who waits shows the share of the work that is done, as `share` tells it.
-        """
-        import filelock
-
-        path = self.root / "locks" / f"{key}.lock"
-        lock = filelock.FileLock(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _acquire(lock, share)
-        except (NotImplementedError, OSError) as error:
-            log.debug("no lock on this file system: %s", error)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(NotImplementedError, OSError):
-                lock.release()
+        self,
+        key: str,
+        share: Callable[[], float] = lambda: 0.0,
+        patience: float = math.inf,
+    ) -> AbstractContextManager[None]:
+        """Keep others from doing the same work, as `locks.locked` does."""
+        return locked(self.root / "locks" / f"{key}.lock", share, patience)
 
     def _laid(self, pairs: Pairs) -> Path:
         """The folder of these files, made of hard links, or copies where links fail."""
@@ -289,7 +285,7 @@ class Store:
                     _put(partial, folder / name)
             laid = {name: _facts(folder / name, digest) for name, digest in pairs}
             text = json.dumps({"version": 1, "files": laid})
-            write_atomically(self.manifest(pairs), text.encode())
+            _write(self.manifest(pairs), text.encode())
         except OSError:
             # A cache that is only read may have been copied here with other dates.
             if any(self._hash(folder / name) != digest for name, digest in pairs):
@@ -338,22 +334,6 @@ class _Tally:
         return grown
 
 
-def _acquire(lock: Any, share: Callable[[], float]) -> None:
-    import filelock
-
-    try:
-        lock.acquire(timeout=2)
-    except filelock.Timeout:
-        with shown("waiting") as report:
-            what = "another process fetches or derives the same file"
-            report(what, share())
-            again = paced(report)
-            while not lock.is_locked:
-                with contextlib.suppress(filelock.Timeout):
-                    lock.acquire(timeout=1)
-                again(what, share())
-
-
 def _read_record(path: Path) -> str | None:
     if not path.is_file():
         return None
@@ -386,9 +366,19 @@ def _link(blob: Path, path: Path) -> None:
 
 def _put(partial: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_folder(path)
+    place(partial, path)
+
+
+def _write(path: Path, content: bytes) -> None:
+    _remove_folder(path)
+    write_atomically(path, content)
+
+
+def _remove_folder(path: Path) -> None:
+    """Remove a folder that has the name of a file."""
     if path.is_dir():
         remove(path)
-    place(partial, path)
 
 
 def _check_in_place(file: File) -> None:
