@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from inference_models import (
 )
 from inference_models.disk import write_atomically
 from inference_models.limits import Limits
+from inference_models.partial import Partial
 from inference_models.store import Store, cache_root
 
 from .distributions import python
@@ -647,6 +649,74 @@ def test_a_damaged_wheel_is_refused(index, store, damage):
     path.write_bytes(content)
 
     with pytest.raises(DownloadFailed, match=r"acme.weights"):
+        fetched(store, weights(MEMBER, sha256=SHA256))
+    assert left(store) == []
+
+
+BOMB = b"\0" * 100_000_000
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The size of each chunk that goes to a file in the cache."""
+    sizes, write = [], Partial.write
+
+    def counted(self, chunk):
+        sizes.append(len(chunk))
+        write(self, chunk)
+
+    monkeypatch.setattr(Partial, "write", counted)
+    return sizes
+
+
+def test_a_member_that_is_longer_than_its_card_is_not_unpacked(index, store, written):
+    make_wheel(index, {"acme_weights/model 100%.bin": BOMB})
+    file = weights(MEMBER, sha256=SHA256, size=len(CONTENT))
+    with pytest.raises(HashMismatch, match=f"is longer than {len(CONTENT)} bytes"):
+        fetched(store, file)
+
+    assert written == []
+    assert left(store) == []
+
+
+def test_a_member_that_has_no_room_is_not_unpacked(index, store, written, monkeypatch):
+    make_wheel(index, {"acme_weights/model 100%.bin": BOMB})
+    usage = shutil.disk_usage(index)._replace(free=len(BOMB) - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DownloadFailed, match="no room in the cache"):
+        fetched(store, weights(MEMBER, sha256=SHA256))
+
+    assert written == []
+    assert left(store) == []
+
+
+def test_a_member_that_is_longer_than_it_says_is_refused(index, store, written):
+    path = make_wheel(index, {"acme_weights/model 100%.bin": BOMB})
+    content = path.read_bytes()
+    sizes = [len(number).to_bytes(4, "little") for number in (BOMB, CONTENT)]
+    path.write_bytes(content.replace(*sizes))
+    with pytest.raises(DownloadFailed, match="is damaged: Bad CRC-32"):
+        fetched(store, weights(MEMBER, sha256=SHA256, size=len(CONTENT)))
+
+    assert sum(written) <= len(CONTENT)
+    assert left(store) == []
+
+
+ENCRYPTED, UNKNOWN = (6, b"\1\0"), (8, b"\x63\0")
+"""Places after a member's signature in a wheel, and what stands there."""
+
+
+@pytest.mark.parametrize("change", [ENCRYPTED, UNKNOWN], ids=["encrypted", "packed"])
+def test_a_member_that_cannot_be_unpacked_is_refused(change, index, store):
+    path = make_wheel(index, {"acme_weights/model 100%.bin": CONTENT})
+    place, value = change
+    content = bytearray(path.read_bytes())
+    for signature, shift in ((b"PK\3\4", 0), (b"PK\1\2", 2)):
+        start = content.index(signature) + place + shift
+        content[start : start + 2] = value
+    path.write_bytes(content)
+
+    with pytest.raises(DownloadFailed, match="is damaged: "):
         fetched(store, weights(MEMBER, sha256=SHA256))
     assert left(store) == []
 

@@ -50,17 +50,17 @@ log = logging.getLogger("inference_models")
 
 def cache_root() -> Path:
     """`INFERENCE_MODELS_CACHE`, else the user's cache directory."""
-    root = os.environ.get("INFERENCE_MODELS_CACHE")
-    if not root:
+    named = os.environ.get("INFERENCE_MODELS_CACHE")
+    try:
+        if named:
+            return Path(named).expanduser()
         import platformdirs
 
-        root = platformdirs.user_cache_dir("inference-models")
-    try:
-        return Path(root).expanduser()
+        return platformdirs.user_cache_path("inference-models").expanduser()
     except RuntimeError as error:
         raise DownloadFailed(
-            f"{root!r} is in no home directory that can be found; set "
-            "INFERENCE_MODELS_CACHE to a folder that can be written to"
+            f"no home directory can be found: {error}; set INFERENCE_MODELS_CACHE to a "
+            "folder that can be written to"
         ) from error
 
 

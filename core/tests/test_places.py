@@ -1,0 +1,328 @@
+"""Where the cache lies, what lies there already, and what its files are named."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import shutil
+import sys
+import time
+import unicodedata
+
+import pytest
+
+from inference_models import Artifact, DownloadFailed, File, InvalidCard, cache, partial
+from inference_models.limits import Limits
+from inference_models.store import Store, cache_root
+
+from .faulty_server import FaultyServer, asked_range, ranged
+
+CONTENT = random.Random(0).randbytes(100_000)
+SHA256, MD5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
+SIZE, HALF = len(CONTENT), len(CONTENT) // 2
+FUTURE = time.time() + 10 * 365 * 86400
+LIMITS = Limits(pause=0.01, idle=5.0)
+
+
+@pytest.fixture
+def server():
+    with FaultyServer() as running:
+        running.gives("/model.bin", ranged(CONTENT))
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "cache", limits=LIMITS)
+
+
+def plain(source):
+    return source, {}
+
+
+def artifact(server, name="model.bin", **facts):
+    facts = {"size": SIZE} | (facts or {"sha256": SHA256})
+    file = File(name, [server.url("/model.bin")], **facts)
+    return Artifact("acme", {"main": name}, [file])
+
+
+def contents(store, wanted):
+    """As the next process reads it, which remembers nothing."""
+    folder = Store(store.root, limits=LIMITS).folder(wanted, plain)
+    return (folder / wanted.files[0].name).read_bytes()
+
+
+def left_half(store, note=b'"v1"', content=CONTENT[:HALF]):
+    """What a run left that was killed in the middle."""
+    path = store.root / "partial" / f"{SHA256}.0"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.with_name(f"{path.name}.etag").write_bytes(note)
+    return path
+
+
+# What lies there already
+
+
+@pytest.mark.parametrize("place", ["blobs", "bundles", "partial", "records"])
+def test_a_file_in_the_place_of_a_folder_is_named(place, server, store):
+    store.root.mkdir()
+    (store.root / place).write_text("in the way")
+    with pytest.raises(DownloadFailed, match=rf"cannot be used: .*{place}"):
+        contents(store, artifact(server, md5=MD5))
+
+    (store.root / place).unlink()
+    assert contents(store, artifact(server, md5=MD5)) == CONTENT
+
+
+def test_a_file_in_the_place_of_the_locks_does_no_harm(server, store):
+    store.root.mkdir()
+    (store.root / "locks").write_text("in the way")
+
+    assert contents(store, artifact(server)) == CONTENT
+
+
+@pytest.mark.parametrize("place", ["records/*", "bundles/*.json"])
+def test_a_folder_in_the_place_of_what_is_noted_is_replaced(place, server, store):
+    wanted = artifact(server, md5=MD5)
+    contents(store, wanted)
+    (path,) = store.root.glob(place)
+    path.unlink()
+    (path / "in it").mkdir(parents=True)
+
+    assert contents(store, wanted) == CONTENT
+    assert path.is_file()
+
+
+def test_no_link_is_made_but_hard_ones(server, store, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EPERM, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+
+    assert contents(store, artifact(server)) == CONTENT
+
+
+def test_a_cache_that_is_removed_is_filled_again(server, store):
+    folder = store.folder(artifact(server), plain)
+    with (folder / "model.bin").open("rb") as in_use:
+        shutil.rmtree(store.root)
+
+        assert contents(store, artifact(server)) == CONTENT
+        assert in_use.read() == CONTENT
+
+
+def test_a_cache_that_is_removed_meanwhile_is_filled_again(server, store):
+    def removed(server, connection, asked):
+        shutil.rmtree(store.root)
+        ranged(CONTENT)(server, connection, asked)
+
+    server.gives("/model.bin", removed, ranged(CONTENT))
+    with pytest.raises(DownloadFailed, match="cannot be used: "):
+        contents(store, artifact(server))
+
+    assert contents(store, artifact(server)) == CONTENT
+
+
+def test_what_is_swapped_after_it_was_checked_is_told_at_the_next_load(server, store):
+    path = store.folder(artifact(server), plain) / "model.bin"
+    swapped = store.root / "swapped"
+    swapped.write_bytes(CONTENT[::-1])
+    os.utime(swapped, (1, 1))
+    swapped.replace(path)
+
+    assert contents(store, artifact(server)) == CONTENT
+
+
+def test_a_swap_that_keeps_size_and_date_is_told_by_all_hashes(server, store):
+    path = store.folder(artifact(server), plain) / "model.bin"
+    swapped = store.root / "swapped"
+    swapped.write_bytes(CONTENT[::-1])
+    shutil.copystat(path, swapped)
+    swapped.replace(path)
+
+    assert cache.verify(store) != []
+    assert contents(store, artifact(server)) == CONTENT
+
+
+# Dates
+
+
+@pytest.mark.parametrize("place", ["blobs/*", "bundles/*/*", "bundles/*.json"])
+def test_dates_in_the_future_do_no_harm(place, server, store):
+    contents(store, artifact(server))
+    (path,) = store.root.glob(place)
+    os.utime(path, (FUTURE, FUTURE))
+
+    assert contents(store, artifact(server)) == CONTENT
+    assert contents(store, artifact(server)) == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_what_was_left_in_the_future_is_taken_up_and_removed(server, store):
+    for path in (left_half(store), *store.root.glob("partial/*.etag")):
+        os.utime(path, (FUTURE, FUTURE))
+
+    assert contents(store, artifact(server)) == CONTENT
+    assert asked_range(server.requests[0]) == (HALF, None)
+    assert list(store.root.glob("partial/*")) == []
+
+
+# Unfinished files
+
+
+@pytest.mark.parametrize(
+    "note",
+    [b"\xff\xfe", b'"v1"\r\nX-Other: 1', b"", b"x" * 1000, "„v1“".encode()],
+    ids=["bytes", "two lines", "empty", "long", "other script"],
+)
+def test_a_damaged_note_is_not_sent(note, server, store):
+    left_half(store, note)
+
+    assert contents(store, artifact(server)) == CONTENT
+    assert [asked_range(asked) for asked in server.requests] == [None]
+    assert list(store.root.glob("partial/*")) == []
+
+
+def test_what_nobody_can_take_up_is_removed(server, store):
+    left_half(store)
+    (store.root / "partial" / f"{SHA256}.0.etag").unlink()
+
+    assert contents(store, artifact(server)) == CONTENT
+    assert list(store.root.glob("partial/*")) == []
+
+
+def test_where_a_copy_has_no_room_it_begins_anew(server, store, monkeypatch):
+    left_half(store)
+    usage = shutil.disk_usage(store.root)
+    free = iter([HALF - 1])
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: usage._replace(free=next(free, 10**12))
+    )
+
+    assert contents(store, artifact(server)) == CONTENT
+    assert [asked_range(asked) for asked in server.requests] == [None]
+
+
+def test_of_what_cannot_be_read_nothing_is_kept(server, store, monkeypatch):
+    """A longer one breaks off in the middle, and the shorter one is taken up."""
+    left_half(store)
+    longer = left_half(store).rename(store.root / "partial" / f"{SHA256}.1")
+    longer.write_bytes(CONTENT[: HALF + 1])
+    shutil.copy(store.root / "partial" / f"{SHA256}.0.etag", f"{longer}.etag")
+    left_half(store)
+    read = partial.chunks_of
+
+    def breaking(file):
+        yield from read(file)
+        if file.name == str(longer):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(partial, "chunks_of", breaking)
+
+    assert contents(store, artifact(server)) == CONTENT
+    assert asked_range(server.requests[0]) == (HALF, None)
+
+
+# Room
+
+
+@pytest.mark.parametrize(
+    "number",
+    [errno.ENOSPC, errno.EDQUOT, errno.EFBIG],
+    ids=["full", "quota", "too large"],
+)
+@pytest.mark.parametrize("synced", [1, 1 << 30], ids=["meanwhile", "in the end"])
+def test_a_disk_that_takes_no_more_is_named(number, synced, server, store, monkeypatch):
+    """Some systems find it out only when they write to the disk."""
+
+    def full(_):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(partial, "_SYNCED", synced)
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(DownloadFailed, match=r"no room in the cache .* prune"):
+            contents(store, artifact(server))
+    left = [path for path in store.root.rglob("*") if path.is_file()]
+
+    assert [path for path in left if path.suffix != ".lock"] == []
+    assert contents(store, artifact(server)) == CONTENT
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x" * 200,
+        f"{'x' * 200}/{'y' * 200}",
+        "modèle.bin",
+        unicodedata.normalize("NFD", "modèle.bin"),
+        "モデル.bin",
+        "Model.BIN",
+        " model .bin",
+        "-rf",
+        "%2e%2e",
+        "$HOME",
+    ],
+)
+def test_names_are_kept_as_they_are(name, server, store):
+    assert contents(store, artifact(server, name)) == CONTENT
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "é" * 101, "\ud800.bin"])
+def test_a_name_that_no_file_can_have_is_refused(name):
+    with pytest.raises(InvalidCard, match="is not allowed"):
+        File(name)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("model.bin", "MODEL.bin"),
+        ("straße.bin", "STRASSE.bin"),
+        ("modèle.bin", unicodedata.normalize("NFD", "modèle.bin")),
+        ("MODÈLE.bin", unicodedata.normalize("NFD", "modèle.bin")),
+    ],
+    ids=["case", "folded", "composed", "both"],
+)
+def test_names_that_some_system_takes_for_one_are_refused(names):
+    with pytest.raises(InvalidCard, match="more than once"):
+        Artifact("acme", {}, [File(name) for name in names])
+
+
+# Home
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no users' database")
+@pytest.mark.parametrize("named", ["~/cache", "~nobody-here/cache", None])
+def test_without_a_home_it_says_what_to_set(named, monkeypatch):
+    import pwd
+
+    def unknown(_):
+        raise KeyError("no such user")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "INFERENCE_MODELS_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    if named:
+        monkeypatch.setenv("INFERENCE_MODELS_CACHE", named)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
+    if sys.platform == "darwin" and named is None:
+        pytest.skip("macOS has another way to find it")
+
+    with pytest.raises(DownloadFailed, match="set INFERENCE_MODELS_CACHE to a folder"):
+        cache_root()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no users' database")
+def test_without_home_in_the_environment_the_users_own_is_found(monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("INFERENCE_MODELS_CACHE")
+
+    assert cache_root().is_absolute()
