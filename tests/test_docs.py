@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -9,9 +10,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
+from core.tests.roboflow_server import KEY, RoboflowServer, package
 from PIL import Image
+from plugins.hf.tests.hub_server import HubServer
+from safetensors.torch import save_file
 
 from inference_models import ModelCard, Preprocessing
+from inference_models_resnet.network import ResNet
+
+from .test_roboflow import side_files
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,13 +38,45 @@ def folder(tmp_path, photos):
     return tmp_path
 
 
+def from_elsewhere():
+    """README's block with models of Roboflow, of the Hub and of a URL."""
+    (block,) = [b for b in blocks("README.md", "python") if "hf://" in b]
+    return block
+
+
 def test_readme_runs_from_top_to_bottom(run, folder, overview_cards):
-    code = "\n".join(blocks("README.md", "python"))
+    here = [b for b in blocks("README.md", "python") if b != from_elsewhere()]
+    code = "\n".join(here)
 
     shown = run(code, folder, INFERENCE_MODELS_CARDS=overview_cards)
 
     assert "torch cpu" in shown
     assert "resnet18: classification, resnet" in shown
+
+
+def test_readme_loads_from_elsewhere(run, folder, overview_cards):
+    torch.manual_seed(0)
+    save_file(dict(ResNet(18, 3).state_dict()), folder / "weights.safetensors")
+    weights = (folder / "weights.safetensors").read_bytes()
+    files = {"weights.safetensors": weights, **side_files(64, ["a", "b", "c"])}
+    manifest = {"type": "torch-model-package-v1", "backendType": "torch"}
+    with RoboflowServer() as roboflow, HubServer() as hub:
+        packages = [package(files=files, manifest=manifest)]
+        facts = {"contents": files, "modelArchitecture": "resnet"}
+        roboflow.adds("my-project/3", *packages, **facts)
+        hub.adds("org/name", {"weights.safetensors": weights})
+        url = roboflow.gives("/weights.safetensors", weights)
+        code = f"from inference_models import AutoModel\n{from_elsewhere()}"
+        code = code.replace("https://example.com/weights.onnx", url)
+        code = code.replace('api_key="…"', f"api_key={KEY!r}")
+        digest = hashlib.sha256(weights).hexdigest()
+        code = code.replace('sha256="…"', f"sha256={digest!r}")
+        addresses = {"ROBOFLOW_API_HOST": roboflow.host, "HF_ENDPOINT": hub.endpoint}
+        cache = {"INFERENCE_MODELS_CACHE": str(folder / "cache")}
+        run(code, folder, INFERENCE_MODELS_CARDS=overview_cards, **addresses, **cache)
+
+    assert len(roboflow.fetched) == 3
+    assert hub.fetched == ["weights.safetensors"]
 
 
 def test_example_card_is_a_sound_card():

@@ -96,6 +96,7 @@ def test_explain_imports_no_runtime(resnet18_cards, tmp_path):
     assert [row[:2] for row in found["rows"]] == [
         ["torch", "runs"],
         ["onnx", "buildable"],
+        ["hf", "refused"],
     ]
 
 
@@ -104,7 +105,11 @@ def test_onnx_artifact_runs_without_torch(onnx_cards, tmp_path):
 
     assert run(site, LOAD, onnx_cards, tmp_path) == {"backend": "onnx"}
     rows = run(site, EXPLAIN, onnx_cards, tmp_path)["rows"]
-    assert [row[:2] for row in rows] == [["onnx", "runs"], ["torch", "refused"]]
+    assert sorted(row[:2] for row in rows) == [
+        ["hf", "refused"],
+        ["onnx", "runs"],
+        ["torch", "refused"],
+    ]
 
 
 def test_torch_artifact_without_torch_says_what_to_type(resnet18_cards, tmp_path):
@@ -139,6 +144,7 @@ def test_without_both_runtimes_both_are_refused_with_what_to_type(
     error = run(site, LOAD, resnet18_cards, tmp_path)["error"]
 
     assert {row[0]: row[1] for row in found["rows"]} == {
+        "hf": "refused",
         "onnx": "refused",
         "torch": "refused",
     }

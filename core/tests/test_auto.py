@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import shutil
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -895,3 +896,39 @@ def test_what_is_no_sha256_is_refused(acme, given):
 def test_a_sha256_of_more_than_one_file_is_refused(acme):
     with pytest.raises(InvalidOption, match=r"sha256='a+' .* 'acme-colors' is no file"):
         load("acme-colors", sha256="a" * 64)
+
+
+# Secrets
+
+GIVEN = {
+    "api_key": SECRET,
+    "weights_provider_extra_headers": {"x-team": SECRET},
+    "weights_provider_extra_query_params": {"team": SECRET},
+}
+
+
+@pytest.mark.parametrize("ask", [AutoModel.from_pretrained, AutoModel.explain])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"wieghts": SECRET},
+        {"sha256": "12"},
+        {"device": "no device"},
+        {"batch_size": 0},
+        {"allow_licenses": [1]},
+        {"weights_provider": "nobody"},
+        {"weights_provider_extra_headers": [SECRET]},
+        {"weights_provider_extra_query_params": {SECRET: 1}},
+    ],
+    ids=repr,
+)
+def test_no_secret_is_among_the_locals_of_a_traceback(acme, ask, parameters):
+    with pytest.raises(InferenceModelsError) as caught:
+        ask("gone/3", **GIVEN | parameters)
+    told = traceback.TracebackException(
+        type(caught.value), caught.value, caught.tb.tb_next, capture_locals=True
+    )
+
+    assert "find" in "".join(told.format()) or parameters
+    assert SECRET not in "".join(told.format())

@@ -84,12 +84,11 @@ def _device_name(device: Any) -> str | None:
     return None if device is None else str(device)
 
 
-def _digest(sha256: Any) -> str | None:
-    if sha256 is None:
-        return None
-    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        raise InvalidOption(f"sha256 {sha256!r} is not 64 hexadecimal digits")
-    return sha256.lower()
+@attrs.frozen
+class _Secret:
+    """Something that is not shown."""
+
+    value: Any = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -107,17 +106,17 @@ class _Call:
     allow_licenses: Sequence[str] | None
     allow_untrusted_packages: bool
     weights_provider: str | None
-    sha256: str | None = attrs.field(converter=_digest)
+    sha256: str | None
     api_key: str | None = attrs.field(repr=False)
     revision: str | None
     weights_provider_extra_headers: Mapping[str, str] | None = attrs.field(repr=False)
     weights_provider_extra_query_params: Pairs | None = attrs.field(repr=False)
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> _Call:
+    def of(cls, given: _Secret) -> _Call:
         """From all arguments of a function that takes these, by their names."""
-        _refuse_unknown(given["unknown"])
-        return cls(**{name: given[name] for name in attrs.fields_dict(cls)})
+        _refuse_unknown(list(given.value["unknown"]))
+        return cls(**{name: given.value[name] for name in attrs.fields_dict(cls)})
 
     def search(self, model_id: Any) -> _Search:
         """Find the card, and the architecture that it names."""
@@ -137,15 +136,15 @@ class _Call:
         return _Search(registry, Store(), found, wishes, make)
 
     def _access(self) -> Access:
-        headers = self.weights_provider_extra_headers
-        query = self.weights_provider_extra_query_params
+        headers = _Secret(self.weights_provider_extra_headers)
+        query = _Secret(self.weights_provider_extra_query_params)
         return Access(
             self.api_key,
             self.revision,
             _texts_by_name("weights_provider_extra_headers", headers),
             self.model_type,
             _texts_by_name("weights_provider_extra_query_params", query),
-            self.sha256,
+            _digest(self.sha256),
             Consent.read(self.allow_licenses, self.allow_untrusted_packages),
         )
 
@@ -160,15 +159,27 @@ def _is_kept(field: attrs.Attribute[Any], value: Any) -> bool:
     return value is not None and field.name != "task" and bool(field.repr)
 
 
-def _texts_by_name(name: str, given: Any) -> dict[str, str]:
-    """A mapping, or pairs, of texts; what it holds is not shown: it may be secret."""
-    try:
-        pairs = dict(given or {})
-    except (TypeError, ValueError):
-        pairs = {None: None}
-    if not all(isinstance(text, str) for pair in pairs.items() for text in pair):
+def _texts_by_name(name: str, given: _Secret) -> dict[str, str]:
+    """A mapping, or pairs, of texts."""
+    if not _are_texts(given):
         raise InvalidOption(f"{name} is no mapping of texts to texts")
-    return pairs
+    return dict(given.value or {})
+
+
+def _are_texts(given: _Secret) -> bool:
+    try:
+        pairs = dict(given.value or {})
+    except (TypeError, ValueError):
+        return False
+    return all(isinstance(text, str) for pair in pairs.items() for text in pair)
+
+
+def _digest(sha256: Any) -> str | None:
+    if sha256 is None:
+        return None
+    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise InvalidOption(f"sha256 {sha256!r} is not 64 hexadecimal digits")
+    return sha256.lower()
 
 
 @attrs.frozen
@@ -304,7 +315,11 @@ class AutoModel:
         `InvalidCard`, `LicenseNotAllowed`, and `InvalidOption` (a `TypeError`) for an
         unknown parameter.
         """
-        call = _Call.of(locals())
+        given = _Secret(locals())
+        # Whoever prints a traceback's locals, as Sentry and rich do, sees no key.
+        del api_key, unknown
+        del weights_provider_extra_headers, weights_provider_extra_query_params
+        call = _Call.of(given)
         return _load(call.search(model_id_or_path), call.recipe(model_id_or_path))
 
     @classmethod
@@ -335,7 +350,10 @@ class AutoModel:
         Fetches no weights, unless the id is their URL, and imports no runtime; takes
         what `from_pretrained` takes.
         """
-        call = _Call.of(locals())
+        given = _Secret(locals())
+        del api_key, unknown
+        del weights_provider_extra_headers, weights_provider_extra_query_params
+        call = _Call.of(given)
         search = call.search(model_id_or_path)
         return Explanation.of(search.card, search.negotiation(), search.registry)
 
@@ -345,7 +363,7 @@ class AutoModel:
         return find.known_ids(find.providers(installed()))
 
 
-def _refuse_unknown(unknown: Mapping[str, Any]) -> None:
+def _refuse_unknown(unknown: Sequence[str]) -> None:
     import inspect
 
     for name in unknown:
