@@ -166,15 +166,16 @@ def hang_up(server, connection):
     """Close in an orderly way, as the end of `_serve` does."""
 
 
-def drips(content, size=0, pause=0.02):
-    """The first `size` bytes at once, and then one at a time."""
+def drips(content, size=0, count=200, pause=0.02):
+    """The first `size` bytes at once, so many one at a time, and then the rest."""
 
     def answer(server, connection, asked):
         connection.sendall(content[:size])
-        for place in range(size, len(content)):
+        for place in range(size, size + count):
             if server.closing.wait(pause):
                 return
             connection.sendall(content[place : place + 1])
+        connection.sendall(content[size + count :])
 
     return answer
 
