@@ -14,7 +14,7 @@ import torch
 from core.tests.roboflow_server import KEY, RoboflowServer, package
 from PIL import Image
 from plugins.hf.tests.hub_server import HubServer
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from inference_models import ModelCard, Preprocessing
 from inference_models_resnet.network import ResNet
@@ -58,13 +58,14 @@ def test_readme_loads_from_elsewhere(run, folder, overview_cards):
     torch.manual_seed(0)
     save_file(dict(ResNet(18, 3).state_dict()), folder / "weights.safetensors")
     weights = (folder / "weights.safetensors").read_bytes()
+    others = save(dict(ResNet(18, 4).state_dict()))
     files = {"weights.safetensors": weights, **side_files(64, ["a", "b", "c"])}
     manifest = {"type": "torch-model-package-v1", "backendType": "torch"}
     with RoboflowServer() as roboflow, HubServer() as hub:
         packages = [package(files=files, manifest=manifest)]
         facts = {"contents": files, "modelArchitecture": "resnet"}
         roboflow.adds("my-project/3", *packages, **facts)
-        hub.adds("org/name", {"weights.safetensors": weights})
+        hub.adds("org/name", {"weights.safetensors": others})
         url = roboflow.gives("/weights.safetensors", weights)
         code = f"from inference_models import AutoModel\n{from_elsewhere()}"
         code = code.replace("https://example.com/weights.onnx", url)

@@ -376,7 +376,9 @@ def test_an_engine_alone_says_what_is_missing(server):
     manifest = {"type": "trt-model-package-v1", "backendType": "trt"}
     batch = {"dynamicBatchSize": False, "staticBatchSize": 1}
     serve_classifier(server, contents, manifest | batch)
-    with pytest.raises(NoBackend, match="'engine.plan' is an engine.*allow_untrusted"):
+    with pytest.raises(
+        NoBackend, match=r"'engine\.plan' is an engine.*allow_untrusted"
+    ):
         load()
     with pytest.raises(NoBackend, match="no installed plugin offers format 'trt'"):
         load(allow_untrusted_packages=True)
