@@ -46,12 +46,12 @@ class Verdict:
     outcome: str
     error: str
     reason: str
-    is_blocked: bool
     shows_token: bool
     shows_signature: bool
     logs_either: bool
     sends_token_on: bool
     leaves: bool
+    is_blocked: bool
 
     def __str__(self) -> str:
         marks = {
@@ -116,24 +116,26 @@ def judged(case: Case, library: Library) -> Verdict:
         endpoint = scene.files.url("") if case.direct else hub(scene, url)
         with Watch(scene, library.places) as watch:
             ended = download(library, scene, url, endpoint)
-        result = outcome(case, library, ended, watch.has_found_others)
-        first = endpoint if library.name == "hub" else url
-        sends_token_on = is_token_sent_on(scene, urlsplit(first).port)
-        in_order = scene.server()
-        url = in_order.gives(FILE, in_turn(scene.content, serves(scene.content)))
-        following = download(library, scene, url, hub(scene, url))
-        is_blocked = not following.returned(scene.content)
         note(case, library, ended)
+        asked = endpoint if library.name == "hub" else url
         shown, logged = ended.shown(), ended.logged()
         return Verdict(
-            *result,
-            is_blocked,
-            TOKEN in shown,
-            SIGNATURE in shown,
-            TOKEN in shown + logged or SIGNATURE in shown + logged,
-            sends_token_on,
-            bool(ended.of("connects")),
+            *outcome(case, library, ended, watch.has_found_others),
+            shows_token=TOKEN in shown,
+            shows_signature=SIGNATURE in shown,
+            logs_either=any(secret in shown + logged for secret in (TOKEN, SIGNATURE)),
+            sends_token_on=is_token_sent_on(scene, urlsplit(asked).port),
+            leaves=bool(ended.of("connects")),
+            is_blocked=is_blocked(library, scene),
         )
+
+
+def is_blocked(library: Library, scene: Scene) -> bool:
+    """Whether the file cannot be had in the same folder from a server in order."""
+    in_order = scene.server()
+    url = in_order.gives(FILE, in_turn(scene.content, serves(scene.content)))
+    ended = download(library, scene, url, hub(scene, url))
+    return not ended.returned(scene.content)
 
 
 def outcome(
