@@ -202,7 +202,7 @@ def test_labels_of_another_number_are_refused(tmp_path):
 def test_a_truncated_checkpoint_is_refused(share, tmp_path):
     content = finetuned(tmp_path, 8).read_bytes()
     (tmp_path / "half.pth").write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(InvalidWeights, match=r"half\.pth.* is damaged"):
+    with pytest.raises(InvalidWeights, match=r"half\.pth' is .*fetch it again"):
         AutoModel.from_pretrained(tmp_path / "half.pth")
 
 
@@ -242,7 +242,7 @@ def test_a_hostile_checkpoint_is_refused_and_runs_nothing(place, tmp_path):
     }
     torch.save(content[place], tmp_path / "hostile.pth")
     for keywords in ({}, {"model_type": "rfdetr-nano"}):
-        with pytest.raises(InvalidWeights, match="could run code, and is not loaded"):
+        with pytest.raises(InvalidWeights, match=r"could run code.* is not loaded"):
             AutoModel.from_pretrained(tmp_path / "hostile.pth", **keywords)
 
     assert not canary.exists()

@@ -133,6 +133,8 @@ def _inspect(path: Path, registry: Registry) -> list[Facts]:
         if facts is not None:
             found.append(facts)
     if errors and not found:
+        if len(errors) == 1 and isinstance(errors[0], InvalidWeights):
+            raise errors[0]
         reasons = "; ".join(map(str, errors))
         raise InvalidWeights(f"{str(path)!r} cannot be read: {reasons}") from errors[0]
     return found
