@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 
+import attrs
 import numpy as np
 import pytest
 
 from inference_models import (
     ClassificationPrediction,
     Detections,
+    InstanceDetections,
     InvalidCard,
     InvalidOption,
     MultiLabelClassificationPrediction,
@@ -26,6 +28,13 @@ BOXES = np.array([[0, 0, 4, 4], [1, 1, 5, 5], [2, 2, 6, 6]], np.float64)
 @pytest.fixture
 def detections():
     return Detections.sort(BOXES, [0.2, 0.9, 0.5], [0, 2, 1], NAMES)
+
+
+@pytest.fixture
+def instances():
+    """Each mask covers as many pixels as its class has as a number."""
+    masks = [np.arange(12).reshape(3, 4) < number for number in (0, 2, 1)]
+    return InstanceDetections.sort(BOXES, [0.2, 0.9, 0.5], [0, 2, 1], NAMES, masks)
 
 
 @pytest.fixture
@@ -148,7 +157,9 @@ def test_many_detections_are_shown_in_part():
     [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))],
     ids=["copy", "deepcopy", "pickle"],
 )
-@pytest.mark.parametrize("fixture", ["detections", "none", "prediction", "multi"])
+@pytest.mark.parametrize(
+    "fixture", ["detections", "none", "instances", "prediction", "multi"]
+)
 def test_a_copy_is_equal(fixture, copied, request):
     result = request.getfixturevalue(fixture)
 
@@ -163,6 +174,51 @@ def test_detections_differ_by_any_array(detections):
 def test_equal_results_never_have_different_hashes(detections):
     with pytest.raises(TypeError, match="unhashable"):
         hash(detections)
+
+
+# Instances
+
+
+def covered(instances):
+    return instances.masks.sum(axis=(1, 2)).tolist()
+
+
+def test_instances_are_sorted_with_their_masks(instances):
+    assert instances.class_id.tolist() == covered(instances) == [2, 1, 0]
+    assert instances.masks.dtype == bool
+    assert instances.masks.shape == (3, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "key", [0, -1, slice(1, None), [2, 0], [], [False, True, True]]
+)
+def test_instances_are_chosen_with_their_masks(instances, key):
+    chosen = instances[key]
+
+    assert isinstance(chosen, InstanceDetections)
+    assert chosen.class_id.tolist() == covered(chosen)
+    assert chosen.masks.shape == (len(chosen), 3, 4)
+    assert chosen.class_names == NAMES
+
+
+def test_instances_are_iterated_one_by_one(instances):
+    assert [covered(one) for one in instances] == [[2], [1], [0]]
+
+
+def test_instances_differ_by_their_masks(instances):
+    other = attrs.evolve(instances, masks=~instances.masks)
+
+    assert other != instances
+    assert instances != Detections.sort(BOXES, [0.2, 0.9, 0.5], [0, 2, 1], NAMES)
+
+
+def test_instances_show_what_they_found(instances):
+    assert repr(instances[:1]) == "<InstanceDetections 1: tabby, tabby cat 0.90>"
+
+
+def test_instances_are_not_made_without_masks():
+    with pytest.raises(InvalidOption, match="instances have masks; give masks="):
+        InstanceDetections.sort(BOXES, [0.2, 0.9, 0.5], [0, 2, 1])
 
 
 # Scores
@@ -430,6 +486,16 @@ def test_no_detections_become_supervisions_with_class_names(none):
     assert len(found) == 0
     assert found.data["class_name"].shape == (0,)
     assert found.data["class_name"].dtype.kind == "U"
+
+
+def test_instances_become_supervisions_with_masks(instances):
+    pytest.importorskip("supervision")
+    found = instances.to_supervision()
+
+    assert np.array_equal(found.mask, instances.masks)
+    assert found.area.tolist() == [2, 1, 0]
+    assert found[1:].mask.shape == (2, 3, 4)
+    assert len(instances[:0].to_supervision()) == 0
 
 
 def test_supervisions_of_several_images_can_be_merged(detections, none):

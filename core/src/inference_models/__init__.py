@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from inference_models.results import (
         ClassificationPrediction,
         Detections,
+        InstanceDetections,
         MultiLabelClassificationPrediction,
         Scores,
     )
@@ -108,6 +109,7 @@ _HOMES = {
     "HashMismatch": "errors",
     "Image": "images",
     "InferenceModelsError": "errors",
+    "InstanceDetections": "results",
     "InvalidCard": "errors",
     "InvalidInput": "errors",
     "InvalidOption": "errors",
@@ -166,6 +168,7 @@ __all__ = [
     "HashMismatch",
     "Image",
     "InferenceModelsError",
+    "InstanceDetections",
     "InvalidCard",
     "InvalidInput",
     "InvalidOption",

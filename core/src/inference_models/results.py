@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import numpy as np
@@ -18,6 +18,7 @@ from inference_models.errors import (
 
 if TYPE_CHECKING:
     import supervision
+    from typing_extensions import Self
 
 
 class Scores(np.ndarray):
@@ -173,29 +174,18 @@ class Detections:
         class_names: Sequence[str] = (),
     ) -> Detections:
         """Detections from arrays in any order and of any numeric dtype."""
-        confidence = np.asarray(confidence, np.float32).reshape(-1)
-        order = np.argsort(-confidence, kind="stable")
-        return cls(
-            np.asarray(xyxy, np.float32).reshape(-1, 4)[order],
-            confidence[order],
-            np.asarray(class_id, np.int64).reshape(-1)[order],
-            class_names,
-        )
+        return _sorted(cls(*_typed(xyxy, confidence, class_id), class_names))
 
     def __len__(self) -> int:
         return len(self.xyxy)
 
-    def __getitem__(self, key: Any) -> Detections:
-        """Choose by number, slice, mask or list of numbers; always `Detections`."""
+    def __getitem__(self, key: Any) -> Self:
+        """Choose by number, slice, mask or list of numbers; always the same class."""
         chosen = _chosen(key, len(self))
-        return Detections(
-            self.xyxy[chosen],
-            self.confidence[chosen],
-            self.class_id[chosen],
-            self.class_names,
-        )
+        names = {field.name for field in attrs.fields(type(self))} - {"class_names"}
+        return attrs.evolve(self, **{n: getattr(self, n)[chosen] for n in names})
 
-    def __iter__(self) -> Iterator[Detections]:
+    def __iter__(self) -> Iterator[Self]:
         return (self[index] for index in range(len(self)))
 
     @property
@@ -209,7 +199,8 @@ class Detections:
             for name, score in zip(self.names[:5], self.confidence, strict=False)
         ]
         more = [f"and {len(self) - 5} more"] if len(self) > 5 else []
-        return f"<Detections {len(self)}: {', '.join(shown + more) or 'nothing'}>"
+        listed = ", ".join(shown + more) or "nothing"
+        return f"<{type(self).__name__} {len(self)}: {listed}>"
 
     def to_supervision(self) -> supervision.Detections:
         """The same as `supervision.Detections`, with `data["class_name"]`."""
@@ -219,6 +210,56 @@ class Detections:
             class_id=self.class_id.astype(int),
             data={"class_name": np.asarray(self.names, dtype=str)},
         )
+
+
+@attrs.frozen(repr=False)
+class InstanceDetections(Detections):
+    """Boxes of one image, as in `Detections`, and which pixels each thing covers.
+
+    `masks` is bool (N, H, W), of the original image's size.
+    """
+
+    masks: np.ndarray = attrs.field(eq=_array, kw_only=True)
+
+    @classmethod
+    def sort(
+        cls,
+        xyxy: np.ndarray,
+        confidence: np.ndarray,
+        class_id: np.ndarray,
+        class_names: Sequence[str] = (),
+        masks: np.ndarray | None = None,
+    ) -> InstanceDetections:
+        """Instances from arrays in any order and of any numeric dtype, with masks."""
+        if masks is None:
+            raise InvalidOption(
+                "instances have masks; give masks=, or make Detections of boxes alone"
+            )
+        arrays = _typed(xyxy, confidence, class_id)
+        return _sorted(cls(*arrays, class_names, masks=np.asarray(masks, bool)))
+
+    def to_supervision(self) -> supervision.Detections:
+        """The same as `supervision.Detections`, with `mask`."""
+        found = super().to_supervision()
+        found.mask = self.masks
+        return found
+
+
+def _typed(
+    xyxy: Any, confidence: Any, class_id: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return (
+        np.asarray(xyxy, np.float32).reshape(-1, 4),
+        np.asarray(confidence, np.float32).reshape(-1),
+        np.asarray(class_id, np.int64).reshape(-1),
+    )
+
+
+_Found = TypeVar("_Found", bound=Detections)
+
+
+def _sorted(found: _Found) -> _Found:
+    return found[np.argsort(-found.confidence, kind="stable")]
 
 
 def _chosen(key: Any, count: int) -> slice | np.ndarray:
