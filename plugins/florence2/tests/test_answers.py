@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference_models import Detections, InstanceDetections, Preprocessing
@@ -131,6 +131,41 @@ def test_objects_of_open_vocabulary_are_those_of_transformers(reference, text):
         [np.floor(dequantize(place, FRAME)).tolist() for place in part.places]
         for part in places
     ] == (polygons["polygons"] if drawn else [[box] for box in boxes["bboxes"]])
+
+
+LABELS = st.text("abc XYZ,.-'&;:()0189", min_size=1, max_size=12)
+
+
+def located(count, most=1):
+    """Location tokens of one to `most` things of `count` numbers each."""
+    numbers = st.lists(st.integers(0, 999), min_size=count, max_size=count)
+    return st.lists(numbers.map(lambda n: loc(*n)), min_size=1, max_size=most).map(
+        "".join
+    )
+
+
+OUTLINES = st.lists(
+    st.integers(3, 9).flatmap(lambda points: located(2 * points)),
+    min_size=1,
+    max_size=3,
+).map("<sep>".join)
+THINGS = {
+    "<OD>": st.builds(str.__add__, LABELS, located(4, 3)),
+    "<CAPTION_TO_PHRASE_GROUNDING>": st.builds(str.__add__, LABELS, located(4, 3)),
+    "<REGION_PROPOSAL>": located(4),
+    "<OCR_WITH_REGION>": st.builds(str.__add__, LABELS, located(8)),
+    "<REFERRING_EXPRESSION_SEGMENTATION>": OUTLINES.map("<poly>{}</poly>".format),
+}
+
+
+@pytest.mark.parametrize("token", THINGS)
+@settings(deadline=None)
+@given(data=st.data())
+def test_any_well_formed_text_says_what_transformers_reads(reference, token, data):
+    text = "".join(["<s>", *data.draw(st.lists(THINGS[token], max_size=6)), "</s>"])
+    expected = reference.post_process_generation(text, task=token, image_size=SIZE)
+
+    assert in_its_form(text, TASKS[token].answer) == expected[token]
 
 
 def test_every_task_has_a_text_here():
@@ -348,6 +383,7 @@ PIECES = (
 )
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES, max_size=30), st.sampled_from(list(TASKS)))
 def test_any_text_gives_a_typed_result(pieces, token):
     answer = read("".join(pieces), TASKS[token], SMALL)

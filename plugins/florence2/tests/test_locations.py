@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference_models import Frame, InvalidInput, Preprocessing
@@ -46,6 +46,7 @@ def frames(draw):
 # There and back
 
 
+@settings(deadline=None)
 @given(SIDES, SIDES, st.lists(st.tuples(SHARES, SHARES), min_size=1, max_size=50))
 def test_a_place_returns_within_half_a_bin(width, height, shares):
     size = np.array([width, height], np.float32)
@@ -56,6 +57,7 @@ def test_a_place_returns_within_half_a_bin(width, height, shares):
     assert (abs(back - points) <= size / BINS * 0.5001 + 1e-3).all()
 
 
+@settings(deadline=None)
 @given(SIDES, SIDES, st.lists(st.integers(0, BINS - 1), min_size=2, max_size=2))
 def test_bins_return_exactly(width, height, bins):
     frame = stretched(width, height)
@@ -63,6 +65,7 @@ def test_bins_return_exactly(width, height, bins):
     assert quantize(dequantize(np.array(bins), frame), frame).tolist() == bins
 
 
+@settings(deadline=None)
 @given(frames(), st.lists(st.integers(0, BINS - 1), max_size=60))
 def test_a_bin_is_always_inside_the_picture(frame, bins):
     points = dequantize(groups(np.array(bins, np.int64), 2), frame)
@@ -72,6 +75,7 @@ def test_a_bin_is_always_inside_the_picture(frame, bins):
     assert (points <= [frame.width, frame.height]).all()
 
 
+@settings(deadline=None)
 @given(frames(), st.lists(st.floats(-1e9, 1e9, width=32), min_size=4, max_size=4))
 def test_a_box_is_always_written_in_tokens_that_exist(frame, box):
     bins = bins_of(to_text(np.array(box), frame))
@@ -99,6 +103,7 @@ def test_a_box_is_written_as_four_tokens():
 # Any text
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 10**6).map(lambda n: f"<loc_{n}>") | st.text(max_size=9))
 )

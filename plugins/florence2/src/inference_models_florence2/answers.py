@@ -55,9 +55,10 @@ def read(
         return plain(text)
     found = [part for part in parts(text, task.answer) if part.label not in banned]
     drawn = task.answer == "polygons" or _draws(text, task.answer)
-    labels = [part.label or unnamed for part in found]
-    class_id, names = _classes(labels, classes)
-    boxes = [_around(dequantize(np.concatenate(p.places), frame)) for p in found]
+    class_id, names = _classes([part.label or unnamed for part in found], classes)
+    boxes = np.zeros((len(found), 4), np.float32)
+    for box, part in zip(boxes, found, strict=True):
+        box[:] = _around(dequantize(np.concatenate(part.places), frame))
     if not drawn:
         return Detections.sort(boxes, np.ones(len(boxes)), class_id, names)
     masks = _masks([part.places for part in found], frame)
@@ -145,7 +146,7 @@ def _points(text: str) -> np.ndarray:
 
 def _classes(
     labels: Iterable[str], classes: Sequence[str]
-) -> tuple[list[int], list[str]]:
+) -> tuple[np.ndarray, list[str]]:
     """The class of each label, and the names of all classes."""
     names = list(classes)
     numbers = {name: number for number, name in reversed(list(enumerate(names)))}
@@ -155,7 +156,7 @@ def _classes(
             numbers[label] = len(names)
             names.append(label)
         class_id.append(numbers[label])
-    return class_id, names
+    return np.array(class_id, np.int64), names
 
 
 def _around(place: np.ndarray) -> np.ndarray:
