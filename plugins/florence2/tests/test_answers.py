@@ -218,6 +218,10 @@ def test_banned_phrases_ground_nothing():
     assert len(found("<CAPTION_TO_PHRASE_GROUNDING>", text)) == 4
 
 
+def test_a_banned_phrase_may_be_a_label_of_other_tasks():
+    assert found("<OD>", f"it{CAR}", banned=BANNED).names == ["it"]
+
+
 def test_labels_keep_their_letters():
     assert found("<OD>", f"café{CAR}自動車{DOOR}").names == ["café", "自動車"]
 

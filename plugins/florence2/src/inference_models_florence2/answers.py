@@ -49,11 +49,12 @@ def read(
     Words give a string; polygons `InstanceDetections`; boxes and quads, as the boxes
     around them, `Detections`. Their confidence is 1, and their classes are the distinct
     labels in the order they appear, or `classes` and then the labels that are none of
-    them. `banned` are phrases that ground nothing, `unnamed` is for what has no label.
+    them. `banned` are phrases of a caption that ground nothing, `unnamed` is for what has no label.
     """
     if task.answer == "text":
         return plain(text)
-    found = [part for part in parts(text, task.answer) if part.label not in banned]
+    unwanted = banned if task.answer == "phrases" else ()
+    found = [part for part in parts(text, task.answer) if part.label not in unwanted]
     drawn = task.answer == "polygons" or _draws(text, task.answer)
     class_id, names = _classes([part.label or unnamed for part in found], classes)
     boxes = np.zeros((len(found), 4), np.float32)
