@@ -49,7 +49,8 @@ def read(
     Words give a string; polygons `InstanceDetections`; boxes and quads, as the boxes
     around them, `Detections`. Their confidence is 1, and their classes are the distinct
     labels in the order they appear, or `classes` and then the labels that are none of
-    them. `banned` are phrases of a caption that ground nothing, `unnamed` is for what has no label.
+    them. `banned` are phrases of a caption that ground nothing, `unnamed` is for what
+    has no label.
     """
     if task.answer == "text":
         return plain(text)
