@@ -504,7 +504,8 @@ def _open(
         ),
         recipe=recipe,
     )
-    return TASKS.get(bundle.card.task, Model)(loaded)
+    cls: type[Model] = architecture.Model or TASKS.get(bundle.card.task, Model)
+    return cls(loaded)
 
 
 def _batch_size(wishes: Wishes, artifact: Artifact) -> int:

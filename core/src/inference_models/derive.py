@@ -143,7 +143,7 @@ def _judge(
     """Raise `InvalidWeights` unless both give the same outputs on a real input."""
     inputs, _ = architecture.preprocess(
         read_images([picture(480, 640, seed) for seed in range(_PICTURES)]),
-        architecture.Options(),
+        architecture.trial,
         Operations(),
         architecture.preprocessing,
     )
@@ -182,7 +182,7 @@ def _outputs(
     sessions = wrapped(opened, bundle.artifact.rename, bundle.artifact.batch, host)
     try:
         outputs = architecture.forward(
-            sessions, dict(inputs), architecture.Options(), Operations()
+            sessions, dict(inputs), architecture.trial, Operations()
         )
         return {name: host(array) for name, array in outputs.items()}
     finally:

@@ -211,6 +211,8 @@ class Architecture(ABC, Generic[O]):
     """Names of the outputs, in the order in which graphs of other hands have them."""
     fp32_modules: ClassVar[tuple[str, ...]] = ()
     """Module names that a half-precision derivation leaves alone."""
+    Model: ClassVar[type[Any] | None] = None
+    """What users hold, where it has more methods than its task's own class."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -270,6 +272,16 @@ class Architecture(ABC, Generic[O]):
         batch, frames = ops.prepare(images, spec)
         return {self.image_input[1]: batch}, frames
 
+    def encode(
+        self, sessions: Mapping[str, Session], inputs: dict[str, Array]
+    ) -> dict[str, Array]:
+        """What `forward` makes of images alone, whatever is asked of them.
+
+        By default nothing is run. A vision-language model encodes its pictures here,
+        once for any number of prompts; `forward` then takes what this returns.
+        """
+        return inputs
+
     def forward(
         self,
         sessions: Mapping[str, Session],
@@ -316,6 +328,12 @@ class Architecture(ABC, Generic[O]):
             {self.image_input[1]: TensorSpec("float32", shape)},
             {"output": TensorSpec("float32", ("batch", "classes"))},
         )
+
+    @property
+    def trial(self) -> O:
+        """Options of the runs that compare a derived artifact with its source."""
+        options: O = self.Options()
+        return options
 
     def difference(
         self, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]

@@ -17,6 +17,7 @@ _CLASSES = {
     "object-detection": "AutoModelForObjectDetection",
     "classification": "AutoModelForImageClassification",
     "multi-label-classification": "AutoModelForImageClassification",
+    "vision-language": "AutoModelForImageTextToText",
 }
 """Who chooses the class of a task, of those that are a part of transformers."""
 
@@ -83,14 +84,19 @@ def _quiet() -> Iterator[None]:
 
 
 class Renamed(nn.Module):
-    """A model of transformers whose outputs have the architecture's names."""
+    """A model of transformers whose outputs have the architecture's names.
+
+    A view of one that returns no mapping has them in the architecture's order.
+    """
 
     def __init__(self, model: nn.Module, names: Mapping[str, str]) -> None:
         super().__init__()
         self.model = model
         self._names = dict(names)
 
-    def forward(self, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, *tensors: torch.Tensor) -> Any:
         """The outputs that the architecture knows."""
         returned = self.model(*tensors)
+        if not isinstance(returned, Mapping):
+            return returned
         return {ours: returned[theirs] for theirs, ours in self._names.items()}

@@ -36,6 +36,7 @@ _SINGLE_FILE = 2_000_000_000
 # Sizes of free dimensions to trace with. torch takes 0 and 1 for special; a multiple of
 # 224 is one of 7, 14, 16 and 32, which networks ask of an image's sides.
 _BATCH, _SIDE = 2, 224
+_SIDES = ("height", "width")
 
 
 def export_bundle(
@@ -134,7 +135,9 @@ def _free_sizes(inputs: Mapping[str, TensorSpec]) -> dict[str, int]:
     """A size for each free dimension; different ones, or torch takes them for one."""
     free = [size for spec in inputs.values() for size in spec.shape]
     names = [n for n in dict.fromkeys(free) if isinstance(n, str) and n != "batch"]
-    return {"batch": _BATCH, **{n: _SIDE * i for i, n in enumerate(names, start=1)}}
+    sides = {n: _SIDE * i for i, n in enumerate(_SIDES, start=1)}
+    others = [name for name in names if name not in sides]
+    return {"batch": _BATCH, **sides, **{n: 3 + i for i, n in enumerate(others)}}
 
 
 def _free_axes(spec: TensorSpec) -> dict[int, str]:

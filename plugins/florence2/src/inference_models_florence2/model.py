@@ -1,0 +1,246 @@
+"""What users hold of a Florence-2: prompts, and its tasks as methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from inference_models import (
+    Detections,
+    Frame,
+    InstanceDetections,
+    InvalidInput,
+    InvalidOption,
+    VisionLanguageModel,
+)
+from inference_models.errors import did_you_mean
+from inference_models.images import Color, to_host
+from inference_models.model import Encoding
+from inference_models_florence2 import answers
+from inference_models_florence2.locations import region, to_text
+from inference_models_florence2.tasks import TASKS
+
+Granularity = Literal["normal", "detailed", "very_detailed"]
+Labels = Literal["classes", "captions", "rois"]
+
+_CAPTIONS = {
+    "normal": "<CAPTION>",
+    "detailed": "<DETAILED_CAPTION>",
+    "very_detailed": "<MORE_DETAILED_CAPTION>",
+}
+_LABELS = {
+    "classes": "<OD>",
+    "captions": "<DENSE_REGION_CAPTION>",
+    "rois": "<REGION_PROPOSAL>",
+}
+_GROUNDING = "<CAPTION_TO_PHRASE_GROUNDING>"
+
+
+class Florence2Model(VisionLanguageModel):
+    """Answers prompts about pictures, and does the tasks that it was trained for.
+
+    Every method takes one picture or several, or what `encode` made of them, and
+    returns a list with a result for each. Keywords are the options of a call, such as
+    `num_beams=3`. Places are in the original's pixels; a region is (x1, y1, x2, y2) in
+    them, or in shares of the picture (0–1), one for all pictures or one for each. On a
+    single picture several regions or phrases give a result each.
+    """
+
+    def caption_image(
+        self,
+        images: Any,
+        granularity: Granularity = "normal",
+        *,
+        input_color_format: Color | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """A caption; "detailed" is a few sentences, "very_detailed" a paragraph."""
+        token = _chosen("granularity", granularity, _CAPTIONS)
+        return self._read(self._encoded_once(images, input_color_format), token, options)
+
+    def detect_objects(
+        self,
+        images: Any,
+        labels_mode: Labels = "classes",
+        classes: Sequence[str] | None = None,
+        *,
+        input_color_format: Color | None = None,
+        **options: Any,
+    ) -> list[Detections]:
+        """Boxes of objects: with class names, with captions, or of regions alone.
+
+        With `classes`, boxes of these alone, which `class_id` numbers as they are given.
+        """
+        token = _chosen("labels_mode", labels_mode, _LABELS)
+        encoding = self._encoded_once(images, input_color_format)
+        if classes is None:
+            return self._read(encoding, token, options)
+        names = _names(classes)
+        asked = "<and>".join(names)
+        return self._read(encoding, _GROUNDING, options, [asked], names)
+
+    def ground_phrase(
+        self,
+        images: Any,
+        phrase: str | Sequence[str],
+        *,
+        input_color_format: Color | None = None,
+        **options: Any,
+    ) -> list[Detections]:
+        """Boxes of what a caption names, labelled with the words of the caption."""
+        encoding = self._encoded_once(images, input_color_format)
+        return self._read(encoding, _GROUNDING, options, _phrases(phrase))
+
+    def segment_phrase(
+        self,
+        images: Any,
+        phrase: str | Sequence[str],
+        *,
+        input_color_format: Color | None = None,
+        **options: Any,
+    ) -> list[InstanceDetections]:
+        """Masks of what a phrase names."""
+        encoding = self._encoded_once(images, input_color_format)
+        token = "<REFERRING_EXPRESSION_SEGMENTATION>"
+        return self._read(encoding, token, options, _phrases(phrase))
+
+    def segment_region(
+        self,
+        images: Any,
+        xyxy: Any,
+        *,
+        input_color_format: Color | None = None,
+        **options: Any,
+    ) -> list[InstanceDetections]:
+        """The mask of what a region holds."""
+        encoding = self._encoded_once(images, input_color_format)
+        return self._of_regions(encoding, "<REGION_TO_SEGMENTATION>", xyxy, options)
+
+    def classify_image_region(
+        self,
+        images: Any,
+        xyxy: Any,
+        *,
+        input_color_format: Color | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """The class of what a region holds."""
+        encoding = self._encoded_once(images, input_color_format)
+        return self._of_regions(encoding, "<REGION_TO_CATEGORY>", xyxy, options)
+
+    def caption_image_region(
+        self,
+        images: Any,
+        xyxy: Any,
+        *,
+        input_color_format: Color | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """A description of what a region holds."""
+        encoding = self._encoded_once(images, input_color_format)
+        return self._of_regions(encoding, "<REGION_TO_DESCRIPTION>", xyxy, options)
+
+    def ocr_image(
+        self, images: Any, *, input_color_format: Color | None = None, **options: Any
+    ) -> list[str]:
+        """The text in the picture."""
+        encoding = self._encoded_once(images, input_color_format)
+        return self._read(encoding, "<OCR>", options)
+
+    def ocr_image_region(
+        self,
+        images: Any,
+        xyxy: Any,
+        *,
+        input_color_format: Color | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """The text in a region."""
+        encoding = self._encoded_once(images, input_color_format)
+        return self._of_regions(encoding, "<REGION_TO_OCR>", xyxy, options)
+
+    def parse_document(
+        self, images: Any, *, input_color_format: Color | None = None, **options: Any
+    ) -> list[Detections]:
+        """Boxes around the texts in the picture, labelled with what they say."""
+        encoding = self._encoded_once(images, input_color_format)
+        return self._read(encoding, "<OCR_WITH_REGION>", options)
+
+    def _encoded_once(self, images: Any, color: Color | None) -> Encoding:
+        if isinstance(images, Encoding):
+            return images
+        return self.encode(images, input_color_format=color)
+
+    def _of_regions(
+        self, encoding: Encoding, token: str, xyxy: Any, options: dict[str, Any]
+    ) -> list[Any]:
+        frames = [frame for _, part in encoding.parts for frame in part]
+        return self._read(encoding, token, options, list(_regions(xyxy, frames)))
+
+    def _read(
+        self,
+        encoding: Encoding,
+        token: str,
+        options: dict[str, Any],
+        inputs: Sequence[str] = ("",),
+        classes: Sequence[str] = (),
+    ) -> list[Any]:
+        """Results of a task: one input is for all pictures, several are one for each."""
+        given = {**options, "skip_special_tokens": False}
+        prompts = [token + text for text in inputs]
+        asked = prompts[0] if len(prompts) == 1 else prompts
+        banned = self._loaded.architecture.banned
+        return [
+            answers.read(text, TASKS[token], frame, classes=classes, banned=banned)
+            for text, frame in self._answered(encoding, asked, None, given)
+        ]
+
+
+def _chosen(name: str, value: Any, tokens: dict[str, str]) -> str:
+    if value not in tokens:
+        raise InvalidOption(
+            f"there is no {name} {value!r}{did_you_mean(str(value), tokens)}; it is one "
+            f"of {', '.join(map(repr, tokens))}"
+        )
+    return tokens[value]
+
+
+def _names(classes: Any) -> list[str]:
+    names = [classes] if isinstance(classes, str) else list(classes)
+    if not names or not all(isinstance(n, str) and n.strip() for n in names):
+        raise InvalidOption(f"classes {classes!r:.100} is no list of names")
+    return names
+
+
+def _phrases(phrase: Any) -> list[str]:
+    phrases = [phrase] if isinstance(phrase, str) else list(phrase)
+    if not phrases or not all(isinstance(p, str) and p.strip() for p in phrases):
+        raise InvalidOption(f"phrase {phrase!r:.100} is neither a text nor some")
+    return phrases
+
+
+def _regions(xyxy: Any, frames: Sequence[Frame]) -> Iterator[str]:
+    """A region's location tokens for each frame, or on one frame for each region."""
+    boxes = _boxes(xyxy)
+    if len(frames) == 1:
+        frames = list(frames) * len(boxes)
+    if len(boxes) == 1:
+        boxes = boxes * len(frames)
+    if len(boxes) != len(frames):
+        raise InvalidInput(
+            f"there are {len(boxes)} regions for {len(frames)} images; give one for "
+            "all, or one for each"
+        )
+    for box, frame in zip(boxes, frames, strict=True):
+        yield to_text(region(box, frame.width, frame.height), frame)
+
+
+def _boxes(xyxy: Any) -> list[Any]:
+    """One region or several, from whatever holds them."""
+    try:
+        array = np.asarray(to_host(xyxy) if hasattr(xyxy, "__dlpack__") else xyxy)
+    except (TypeError, ValueError):
+        return [xyxy]
+    return list(array) if array.ndim == 2 and len(array) else [xyxy]

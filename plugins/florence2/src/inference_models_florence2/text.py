@@ -1,0 +1,242 @@
+"""Florence-2's text model: BART's encoder once, and its decoder token by token.
+
+Lewis et al., "BART: Denoising Sequence-to-Sequence Pre-training", arXiv:1910.13461.
+Parameters have transformers' names. What one call of the decoder leaves to the next is
+handed on by the caller: B prompts of K beams each, whose pasts are (B, K, heads, T, D).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# BART's table of positions begins with two that no token has.
+_OFFSET = 2
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class Attention(nn.Module):
+    """What is asked, and where answers are put together; both kinds have these."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def ask(self, x: Tensor) -> Tensor:
+        """(..., L, width) -> queries (..., heads, L, D)."""
+        return by_head(self.q_proj(x), self.heads)
+
+    def join(self, mixed: Tensor) -> Tensor:
+        """(..., heads, L, D) -> (..., L, width)."""
+        return self.out_proj(mixed.transpose(-2, -3).flatten(-2))
+
+
+def by_head(x: Tensor, heads: int) -> Tensor:
+    """(..., L, width) -> (..., heads, L, D)."""
+    return x.unflatten(-1, (heads, -1)).transpose(-2, -3)
+
+
+class SelfAttention(Attention):
+    """Attention of tokens to tokens of the same text."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+
+    def answers(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., L, width) -> keys and values (..., heads, L, D)."""
+        return by_head(self.k_proj(x), self.heads), by_head(self.v_proj(x), self.heads)
+
+
+class Layer(nn.Module):
+    """The feed-forward half that layers of both kinds have."""
+
+    def __init__(self, width: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.final_layer_norm = nn.LayerNorm(width)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self._activation = ACTIVATIONS[activation]
+
+    def feed(self, x: Tensor) -> Tensor:
+        """(..., width) -> the same shape."""
+        return self.final_layer_norm(x + self.fc2(self._activation(self.fc1(x))))
+
+
+class EncoderLayer(Layer):
+    """One layer over image and prompt."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        width = config["d_model"]
+        hidden = config["encoder_ffn_dim"]
+        super().__init__(width, hidden, config["activation_function"])
+        self.self_attn = SelfAttention(width, config["encoder_attention_heads"])
+
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """(B, S, width), and which positions may be seen, (B, 1, 1, S)."""
+        attn = self.self_attn
+        key, value = attn.answers(x)
+        mixed = F.scaled_dot_product_attention(attn.ask(x), key, value, visible)
+        return self.feed(self.self_attn_layer_norm(x + attn.join(mixed)))
+
+
+class DecoderLayer(Layer):
+    """One layer over the last token of each beam."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        width, heads = config["d_model"], config["decoder_attention_heads"]
+        hidden = config["decoder_ffn_dim"]
+        super().__init__(width, hidden, config["activation_function"])
+        self.self_attn = SelfAttention(width, heads)
+        self.encoder_attn = Attention(width, heads)
+        self.encoder_attn_layer_norm = nn.LayerNorm(width)
+
+    def recall(
+        self, x: Tensor, past: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, K, width) and the past of each beam -> the same, and a longer past."""
+        attn, one = self.self_attn, x.unsqueeze(-2)
+        new = attn.answers(one)
+        key, value = (torch.cat(pair, dim=-2) for pair in zip(past, new, strict=True))
+        mixed = F.scaled_dot_product_attention(
+            attn.ask(one).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+        )
+        mixed = attn.join(mixed.unflatten(0, x.shape[:2])).squeeze(-2)
+        return self.self_attn_layer_norm(x + mixed), key, value
+
+    def look(self, x: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
+        """(B, K, width): the beams of a prompt look at its image and words at once."""
+        attn = self.encoder_attn
+        mixed = F.scaled_dot_product_attention(attn.ask(x), key, value, visible)
+        return self.encoder_attn_layer_norm(x + attn.join(mixed))
+
+
+class Stack(nn.Module):
+    """Positions, the first normalisation, and layers."""
+
+    def __init__(
+        self, config: Mapping[str, Any], layer: Callable[..., nn.Module], count: int
+    ) -> None:
+        super().__init__()
+        width = config["d_model"]
+        most = config["max_position_embeddings"] + _OFFSET
+        self.embed_positions = nn.Embedding(most, width)
+        self.layernorm_embedding = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(layer(config) for _ in range(count))
+
+    def begin(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Embedded tokens with their positions."""
+        return self.layernorm_embedding(x + self.embed_positions(positions + _OFFSET))
+
+
+class _Text(nn.Module):
+    """The vectors of tokens, which encoder and decoder share."""
+
+    def __init__(self, config: Mapping[str, Any], shared: nn.Embedding) -> None:
+        super().__init__()
+        self.shared = shared
+        self.heads = config["decoder_attention_heads"]
+        scaled = config.get("scale_embedding", False)
+        self.scale = math.sqrt(config["d_model"]) if scaled else 1.0
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """(B, L) -> (B, L, width)."""
+        return self.shared(input_ids) * self.scale
+
+
+class Encoder(_Text):
+    """Image and prompt -> what the decoder begins with."""
+
+    def __init__(self, config: Mapping[str, Any], shared: nn.Embedding) -> None:
+        super().__init__(config, shared)
+        width, count = config["d_model"], config["decoder_layers"]
+        self.encoder = Stack(config, EncoderLayer, config["encoder_layers"])
+        self.cross = nn.ModuleList(Answers(width, self.heads) for _ in range(count))
+
+    def forward(
+        self, input_ids: Tensor, image_features: Tensor, attention_mask: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The mask (B, S), empty pasts, and what each layer looks at.
+
+        `input_ids` and `attention_mask` are (B, L), `image_features` (B, T, width).
+        """
+        ones = torch.ones_like(image_features[:, :, 0], dtype=attention_mask.dtype)
+        mask = torch.cat([ones, attention_mask], dim=1)
+        visible = mask[:, None, None, :].bool()
+        x = torch.cat([image_features, self.embed(input_ids)], dim=1)
+        x = self.encoder.begin(x, torch.arange(x.shape[1], device=x.device))
+        for layer in self.encoder.layers:
+            x = layer(x, visible)
+        seen = [state for cross in self.cross for state in cross(x)]
+        batch, width = x.shape[0], x.shape[2]
+        empty = x.new_zeros((batch, 1, self.heads, 0, width // self.heads))
+        return mask, *([empty] * len(seen)), *seen
+
+
+class Answers(nn.Module):
+    """Keys and values of one decoder layer, of what the encoder made."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, width) -> two of (B, heads, S, D)."""
+        return by_head(self.k_proj(x), self.heads), by_head(self.v_proj(x), self.heads)
+
+
+class Decoder(_Text):
+    """The last token of each beam -> logits of the next, and a longer past."""
+
+    def __init__(self, config: Mapping[str, Any], shared: nn.Embedding) -> None:
+        super().__init__(config, shared)
+        self.decoder = Stack(config, DecoderLayer, config["decoder_layers"])
+
+    def forward(
+        self, input_ids: Tensor, order: Tensor, mask: Tensor, *states: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Logits (B, K, V), then keys and values of each layer in turn.
+
+        `input_ids` is (B, K), `order` (B, K) the beam of the same prompt whose past
+        each goes on with, `mask` (B, S), and `states` are pasts (B, J, heads, T, D),
+        then what the layers look at, (B, heads, S, D).
+        """
+        layers = self.decoder.layers
+        pasts = [chosen(state, order) for state in states[: 2 * len(layers)]]
+        seen = states[2 * len(layers) :]
+        visible = mask[:, None, None, :].bool()
+        x = self._begin(input_ids, pasts[0].shape[-2])
+        grown: list[Tensor] = []
+        for number, layer in enumerate(layers):
+            here = slice(2 * number, 2 * number + 2)
+            x, *longer = layer.recall(x, pasts[here])
+            grown += longer
+            x = layer.feed(layer.look(x, *seen[here], visible))
+        return F.linear(x, self.shared.weight), *grown
+
+    def _begin(self, input_ids: Tensor, position: int) -> Tensor:
+        positions = torch.full_like(input_ids, position)
+        return self.decoder.begin(self.embed(input_ids), positions)
+
+
+def chosen(past: Tensor, order: Tensor) -> Tensor:
+    """Of (B, J, ...) the beams (B, K) that are named -> (B, K, ...)."""
+    batch, beams = past.shape[:2]
+    rows = torch.arange(batch, device=order.device)[:, None] * beams + order
+    return past.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, order.shape)

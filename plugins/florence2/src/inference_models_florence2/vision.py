@@ -1,0 +1,250 @@
+"""Florence-2's image encoder: DaViT, and the projection to what the text model reads.
+
+Xiao et al., "Florence-2: Advancing a Unified Representation for a Variety of Vision
+Tasks", arXiv:2311.06242; Ding et al., "DaViT: Dual Attention Vision Transformers",
+arXiv:2204.03645. Parameters have transformers' names. Within, images are (B, H, W, C),
+so that nothing is copied between convolutions and linear layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Vision(nn.Module):
+    """Pixels (B, 3, H, W) -> image features (B, 1 + H/32 * W/32, D)."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.vision_tower = Tower(config)
+        self.multi_modal_projector = Projector(config)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Encode a batch of normalised images."""
+        return self.multi_modal_projector(self.vision_tower(pixel_values))
+
+
+class Tower(nn.Module):
+    """Stages of a strided convolution and blocks, each half as large as the last."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        stages = range(len(config["embed_dim"]))
+        self.convs = nn.ModuleList(PatchEmbedding(config, stage) for stage in stages)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(Block(config, stage) for _ in range(config["depths"][stage]))
+            for stage in stages
+        )
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, H/32, W/32, C)."""
+        x = pixel_values.permute(0, 2, 3, 1)
+        for conv, blocks in zip(self.convs, self.blocks, strict=True):
+            x = conv(x)
+            for block in blocks:
+                x = block(x)
+        return x
+
+
+class PatchEmbedding(nn.Module):
+    """A strided convolution, with a normalisation before or after it."""
+
+    def __init__(self, config: Mapping[str, Any], stage: int) -> None:
+        super().__init__()
+        channels = (config["in_channels"], *config["embed_dim"])[stage : stage + 2]
+        self.conv = nn.Conv2d(
+            *channels,
+            kernel_size=config["patch_size"][stage],
+            stride=config["patch_stride"][stage],
+            padding=config["patch_padding"][stage],
+        )
+        self.norm_first = config["patch_prenorm"][stage]
+        self.norm = nn.LayerNorm(channels[0] if self.norm_first else channels[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H/stride, W/stride, D)."""
+        if self.norm_first:
+            return convolved(self.conv, self.norm(x))
+        return self.norm(convolved(self.conv, x))
+
+
+def convolved(conv: nn.Module, x: Tensor) -> Tensor:
+    """A convolution of (B, H, W, C), which torch knows as channels-last."""
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class Block(nn.Module):
+    """Attention within windows, then between channels."""
+
+    def __init__(self, config: Mapping[str, Any], stage: int) -> None:
+        super().__init__()
+        self.spatial_block = SpatialBlock(config, stage)
+        self.channel_block = ChannelBlock(config, stage)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape."""
+        return self.channel_block(self.spatial_block(x))
+
+
+class _Half(nn.Module):
+    """What both kinds of block have around their attention."""
+
+    def __init__(self, config: Mapping[str, Any], stage: int) -> None:
+        super().__init__()
+        width = config["embed_dim"][stage]
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.norm1 = nn.LayerNorm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.norm2 = nn.LayerNorm(width)
+        self.ffn = FeedForward(width, int(width * config["mlp_ratio"]))
+
+    def around(self, attention: nn.Module, x: Tensor) -> Tensor:
+        """Both residual steps, each behind a convolution of its own."""
+        x = x + convolved(self.conv1, x)
+        x = x + attention(self.norm1(x))
+        x = x + convolved(self.conv2, x)
+        return x + self.ffn(self.norm2(x))
+
+
+class SpatialBlock(_Half):
+    """Attention of positions within a window."""
+
+    def __init__(self, config: Mapping[str, Any], stage: int) -> None:
+        super().__init__(config, stage)
+        self.window_attn = WindowAttention(config, stage)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape."""
+        return self.around(self.window_attn, x)
+
+
+class ChannelBlock(_Half):
+    """Attention of channels within a group."""
+
+    def __init__(self, config: Mapping[str, Any], stage: int) -> None:
+        super().__init__(config, stage)
+        self.channel_attn = ChannelAttention(config, stage)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape."""
+        return self.around(self.channel_attn, x)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> the same shape."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class _Attention(nn.Module):
+    """The two linear layers that both kinds of attention have."""
+
+    def __init__(self, config: Mapping[str, Any], stage: int) -> None:
+        super().__init__()
+        width = config["embed_dim"][stage]
+        self.qkv = nn.Linear(width, 3 * width, bias=config["qkv_bias"])
+        self.proj = nn.Linear(width, width)
+
+
+class WindowAttention(_Attention):
+    """Self-attention of the positions within each square window."""
+
+    def __init__(self, config: Mapping[str, Any], stage: int) -> None:
+        super().__init__(config, stage)
+        self.heads = config["num_heads"][stage]
+        self.side = config["window_size"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape; sides are padded to whole windows."""
+        batch, height, width, channels = x.shape
+        side, below, right = self.side, -height % self.side, -width % self.side
+        if below or right:
+            x = F.pad(x, (0, 0, 0, right, 0, below))
+        rows, columns = (height + below) // side, (width + right) // side
+        x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
+        x = self._attend(x.reshape(-1, side * side, channels))
+        x = x.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
+        x = x.reshape(batch, rows * side, columns * side, channels)
+        return x[:, :height, :width]
+
+    def _attend(self, x: Tensor) -> Tensor:
+        windows, positions, channels = x.shape
+        split = self.qkv(x).reshape(windows, positions, 3, self.heads, -1)
+        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).reshape(windows, positions, channels))
+
+
+class ChannelAttention(_Attention):
+    """Self-attention of the channels within each group, over all positions."""
+
+    def __init__(self, config: Mapping[str, Any], stage: int) -> None:
+        super().__init__(config, stage)
+        self.groups = config["num_groups"][stage]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape."""
+        batch, height, width, channels = x.shape
+        positions = height * width
+        split = self.qkv(x).reshape(batch, positions, 3, self.groups, -1)
+        query, key, value = split.permute(2, 0, 3, 4, 1).unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=positions**-0.5)
+        mixed = mixed.permute(0, 3, 1, 2).reshape(batch, height, width, channels)
+        return self.proj(mixed)
+
+
+class Projector(nn.Module):
+    """Positions added, the mean of them put first, all projected to the text's width."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        width = config["embed_dim"][-1]
+        self.image_projection = nn.Linear(width, config["projection_dim"], bias=False)
+        self.image_proj_norm = nn.LayerNorm(config["projection_dim"])
+        self.image_position_embed = Positions(config["max_position_embeddings"], width)
+        self.visual_temporal_embed = Times(config["max_temporal_embeddings"], width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, 1 + H*W, D)."""
+        x = x + self.image_position_embed(*x.shape[1:3])
+        # A picture is the first moment of a film of one.
+        x = x.flatten(1, 2) + self.visual_temporal_embed.pos_idx_to_embed[0]
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
+        return self.image_proj_norm(self.image_projection(x))
+
+
+class Positions(nn.Module):
+    """A learned vector for each row and each column, one after the other."""
+
+    def __init__(self, most: int, width: int) -> None:
+        super().__init__()
+        self.row_embeddings = nn.Embedding(most, width // 2)
+        self.column_embeddings = nn.Embedding(most, width - width // 2)
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """-> (height, width, C)."""
+        columns = self.column_embeddings.weight[None, :width].expand(height, -1, -1)
+        rows = self.row_embeddings.weight[:height, None].expand(-1, width, -1)
+        return torch.cat([columns, rows], dim=-1)
+
+
+class Times(nn.Module):
+    """A vector for each moment of a film, as the file has them."""
+
+    pos_idx_to_embed: Tensor
+
+    def __init__(self, most: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("pos_idx_to_embed", torch.zeros(most, width))
