@@ -269,7 +269,7 @@ HALF = len(SMALL) // 2
 FLIPPED = bytes([SMALL[0] ^ 1]) + SMALL[1:]
 HEAD = faulty.head(Content_Length=len(SMALL), **NAMED)
 PAGE = gives(b"<html>Please log in</html>", Content_Type="text/html")
-DRIPPING = faulty.drips(HEAD + SMALL, len(HEAD))
+DRIPPING = faulty.drips(HEAD + SMALL, len(HEAD), count=len(SMALL))
 UNSAID_LENGTH = faulty.raw(faulty.head(**NAMED), SMALL[:HALF])
 LONG_HEADERS = gives(SMALL, X_Long="x" * (1 << 20))
 BANANA = faulty.raw(b"BANANA\r\n\r\n")

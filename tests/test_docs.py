@@ -98,10 +98,10 @@ def test_fields_that_the_page_on_cards_names_are_those_there_are():
     assert fields - named <= {"dtype"}
 
 
-def install(folder: Path) -> Path:
-    """The pack of the page, with the metadata that pip would write."""
+def install(folder: Path, hook: str) -> Path:
+    """A plugin of the page, with the metadata that pip would write."""
     (toml,) = blocks("docs/writing-a-plugin.md", "toml")
-    (module,) = blocks("docs/writing-a-plugin.md", "python")
+    (module,) = [m for m in blocks("docs/writing-a-plugin.md", "python") if hook in m]
     name = re.search(r'^name = "(.+)"', toml, re.MULTILINE)[1]
     entry_point = re.search(r'^(\w+) = "(acme\w+)"', toml, re.MULTILINE)
     info = folder / "site" / f"{name.replace('-', '_')}-1.0.dist-info"
@@ -131,7 +131,7 @@ def write_mean_graph(path: Path) -> None:
 
 
 def test_pack_of_the_page_on_plugins_works(run, tmp_path):
-    site, cards = install(tmp_path), tmp_path / "cards"
+    site, cards = install(tmp_path, "def architectures"), tmp_path / "cards"
     cards.mkdir()
     (text,) = blocks("docs/writing-a-plugin.md", "json")
     (cards / "brightness.json").write_text(text, "utf-8")
@@ -148,6 +148,37 @@ def test_pack_of_the_page_on_plugins_works(run, tmp_path):
     )
 
     assert shown == "<ClassificationPrediction 1: bright 0.80> 0.8\n"
+
+
+def test_provider_of_the_page_on_plugins_works(run, tmp_path):
+    site = install(tmp_path, "def weights_providers")
+    torch.manual_seed(0)
+    weights = save(dict(ResNet(18, 3).state_dict()))
+    with RoboflowServer() as server:
+        url = server.gives("/weights.safetensors", weights)
+        digest = hashlib.sha256(weights).hexdigest()
+        file = {"name": "weights.safetensors", "sources": [url], "sha256": digest}
+        graphs = {"main": "weights.safetensors"}
+        card = {
+            "id": "acme/bolts",
+            "architecture": "resnet",
+            "task": "classification",
+            "labels": ["bolt", "nut", "washer"],
+            "config": {"depth": 18, "preprocessing": {"size": [32, 32]}},
+            "artifacts": [{"format": "torch", "graphs": graphs, "files": [file]}],
+        }
+        listed = server.gives("/acme/bolts.json", json.dumps(card).encode())
+
+        shown = run(
+            "from inference_models import AutoModel\n"
+            "print(AutoModel.from_pretrained('acme/bolts').card.labels)",
+            tmp_path,
+            PYTHONPATH=str(site),
+            ACME_SHELF=listed.removesuffix("/acme/bolts.json"),
+            INFERENCE_MODELS_CACHE=str(tmp_path / "cache"),
+        )
+
+    assert shown == "('bolt', 'nut', 'washer')\n"
 
 
 def test_contributing_shows_a_pack_that_is_python():

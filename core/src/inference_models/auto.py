@@ -17,6 +17,7 @@ from inference_models.card import (
     Artifact,
     Bundle,
     ModelCard,
+    Plan,
     TensorSpec,
     relabelled,
 )
@@ -30,6 +31,7 @@ from inference_models.errors import (
 from inference_models.explain import Explanation
 from inference_models.interfaces import Access, Architecture, Backend
 from inference_models.model import (
+    CPU_PIXELS,
     DEFAULT_BATCH,
     TASKS,
     ClassificationModel,
@@ -498,7 +500,7 @@ def _open(
         backend=option.backend.name,
         plan=option.plan,
         spec=spec,
-        batch_size=_batch_size(search.wishes, artifact),
+        batch_size=_batch_size(search.wishes, artifact, option.plan, spec),
         explanation=Explanation.of(
             search.card, negotiation, search.registry, number, failures
         ),
@@ -508,10 +510,16 @@ def _open(
     return cls(loaded)
 
 
-def _batch_size(wishes: Wishes, artifact: Artifact) -> int:
-    if wishes.batch is not None:
-        return wishes.batch[1]
-    return DEFAULT_BATCH if artifact.batch is None else artifact.batch[1]
+def _batch_size(
+    wishes: Wishes, artifact: Artifact, plan: Plan, spec: Preprocessing
+) -> int:
+    asked = wishes.batch or artifact.batch
+    if asked is not None:
+        return asked[1]
+    if plan.device != "cpu" or spec.size is None:
+        return DEFAULT_BATCH
+    height, width = spec.size
+    return max(1, min(DEFAULT_BATCH, CPU_PIXELS // (height * width)))
 
 
 def _spec(

@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from inference_models.deadline import Deadline
 from inference_models.limits import Limits, Transient
 
 Chunk = bytes | memoryview
-_LARGEST = 1 << 18
+_LARGEST = 1 << 21
 _MOMENT = 0.05
 """Seconds that what has come already waits for more, to be handed on together."""
 
@@ -58,7 +60,8 @@ def _past_parser(
     yield first
     left = length - len(first)
     while left > 0:
-        piece = memoryview(bytearray(min(left, _LARGEST)))
+        # Not a bytearray, which is filled with zeros first.
+        piece = memoryview(np.empty(min(left, _LARGEST), np.uint8))
         try:
             size = _fill(piece, connection, limits.idle)
         except OSError as error:

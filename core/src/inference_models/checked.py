@@ -12,8 +12,8 @@ from inference_models.body import Chunk
 from inference_models.card import File
 from inference_models.errors import HashMismatch
 
-_AHEAD = 16
-"""Calls that may wait for a thread; with a chunk each, a few megabytes."""
+_AHEAD = 8
+"""Calls that may wait for a thread; with a chunk each, some megabytes."""
 
 
 class Beside:
