@@ -48,6 +48,8 @@ ORDER = [
     "find",
     "explain",
     "model",
+    "vision_language",
+    "tasks",
     "auto",
 ]
 

@@ -68,12 +68,7 @@ if TYPE_CHECKING:
         Session,
         WeightsProvider,
     )
-    from inference_models.model import (
-        ClassificationModel,
-        Model,
-        MultiLabelClassificationModel,
-        ObjectDetectionModel,
-    )
+    from inference_models.model import Model
     from inference_models.negotiate import Candidate
     from inference_models.preprocess import (
         Frame,
@@ -86,6 +81,12 @@ if TYPE_CHECKING:
         MultiLabelClassificationPrediction,
         Scores,
     )
+    from inference_models.tasks import (
+        ClassificationModel,
+        MultiLabelClassificationModel,
+        ObjectDetectionModel,
+    )
+    from inference_models.vision_language import Encoding, VisionLanguageModel
 
 _HOMES = {
     "Access": "interfaces",
@@ -96,11 +97,12 @@ _HOMES = {
     "Backend": "interfaces",
     "Bundle": "card",
     "Candidate": "negotiate",
-    "ClassificationModel": "model",
+    "ClassificationModel": "tasks",
     "ClassificationPrediction": "results",
     "ConfidenceOptions": "interfaces",
     "Detections": "results",
     "DownloadFailed": "errors",
+    "Encoding": "vision_language",
     "Explanation": "explain",
     "Facts": "card",
     "File": "card",
@@ -120,11 +122,11 @@ _HOMES = {
     "ModelCard": "card",
     "ModelClosed": "errors",
     "ModelNotFound": "errors",
-    "MultiLabelClassificationModel": "model",
+    "MultiLabelClassificationModel": "tasks",
     "MultiLabelClassificationPrediction": "results",
     "NoBackend": "errors",
     "NoOptions": "interfaces",
-    "ObjectDetectionModel": "model",
+    "ObjectDetectionModel": "tasks",
     "Offline": "errors",
     "Operations": "interfaces",
     "PaymentRequired": "errors",
@@ -139,6 +141,7 @@ _HOMES = {
     "Unavailable": "errors",
     "Unreachable": "errors",
     "UsagePaused": "errors",
+    "VisionLanguageModel": "vision_language",
     "WeightsProvider": "interfaces",
     "cxcywh_to_xyxy": "boxes",
     "distinct_labels": "card",
@@ -160,6 +163,7 @@ __all__ = [
     "ConfidenceOptions",
     "Detections",
     "DownloadFailed",
+    "Encoding",
     "Explanation",
     "Facts",
     "File",
@@ -198,6 +202,7 @@ __all__ = [
     "Unavailable",
     "Unreachable",
     "UsagePaused",
+    "VisionLanguageModel",
     "WeightsProvider",
     "cxcywh_to_xyxy",
     "distinct_labels",

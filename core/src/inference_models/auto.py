@@ -33,12 +33,8 @@ from inference_models.interfaces import Access, Architecture, Backend
 from inference_models.model import (
     CPU_PIXELS,
     DEFAULT_BATCH,
-    TASKS,
-    ClassificationModel,
     Loaded,
     Model,
-    MultiLabelClassificationModel,
-    ObjectDetectionModel,
     Recipe,
 )
 from inference_models.negotiate import (
@@ -54,7 +50,14 @@ from inference_models.negotiate import (
 from inference_models.preprocess import Preprocessing
 from inference_models.registry import Registry, installed
 from inference_models.store import Store
+from inference_models.tasks import (
+    TASKS,
+    ClassificationModel,
+    MultiLabelClassificationModel,
+    ObjectDetectionModel,
+)
 from inference_models.trust import Consent
+from inference_models.vision_language import VisionLanguageModel
 
 log = logging.getLogger("inference_models")
 
@@ -258,6 +261,16 @@ class AutoModel:
         task: Literal["multi-label-classification"],
         **parameters: Unpack[_Parameters],
     ) -> MultiLabelClassificationModel: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id_or_path: str | os.PathLike[str],
+        *,
+        task: Literal["vision-language"],
+        **parameters: Unpack[_Parameters],
+    ) -> VisionLanguageModel: ...
 
     @overload
     @classmethod

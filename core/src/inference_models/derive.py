@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from inference_models.card import (
     Plan,
     structure,
 )
-from inference_models.disk import move_folder
+from inference_models.disk import hash_file, move_folder
 from inference_models.errors import InferenceModelsError, InvalidWeights
 from inference_models.images import Array, read_images
 from inference_models.interfaces import Architecture, Backend, Operations
@@ -127,10 +128,22 @@ def _build(
             log.info("deriving %s of %r with %s", form, source.card.id, deriver.name)
             artifact = deriver.derive(bundle, make(bundle), option.plan, step, report)
             bundle = attrs.evolve(bundle, artifact=artifact, folder=step)
+        bundle = _with_files(bundle, source.folder, make(source).reads)
         report("comparing it with its source", 1.0)
         _judge(source, reader, bundle, option, make(source))
         _write_manifest(bundle, card)
         move_folder(bundle.folder, folder)
+
+
+def _with_files(bundle: Bundle, source: Path, names: Iterable[str]) -> Bundle:
+    """The bundle with those files of another folder that are there."""
+    files = list(bundle.artifact.files)
+    for name in names:
+        if (source / name).is_file():
+            path = bundle.folder / name
+            shutil.copyfile(source / name, path)
+            files.append(File(name, size=path.stat().st_size, sha256=hash_file(path)))
+    return attrs.evolve(bundle, artifact=attrs.evolve(bundle.artifact, files=files))
 
 
 def _judge(

@@ -76,6 +76,10 @@ class Operations:
         """Images -> one batch (N, 3, H, W), or (N, H, W, 3), and a frame for each."""
         return prepare(images, spec)
 
+    def join(self, arrays: Sequence[Array]) -> Array:
+        """Arrays of the device, of one output, as one batch (N, ...)."""
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
     def host(self, array: Array) -> np.ndarray:
         """A device's array as numpy; half precisions arrive as float32."""
         host = to_host(array)
@@ -211,6 +215,8 @@ class Architecture(ABC, Generic[O]):
     """Names of the outputs, in the order in which graphs of other hands have them."""
     fp32_modules: ClassVar[tuple[str, ...]] = ()
     """Module names that a half-precision derivation leaves alone."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Files beside weights that it reads where they are; derived artifacts get them."""
     Model: ClassVar[type[Any] | None] = None
     """What users hold, where it has more methods than its task's own class."""
 

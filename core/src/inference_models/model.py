@@ -1,9 +1,9 @@
-"""What the user holds: a loaded model, one class a task."""
+"""What the user holds: a loaded model, whatever its task."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -11,7 +11,6 @@ import attrs
 from inference_models.card import Bundle, ModelCard, Plan
 from inference_models.errors import (
     InferenceModelsError,
-    InvalidInput,
     InvalidOption,
     ModelClosed,
     did_you_mean,
@@ -25,11 +24,6 @@ from inference_models.images import (
 )
 from inference_models.interfaces import Architecture, Operations, Session
 from inference_models.preprocess import Frame, Preprocessing
-from inference_models.results import (
-    ClassificationPrediction,
-    Detections,
-    MultiLabelClassificationPrediction,
-)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -245,190 +239,3 @@ def _load_again(recipe: Recipe) -> Any:
     from inference_models.auto import AutoModel
 
     return AutoModel.from_pretrained(recipe.model_id, **recipe.parameters)
-
-
-class ObjectDetectionModel(Model):
-    """Returns one `Detections` an image, in a list, also for a single image."""
-
-    task = "object-detection"
-
-    if TYPE_CHECKING:
-
-        def __call__(
-            self,
-            images: Any,
-            *,
-            input_color_format: Color | None = None,
-            **options: Any,
-        ) -> list[Detections]:
-            """Boxes of each image; options as the architecture's."""
-
-
-class ClassificationModel(Model):
-    """Returns one `ClassificationPrediction` for all images of a call."""
-
-    task = "classification"
-
-    if TYPE_CHECKING:
-
-        def __call__(
-            self,
-            images: Any,
-            *,
-            input_color_format: Color | None = None,
-            **options: Any,
-        ) -> ClassificationPrediction:
-            """One prediction for all images."""
-
-    def join(self, results: list[ClassificationPrediction]) -> ClassificationPrediction:
-        """One prediction for the images of all parts."""
-        return ClassificationPrediction.join(results)
-
-
-class MultiLabelClassificationModel(Model):
-    """Returns one `MultiLabelClassificationPrediction` an image, in a list."""
-
-    task = "multi-label-classification"
-
-    if TYPE_CHECKING:
-
-        def __call__(
-            self,
-            images: Any,
-            *,
-            input_color_format: Color | None = None,
-            **options: Any,
-        ) -> list[MultiLabelClassificationPrediction]:
-            """The classes of each image."""
-
-
-@attrs.frozen(eq=False)
-class Encoding:
-    """Images as a vision-language model sees them, for any number of prompts.
-
-    `parts` are batches: what the architecture's `encode` returned, and their frames.
-    """
-
-    parts: tuple[tuple[Mapping[str, Array], tuple[Frame, ...]], ...]
-
-    def __len__(self) -> int:
-        return sum(len(frames) for _, frames in self.parts)
-
-
-class VisionLanguageModel(Model):
-    """Answers in words what is asked of images."""
-
-    task = "vision-language"
-
-    def prompt(
-        self,
-        images: Any,
-        prompt: str | Sequence[str],
-        *,
-        input_color_format: Color | None = None,
-        **options: Any,
-    ) -> list[str]:
-        """One answer for each image, or for each prompt on a single one.
-
-        `images` are those that a call takes, or what `encode` returned of them; one
-        prompt is for all of them, several are for one each.
-        """
-        answered = self._answered(images, prompt, input_color_format, options)
-        return [answer for answer, _ in answered]
-
-    def __call__(
-        self,
-        images: Any,
-        *,
-        input_color_format: Color | None = None,
-        **options: Any,
-    ) -> Any:
-        """As `prompt`, which is an option here; without it, the architecture's own."""
-        asked = options.pop("prompt", None)
-        answered = self._answered(images, asked, input_color_format, options)
-        return [answer for answer, _ in answered]
-
-    def encode(
-        self, images: Any, *, input_color_format: Color | None = None
-    ) -> Encoding:
-        """What the network makes of the images, to be passed to `prompt` in their place."""
-        return Encoding(tuple(self._encoded(images, input_color_format)))
-
-    def _encoded(
-        self, images: Any, color: Color | None
-    ) -> Iterator[tuple[Mapping[str, Array], tuple[Frame, ...]]]:
-        loaded, options = self._loaded, self._options({})
-        for part in read_batches(images, color, self.batch_size):
-            inputs, frames = self._preprocess(part, options)
-            encoded = loaded.architecture.encode(loaded.sessions, inputs)
-            yield encoded, tuple(frames)
-
-    def _answered(
-        self,
-        images: Any,
-        prompt: str | Sequence[str] | None,
-        color: Color | None,
-        options: Mapping[str, Any],
-    ) -> Iterator[tuple[Any, Frame]]:
-        """Each answer with the frame of its image, in order."""
-        given = {**options} if prompt is None else {**options, "prompt": ""}
-        self._options(given)  # before anything is encoded
-        if prompt is None or isinstance(prompt, str):
-            own = {} if prompt is None else {"prompt": prompt}
-            known = isinstance(images, Encoding)
-            parts = images.parts if known else self._encoded(images, color)
-            for inputs, frames in parts:
-                yield from self._ask(inputs, frames, {**options, **own})
-            return
-        encoding = images
-        if not isinstance(images, Encoding):
-            encoding = self.encode(images, input_color_format=color)
-        for inputs, frames, asked in _paired(encoding, list(prompt), self.batch_size):
-            yield from self._ask(inputs, frames, {**options, "prompt": asked})
-
-    def _ask(
-        self,
-        inputs: Mapping[str, Array],
-        frames: Sequence[Frame],
-        options: Mapping[str, Any],
-    ) -> Iterator[tuple[Any, Frame]]:
-        chosen = self._options(options)
-        outputs = self._forward(dict(inputs), chosen)
-        return zip(self._postprocess(outputs, frames, chosen), frames, strict=True)
-
-
-def _paired(
-    encoding: Encoding, prompts: list[str], most: int
-) -> Iterator[tuple[dict[str, Array], list[Frame], list[str]]]:
-    """Batches of encoded images, each row with its own prompt."""
-    if len(encoding) == 1:
-        images = [0] * len(prompts)
-    elif len(encoding) == len(prompts):
-        images = list(range(len(prompts)))
-    else:
-        raise InvalidInput(
-            f"there are {len(prompts)} prompts for {len(encoding)} images; give one "
-            "prompt for all, or one for each"
-        )
-    start = 0
-    for inputs, frames in encoding.parts:
-        rows = [r for r, i in enumerate(images) if start <= i < start + len(frames)]
-        for first in range(0, len(rows), most):
-            here = rows[first : first + most]
-            own = [images[row] - start for row in here]
-            chosen = {name: array[own] for name, array in inputs.items()}
-            yield chosen, [frames[i] for i in own], [prompts[row] for row in here]
-        start += len(frames)
-
-
-TASKS: dict[str, type[Model]] = {
-    cls.task: cls
-    for cls in (
-        ObjectDetectionModel,
-        ClassificationModel,
-        MultiLabelClassificationModel,
-        VisionLanguageModel,
-    )
-    if cls.task is not None
-}
-"""The class of each task; a task without one gets `Model`, which returns a list."""

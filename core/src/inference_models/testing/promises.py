@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from inference_models.model import TASKS, Model
+from inference_models.model import Model
 from inference_models.preprocess import Frame
 from inference_models.results import (
     ClassificationPrediction,
@@ -16,6 +16,7 @@ from inference_models.results import (
     MultiLabelClassificationPrediction,
     Scores,
 )
+from inference_models.tasks import TASKS
 
 
 def check_results(

@@ -12,9 +12,9 @@ import numpy as np
 from inference_models import (
     Architecture,
     Array,
-    Bundle,
     Facts,
     Frame,
+    InvalidCard,
     InvalidInput,
     InvalidOption,
     ModelCard,
@@ -23,13 +23,12 @@ from inference_models import (
     TensorSpec,
     hookimpl,
 )
-from inference_models.generation import Decoding, Rules, generate
+from inference_models.generation import Decoding, Rules, Step, generate
 from inference_models_florence2 import folders, layout, tasks
 from inference_models_florence2.beams import Beams
 from inference_models_florence2.model import Florence2Model
-from inference_models_florence2.tokens import Tokens
+from inference_models_florence2.tokens import FILES, Stream, Tokens
 
-_TRIAL_TOKENS = 8
 Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]
 
 
@@ -60,6 +59,13 @@ class Florence2Options(Decoding):
     on_text: Callable[[int, str], object] | None = None
 
 
+@attrs.frozen
+class _Trial(Florence2Options):
+    """Options of a run that is compared with another: a few steps, and their logits."""
+
+    max_new_tokens: int = 8
+
+
 class Florence2(Architecture[Florence2Options]):
     """Xiao et al., "Florence-2", arXiv:2311.06242, as transformers has it.
 
@@ -74,6 +80,7 @@ class Florence2(Architecture[Florence2Options]):
     aliases = ("florence-2",)
     Options = Florence2Options
     Model = Florence2Model
+    reads = (*FILES, *folders.SETTINGS)
     image_input = ("vision", "pixel_values")
 
     @classmethod
@@ -93,21 +100,22 @@ class Florence2(Architecture[Florence2Options]):
 
     def signature(self, graph: str) -> Signature:
         """Inputs and outputs of a graph, in order."""
-        size = self.preprocessing.size
-        if size is None:
-            raise InvalidInput("Florence-2 takes images of one size; the card has none")
-        return layout.signature(graph, self.bundle.config, size)
+        return layout.signature(graph, self.bundle.config, self._size)
 
     @cached_property
     def tokens(self) -> Tokens:
         """The tokenizer, from the artifact's own files."""
-        folder = self.bundle.folder
-        return Tokens.read(folder)
+        return Tokens.read(self.bundle.folder)
 
     @cached_property
     def rules(self) -> Rules:
         """How this model's texts begin and end."""
         return Rules.from_config(folders.generation(self.bundle))
+
+    @cached_property
+    def banned(self) -> frozenset[str]:
+        """Phrases that ground nothing, as the model's files say."""
+        return folders.banned(self.bundle)
 
     def encode(
         self, sessions: Mapping[str, Session], inputs: dict[str, Array]
@@ -124,21 +132,27 @@ class Florence2(Architecture[Florence2Options]):
         options: Florence2Options,
         ops: Operations,
     ) -> dict[str, Array]:
-        """ "tokens" int64 (B, T), padded, and "scores", the first tokens' logits."""
+        """Tokens int64 (B, T), padded; and by what derived models are compared.
+
+        Those are "image_features", and "scores", the logits of each step (B, T, V), of
+        a trial alone.
+        """
         features = self.encode(sessions, inputs)["image_features"]
+        self._check_length(options)
         words, mask = self._words(options.prompt, len(features))
         states = sessions["encoder"](
             input_ids=words, image_features=features, attention_mask=mask
         )
-        step = Watched(Beams(sessions["decoder"], states, len(words), ops))
-        found = generate(
-            step, len(words), self.rules, options, self._streams(options, len(words))
-        )
-        longest = max((len(each.tokens) for each in found), default=0)
-        tokens = np.full((len(found), longest), self.rules.pad, np.int64)
-        for row, each in zip(tokens, found, strict=True):
-            row[: len(each.tokens)] = each.tokens
-        return {"tokens": tokens, "image_features": features, "scores": step.scores}
+        beams = Beams(sessions["decoder"], states, len(words), ops)
+        kept: list[np.ndarray] = []
+        is_trial = isinstance(options, _Trial)
+        step = _kept_by(beams, kept) if is_trial else beams
+        follow = _Followers(self.tokens, options) if options.on_text else None
+        found = generate(step, len(words), self.rules, options, follow)
+        outputs: dict[str, Array] = {"tokens": _padded(found, self.rules.pad)}
+        if is_trial:
+            outputs |= {"image_features": features, "scores": np.stack(kept, axis=1)}
+        return outputs
 
     def postprocess(
         self,
@@ -149,9 +163,104 @@ class Florence2(Architecture[Florence2Options]):
     ) -> list[str]:
         """The text of each answer."""
         special = not options.skip_special_tokens
-        return [self.tokens.decode(row, special) for row in outputs["tokens"]]
+        texts = (self.tokens.decode(row, special) for row in outputs["tokens"])
+        return [text if special else text.strip() for text in texts]
 
     @property
     def trial(self) -> Florence2Options:
-        """A few tokens tell whether a derived artifact runs as its source."""
-        return Florence2Options(max_new_tokens=_TRIAL_TOKENS)
+        """A few steps tell whether a derived artifact runs as its source."""
+        return _Trial()
+
+    def difference(
+        self, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
+    ) -> float:
+        """As usual, of the steps before the first token that rounding exchanged."""
+        same = expected["tokens"] == found["tokens"]
+        counts = 1 + np.minimum.accumulate(same, axis=1).sum(axis=1)
+        shown = np.arange(expected["scores"].shape[1]) < counts[:, None]
+        compared = [
+            {"image_features": run["image_features"], "scores": run["scores"][shown]}
+            for run in (expected, found)
+        ]
+        return super().difference(*compared)
+
+    def _words(
+        self, prompt: str | tuple[str, ...], count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of so many prompts, and where they are."""
+        prompts = [prompt] * count if isinstance(prompt, str) else list(prompt)
+        if len(prompts) != count:
+            raise InvalidInput(
+                f"there are {len(prompts)} prompts for {count} images; give one prompt "
+                "for all, or one for each"
+            )
+        tokens, mask = self.tokens.batch([tasks.words(each) for each in prompts])
+        most = self._positions - layout.positions(self.bundle.config, self._size)
+        if tokens.shape[1] > most:
+            raise InvalidInput(
+                f"a prompt has {tokens.shape[1]} tokens, and with its image the model "
+                f"takes {most}; shorten it"
+            )
+        return tokens, mask
+
+    def _check_length(self, options: Florence2Options) -> None:
+        if options.max_new_tokens > self._positions:
+            raise InvalidOption(
+                f"max_new_tokens {options.max_new_tokens} is more than the "
+                f"{self._positions} that this model can write"
+            )
+
+    @property
+    def _positions(self) -> int:
+        text = layout.text_config(self.bundle.config)
+        return int(text["max_position_embeddings"])
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        size = self.preprocessing.size
+        if size is None:
+            raise InvalidCard(
+                f"the card of {self.card.id!r} has no image size; Florence-2 needs one"
+            )
+        return size
+
+
+def _padded(texts: Sequence[np.ndarray], pad: int) -> np.ndarray:
+    """Texts of several lengths as int64 (B, T)."""
+    longest = max((len(text) for text in texts), default=0)
+    tokens = np.full((len(texts), longest), pad, np.int64)
+    for row, text in zip(tokens, texts, strict=True):
+        row[: len(text)] = text
+    return tokens
+
+
+def _kept_by(step: Step, kept: list[np.ndarray]) -> Step:
+    """The same step, whose logits are kept."""
+
+    def call(tokens: np.ndarray, order: np.ndarray) -> np.ndarray:
+        kept.append(step(tokens, order))
+        return kept[-1]
+
+    return call
+
+
+class _Followers:
+    """Tells `on_text` of each prompt's text as its tokens come."""
+
+    def __init__(self, tokens: Tokens, options: Florence2Options) -> None:
+        self._tokens = tokens
+        self._options = options
+        self._streams: dict[int, Stream] = {}
+
+    def __call__(self, prompt: int, token: int) -> None:
+        special = not self._options.skip_special_tokens
+        stream = self._streams.setdefault(prompt, Stream(self._tokens, special))
+        piece = stream.push(token)
+        if piece and self._options.on_text is not None:
+            self._options.on_text(prompt, piece)
+
+
+@hookimpl
+def architectures() -> list[type[Architecture[Any]]]:
+    """What this pack adds."""
+    return [Florence2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from inference_models import (
@@ -13,9 +14,12 @@ from inference_models import (
     ModelCard,
 )
 from inference_models.strict_json import parse
+from inference_models_florence2.answers import banned_in
 
 _CLASS = "Florence2ForConditionalGeneration"
 _GENERATION = "generation_config.json"
+_PROCESSOR = "processor_config.json"
+SETTINGS = (_GENERATION, _PROCESSOR)
 _LARGEST = 1_000_000
 
 GRAPHS = ("vision", "encoder", "decoder")
@@ -47,17 +51,26 @@ def card_of(facts: Facts, architecture: str) -> ModelCard | None:
 
 
 def generation(bundle: Bundle) -> dict[str, Any]:
-    """What the model's files say of generation: its own file, else its text config.
+    """What the model's files say of generation: its text config, and a file of its own.
 
     Raises `InvalidWeights` for a file that cannot be read.
     """
-    path = bundle.folder / _GENERATION
     text: dict[str, Any] = dict(bundle.config.get("text_config", {}))
+    return {**text, **_read(bundle.folder / _GENERATION)}
+
+
+def banned(bundle: Bundle) -> frozenset[str]:
+    """The phrases that ground nothing, as `processor_config.json` has them."""
+    return banned_in(_read(bundle.folder / _PROCESSOR))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A small file of settings; nothing where there is none."""
     if not path.is_file():
-        return text
+        return {}
     with path.open("rb") as file:
         content = file.read(_LARGEST + 1)
     try:
-        return {**text, **parse(content, f"{str(path)!r}", _LARGEST).data}
+        return dict(parse(content, f"{str(path)!r}", _LARGEST).data)
     except InvalidCard as error:
         raise InvalidWeights(str(error)) from error

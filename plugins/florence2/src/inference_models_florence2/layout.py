@@ -1,4 +1,4 @@
-"""What a Florence-2 configuration says: sizes, names of states, tensors of each graph."""
+"""What a Florence-2's configuration says: sizes, states, and each graph's tensors."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from inference_models import (
     Detections,
+    Encoding,
     Frame,
     InstanceDetections,
     InvalidInput,
@@ -17,7 +18,6 @@ from inference_models import (
 )
 from inference_models.errors import did_you_mean
 from inference_models.images import Color, to_host
-from inference_models.model import Encoding
 from inference_models_florence2 import answers
 from inference_models_florence2.locations import region, to_text
 from inference_models_florence2.tasks import TASKS
@@ -36,6 +36,7 @@ _LABELS = {
     "rois": "<REGION_PROPOSAL>",
 }
 _GROUNDING = "<CAPTION_TO_PHRASE_GROUNDING>"
+_REFERRING = "<REFERRING_EXPRESSION_SEGMENTATION>"
 
 
 class Florence2Model(VisionLanguageModel):
@@ -58,7 +59,9 @@ class Florence2Model(VisionLanguageModel):
     ) -> list[str]:
         """A caption; "detailed" is a few sentences, "very_detailed" a paragraph."""
         token = _chosen("granularity", granularity, _CAPTIONS)
-        return self._read(self._encoded_once(images, input_color_format), token, options)
+        return self._read(
+            self.encode(images, input_color_format=input_color_format), token, options
+        )
 
     def detect_objects(
         self,
@@ -71,10 +74,10 @@ class Florence2Model(VisionLanguageModel):
     ) -> list[Detections]:
         """Boxes of objects: with class names, with captions, or of regions alone.
 
-        With `classes`, boxes of these alone, which `class_id` numbers as they are given.
+        With `classes`, boxes of these alone, numbered as they are given.
         """
         token = _chosen("labels_mode", labels_mode, _LABELS)
-        encoding = self._encoded_once(images, input_color_format)
+        encoding = self.encode(images, input_color_format=input_color_format)
         if classes is None:
             return self._read(encoding, token, options)
         names = _names(classes)
@@ -90,7 +93,7 @@ class Florence2Model(VisionLanguageModel):
         **options: Any,
     ) -> list[Detections]:
         """Boxes of what a caption names, labelled with the words of the caption."""
-        encoding = self._encoded_once(images, input_color_format)
+        encoding = self.encode(images, input_color_format=input_color_format)
         return self._read(encoding, _GROUNDING, options, _phrases(phrase))
 
     def segment_phrase(
@@ -102,9 +105,8 @@ class Florence2Model(VisionLanguageModel):
         **options: Any,
     ) -> list[InstanceDetections]:
         """Masks of what a phrase names."""
-        encoding = self._encoded_once(images, input_color_format)
-        token = "<REFERRING_EXPRESSION_SEGMENTATION>"
-        return self._read(encoding, token, options, _phrases(phrase))
+        encoding = self.encode(images, input_color_format=input_color_format)
+        return self._read(encoding, _REFERRING, options, _phrases(phrase))
 
     def segment_region(
         self,
@@ -115,7 +117,7 @@ class Florence2Model(VisionLanguageModel):
         **options: Any,
     ) -> list[InstanceDetections]:
         """The mask of what a region holds."""
-        encoding = self._encoded_once(images, input_color_format)
+        encoding = self.encode(images, input_color_format=input_color_format)
         return self._of_regions(encoding, "<REGION_TO_SEGMENTATION>", xyxy, options)
 
     def classify_image_region(
@@ -127,7 +129,7 @@ class Florence2Model(VisionLanguageModel):
         **options: Any,
     ) -> list[str]:
         """The class of what a region holds."""
-        encoding = self._encoded_once(images, input_color_format)
+        encoding = self.encode(images, input_color_format=input_color_format)
         return self._of_regions(encoding, "<REGION_TO_CATEGORY>", xyxy, options)
 
     def caption_image_region(
@@ -139,14 +141,14 @@ class Florence2Model(VisionLanguageModel):
         **options: Any,
     ) -> list[str]:
         """A description of what a region holds."""
-        encoding = self._encoded_once(images, input_color_format)
+        encoding = self.encode(images, input_color_format=input_color_format)
         return self._of_regions(encoding, "<REGION_TO_DESCRIPTION>", xyxy, options)
 
     def ocr_image(
         self, images: Any, *, input_color_format: Color | None = None, **options: Any
     ) -> list[str]:
         """The text in the picture."""
-        encoding = self._encoded_once(images, input_color_format)
+        encoding = self.encode(images, input_color_format=input_color_format)
         return self._read(encoding, "<OCR>", options)
 
     def ocr_image_region(
@@ -158,26 +160,21 @@ class Florence2Model(VisionLanguageModel):
         **options: Any,
     ) -> list[str]:
         """The text in a region."""
-        encoding = self._encoded_once(images, input_color_format)
+        encoding = self.encode(images, input_color_format=input_color_format)
         return self._of_regions(encoding, "<REGION_TO_OCR>", xyxy, options)
 
     def parse_document(
         self, images: Any, *, input_color_format: Color | None = None, **options: Any
     ) -> list[Detections]:
         """Boxes around the texts in the picture, labelled with what they say."""
-        encoding = self._encoded_once(images, input_color_format)
+        encoding = self.encode(images, input_color_format=input_color_format)
         return self._read(encoding, "<OCR_WITH_REGION>", options)
-
-    def _encoded_once(self, images: Any, color: Color | None) -> Encoding:
-        if isinstance(images, Encoding):
-            return images
-        return self.encode(images, input_color_format=color)
 
     def _of_regions(
         self, encoding: Encoding, token: str, xyxy: Any, options: dict[str, Any]
     ) -> list[Any]:
-        frames = [frame for _, part in encoding.parts for frame in part]
-        return self._read(encoding, token, options, list(_regions(xyxy, frames)))
+        regions = list(_regions(xyxy, encoding.frames))
+        return self._read(encoding, token, options, regions)
 
     def _read(
         self,
@@ -187,22 +184,22 @@ class Florence2Model(VisionLanguageModel):
         inputs: Sequence[str] = ("",),
         classes: Sequence[str] = (),
     ) -> list[Any]:
-        """Results of a task: one input is for all pictures, several are one for each."""
+        """Results of a task, whose inputs are one for all pictures or one for each."""
         given = {**options, "skip_special_tokens": False}
         prompts = [token + text for text in inputs]
         asked = prompts[0] if len(prompts) == 1 else prompts
         banned = self._loaded.architecture.banned
         return [
             answers.read(text, TASKS[token], frame, classes=classes, banned=banned)
-            for text, frame in self._answered(encoding, asked, None, given)
+            for text, frame in self.answered(encoding, asked, None, given)
         ]
 
 
 def _chosen(name: str, value: Any, tokens: dict[str, str]) -> str:
     if value not in tokens:
         raise InvalidOption(
-            f"there is no {name} {value!r}{did_you_mean(str(value), tokens)}; it is one "
-            f"of {', '.join(map(repr, tokens))}"
+            f"there is no {name} {value!r}{did_you_mean(str(value), tokens)}; choose "
+            f"{' or '.join(map(repr, tokens))}"
         )
     return tokens[value]
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import gelu, linear, relu, scaled_dot_product_attention, silu
 
 # BART's table of positions begins with two that no token has.
 _OFFSET = 2
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "silu": F.silu,
+    "gelu": gelu,
+    "relu": relu,
+    "silu": silu,
 }
 
 
@@ -90,7 +90,7 @@ class EncoderLayer(Layer):
         """(B, S, width), and which positions may be seen, (B, 1, 1, S)."""
         attn = self.self_attn
         key, value = attn.answers(x)
-        mixed = F.scaled_dot_product_attention(attn.ask(x), key, value, visible)
+        mixed = scaled_dot_product_attention(attn.ask(x), key, value, visible)
         return self.feed(self.self_attn_layer_norm(x + attn.join(mixed)))
 
 
@@ -112,7 +112,7 @@ class DecoderLayer(Layer):
         attn, one = self.self_attn, x.unsqueeze(-2)
         new = attn.answers(one)
         key, value = (torch.cat(pair, dim=-2) for pair in zip(past, new, strict=True))
-        mixed = F.scaled_dot_product_attention(
+        mixed = scaled_dot_product_attention(
             attn.ask(one).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
         )
         mixed = attn.join(mixed.unflatten(0, x.shape[:2])).squeeze(-2)
@@ -121,7 +121,7 @@ class DecoderLayer(Layer):
     def look(self, x: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
         """(B, K, width): the beams of a prompt look at its image and words at once."""
         attn = self.encoder_attn
-        mixed = F.scaled_dot_product_attention(attn.ask(x), key, value, visible)
+        mixed = scaled_dot_product_attention(attn.ask(x), key, value, visible)
         return self.encoder_attn_layer_norm(x + attn.join(mixed))
 
 
@@ -228,7 +228,7 @@ class Decoder(_Text):
             x, *longer = layer.recall(x, pasts[here])
             grown += longer
             x = layer.feed(layer.look(x, *seen[here], visible))
-        return F.linear(x, self.shared.weight), *grown
+        return linear(x, self.shared.weight), *grown
 
     def _begin(self, input_ids: Tensor, position: int) -> Tensor:
         positions = torch.full_like(input_ids, position)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 
 
 class Vision(nn.Module):
@@ -145,7 +145,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> the same shape."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 class _Attention(nn.Module):
@@ -171,7 +171,7 @@ class WindowAttention(_Attention):
         batch, height, width, channels = x.shape
         side, below, right = self.side, -height % self.side, -width % self.side
         if below or right:
-            x = F.pad(x, (0, 0, 0, right, 0, below))
+            x = pad(x, (0, 0, 0, right, 0, below))
         rows, columns = (height + below) // side, (width + right) // side
         x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
         x = self._attend(x.reshape(-1, side * side, channels))
@@ -183,7 +183,7 @@ class WindowAttention(_Attention):
         windows, positions, channels = x.shape
         split = self.qkv(x).reshape(windows, positions, 3, self.heads, -1)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).reshape(windows, positions, channels))
 
 
@@ -200,13 +200,13 @@ class ChannelAttention(_Attention):
         positions = height * width
         split = self.qkv(x).reshape(batch, positions, 3, self.groups, -1)
         query, key, value = split.permute(2, 0, 3, 4, 1).unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=positions**-0.5)
+        mixed = scaled_dot_product_attention(query, key, value, scale=positions**-0.5)
         mixed = mixed.permute(0, 3, 1, 2).reshape(batch, height, width, channels)
         return self.proj(mixed)
 
 
 class Projector(nn.Module):
-    """Positions added, the mean of them put first, all projected to the text's width."""
+    """Adds positions, puts the mean first, and projects to the text's width."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()

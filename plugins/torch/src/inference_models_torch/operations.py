@@ -47,6 +47,10 @@ class TorchOperations(Operations):
         batch = torch.empty(shape, dtype=dtype, device=self._resizing)
         return batch, batch.permute(0, 3, 1, 2) if nhwc else batch
 
+    def join(self, arrays: Sequence[Array]) -> Array:
+        """Tensors of one output as one batch, where they are."""
+        return arrays[0] if len(arrays) == 1 else torch.cat(list(arrays))
+
     def host(self, array: Array) -> np.ndarray:
         """Any array as numpy; half precisions arrive as float32."""
         if not isinstance(array, torch.Tensor):
