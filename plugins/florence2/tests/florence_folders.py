@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 PAGE = """A green car is parked in front of a yellow building with two brown doors.
@@ -12,7 +13,30 @@ proposals. What is the text in the image? The quick brown fox jumps over the laz
 A cup of coffee stands on a wooden table beside a small cat. What text is in the region?
 """
 
-MARKS = ["od", "ocr", "cap", "ncap", "dcap", "poly", "and", "sep", "region_cap"]
+MARKS = ["<od>", "</od>", "<ocr>", "</ocr>"]
+MORE_MARKS = [
+    "<cap>",
+    "</cap>",
+    "<ncap>",
+    "</ncap>",
+    "<dcap>",
+    "</dcap>",
+    "<grounding>",
+    "</grounding>",
+    "<seg>",
+    "</seg>",
+    "<sep>",
+    "<region_cap>",
+    "</region_cap>",
+    "<region_to_desciption>",
+    "</region_to_desciption>",
+    "<proposal>",
+    "</proposal>",
+    "<poly>",
+    "</poly>",
+    "<and>",
+]
+"""As they are spelled in the published files."""
 
 TINY_VISION = {
     "embed_dim": [8, 16, 32, 64],
@@ -53,45 +77,109 @@ GENERATION = {
     "num_beams": 3,
     "pad_token_id": 1,
 }
+NAMES = {
+    "bos_token": "<s>",
+    "cls_token": "<s>",
+    "eos_token": "</s>",
+    "mask_token": "<mask>",
+    "pad_token": "<pad>",
+    "sep_token": "</s>",
+    "unk_token": "<unk>",
+}
 
 
-def write_tokenizer(folder: Path) -> int:
-    """A small tokenizer of BART's kind, with Florence-2's tokens; their number."""
+@cache
+def trained():
+    """A tokenizer of BART's kind, with Florence-2's tokens in the published order."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers.processors import RobertaProcessing
     from tokenizers.trainers import BpeTrainer
 
-    first = ["<s>", "<pad>", "</s>", "<unk>"]
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = BpeTrainer(
         vocab_size=600,
-        special_tokens=first,
-        initial_alphabet=alphabet,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator([PAGE] * 3, trainer)
-    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
-    marks = [f"<{slash}{mark}>" for mark in MARKS for slash in ("", "/")]
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])
     places = [f"<loc_{number}>" for number in range(1000)]
-    tokenizer.add_tokens([AddedToken(name) for name in (*marks, *places, "<image>")])
+    names = [*MARKS, *places, *MORE_MARKS, "<image>"]
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in names])
+    tokenizer.post_processor = RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    return tokenizer
+
+
+def write_tokenizer(folder: Path) -> int:
+    """A small tokenizer's files, and the number of its tokens."""
+    tokenizer = trained()
     tokenizer.save(str(folder / "tokenizer.json"))
-    kind = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(kind))
+    _write(folder / "special_tokens_map.json", {**NAMES, "image_token": "<image>"})
+    _write(folder / "tokenizer_config.json", _kind(tokenizer))
     return tokenizer.get_vocab_size()
+
+
+def write_vocabulary(folder: Path, described: bool = True) -> None:
+    """The same tokenizer's files as older versions wrote them, without the whole.
+
+    The tokens that were added are in its settings, or else in a file of their own.
+    """
+    tokenizer = trained()
+    model = json.loads(tokenizer.to_str())["model"]
+    (folder / "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *map(" ".join, model["merges"]), ""]), "utf-8"
+    )
+    kind = _kind(tokenizer)
+    added = kind["added_tokens_decoder"]
+    first = {"<mask>": len(model["vocab"])}  # published vocabularies have it
+    _write(folder / "vocab.json", model["vocab"] | first)
+    if not described:
+        del kind["added_tokens_decoder"]
+        named = {token["content"]: int(number) for number, token in added.items()}
+        past = {name: n for name, n in named.items() if n > first["<mask>"]}
+        _write(folder / "added_tokens.json", past)
+    _write(folder / "tokenizer_config.json", kind)
+    flags = {"lstrip": True, "normalized": False, "rstrip": False, "single_word": False}
+    mask = {"mask_token": {"content": "<mask>", **flags}}
+    _write(folder / "special_tokens_map.json", NAMES | mask)
+
+
+def _kind(tokenizer):
+    """What transformers keeps of a tokenizer beside its vocabulary."""
+    flags = ("lstrip", "normalized", "rstrip", "single_word", "special")
+    added = {
+        str(number): {"content": token.content}
+        | {flag: getattr(token, flag) for flag in flags}
+        for number, token in tokenizer.get_added_tokens_decoder().items()
+    }
+    return {
+        "added_tokens_decoder": added,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "errors": "replace",
+        "extra_special_tokens": {"image_token": "<image>"},
+        "model_max_length": 1024,
+        "processor_class": "Florence2Processor",
+        "tokenizer_class": "BartTokenizer",
+        "trim_offsets": True,
+        **NAMES,
+    }
+
+
+def _write(path: Path, data) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False), "utf-8")
 
 
 def write_settings(folder: Path, side: int) -> None:
     """What transformers' processors and generation read."""
     images = {
         "image_processor_type": "CLIPImageProcessor",
+        "image_seq_length": (side // 32) ** 2 + 1,
         "do_center_crop": False,
         "do_convert_rgb": True,
         "do_normalize": True,
@@ -103,11 +191,15 @@ def write_settings(folder: Path, side: int) -> None:
         "rescale_factor": 1 / 255,
         "size": {"height": side, "width": side},
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(images))
-    (folder / "generation_config.json").write_text(json.dumps(GENERATION))
+    _write(folder / "preprocessor_config.json", images)
+    _write(folder / "generation_config.json", GENERATION)
     grounding = {"banned_grounding_tokens": ["the image", "it"]}
-    rules = {"post_processor_config": {"phrase_grounding": grounding}}
-    (folder / "processor_config.json").write_text(json.dumps(rules))
+    rules = {
+        "num_additional_image_tokens": 0,
+        "post_processor_config": {"phrase_grounding": grounding},
+        "processor_class": "Florence2Processor",
+    }
+    _write(folder / "processor_config.json", rules)
 
 
 def write_florence(folder: Path, seed: int = 0, size: str = "tiny") -> Path:

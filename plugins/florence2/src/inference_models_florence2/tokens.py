@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,25 @@ import attrs
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from inference_models import InvalidCard, InvalidWeights
-from inference_models.strict_json import parse
+from inference_models import InvalidCard, InvalidOption, InvalidWeights
+from inference_models.strict_json import Node, parse
 
 TOKENIZER = "tokenizer.json"
-VOCABULARY = ("vocab.json", "merges.txt")
+VOCABULARY = "vocab.json"
+MERGES = "merges.txt"
 ADDED = "added_tokens.json"
+SETTINGS = "tokenizer_config.json"
 
-FILES = (TOKENIZER, *VOCABULARY, ADDED)
+FILES = (TOKENIZER, VOCABULARY, MERGES, ADDED, SETTINGS)
 """Files of a folder that a tokenizer may be read from."""
 
 _LARGEST = 64_000_000  # bytes
+_MOST_ADDED = 100_000
 _ENDS = ("<s>", "</s>", "<pad>")
-_PLACES = ("<loc_0>", "<loc_999>")
+_IMAGE = "<image>"
+_MASK = "<mask>"
+_PLACES = tuple(f"<loc_{number}>" for number in range(1000))
+_CUT = "\ufffd"  # what stands for bytes that are no whole character
 
 
 @attrs.frozen(eq=False)
@@ -40,22 +46,35 @@ class Tokens:
 
         Raises `InvalidWeights` if its files are missing, damaged or another model's.
         """
-        path = folder / TOKENIZER
-        if path.is_file():
-            tokenizer = _made(path, lambda: Tokenizer.from_str(_text(path)))
-        else:
-            path = folder / VOCABULARY[0]
-            tokenizer = _made(path, lambda: _of_vocabulary(folder))
-        missing = [t for t in (*_ENDS, *_PLACES) if tokenizer.token_to_id(t) is None]
+        path = _source(folder)
+        tokenizer = _whole(path) if path.name == TOKENIZER else _of_parts(folder)
+        wanted = (*_ENDS, *_PLACES)
+        missing = [name for name in wanted if tokenizer.token_to_id(name) is None]
         if missing:
             raise InvalidWeights(
                 f"'{path}' has no token {missing[0]!r}; it is of another model than "
                 "Florence-2"
             )
-        return cls(tokenizer, *(tokenizer.token_to_id(token) for token in _ENDS))
+        # A file may keep what its training cut and padded texts to.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return cls(tokenizer, *(tokenizer.token_to_id(name) for name in _ENDS))
 
     def encode(self, words: str) -> list[int]:
-        """A text's tokens, between those that begin and end it."""
+        """A text's tokens, between those that begin and end it.
+
+        Raises `InvalidOption` for a text that is none in Unicode, and for "<image>",
+        in whose places the model has the image's own features.
+        """
+        if _IMAGE in words:
+            raise InvalidOption(
+                f"prompt {words!r:.100} has {_IMAGE!r}, which stands for the picture "
+                "itself; leave it out"
+            )
+        try:
+            words.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidOption(f"prompt {words!r:.100} is no text: {error}") from error
         found = self.tokenizer.encode(words, add_special_tokens=False)
         return [self.start, *found.ids, self.end]
 
@@ -84,72 +103,148 @@ class Stream:
     def __init__(self, tokens: Tokens, special: bool = False) -> None:
         self._tokens = tokens
         self._special = special
-        self._ids: list[int] = []
-        self._shown = 0
+        self._held: list[int] = []
 
     def push(self, token: int) -> str:
         """What is new of the text; nothing before a character's last byte came."""
-        self._ids.append(token)
-        text = self._tokens.decode(self._ids, self._special)
-        if text.endswith("\ufffd"):
+        self._held.append(token)
+        text = self._tokens.decode(self._held, self._special)
+        if text.endswith(_CUT):
             return ""
-        new = text[self._shown :]
-        self._shown = len(text)
-        return new
+        self._held.clear()
+        return text
+
+    def rest(self) -> str:
+        """What a text that ends amid a character has of it."""
+        text = self._tokens.decode(self._held, self._special)
+        self._held.clear()
+        return text
+
+
+def _source(folder: Path) -> Path:
+    """The file to read first: the whole tokenizer, else its vocabulary."""
+    whole, vocabulary = folder / TOKENIZER, folder / VOCABULARY
+    if whole.is_file():
+        return whole
+    if vocabulary.is_file() and (folder / MERGES).is_file():
+        return vocabulary
+    raise InvalidWeights(
+        f"'{folder}' has neither {TOKENIZER} nor {VOCABULARY} and {MERGES}; fetch all "
+        "files of the model"
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise InvalidWeights(f"'{path}' cannot be read: {error.strerror}") from error
+    if len(content) > _LARGEST:
+        raise InvalidWeights(f"'{path}' is larger than any tokenizer: {_LARGEST} bytes")
+    return content
 
 
 def _text(path: Path) -> str:
-    if not path.is_file():
-        raise InvalidWeights(
-            f"{str(path.parent)!r} has neither {TOKENIZER} nor "
-            f"{' and '.join(VOCABULARY)}; fetch all files of the model"
-        )
-    with path.open("rb") as file:
-        content = file.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        raise InvalidWeights(f"'{path}' is larger than any tokenizer: {_LARGEST} bytes")
-    return content.decode("utf-8")
-
-
-def _made(path: Path, make: Any) -> Any:
-    """A tokenizer; its library raises plain exceptions for what it cannot read."""
     try:
-        return make()
-    except InvalidWeights:
-        raise
+        return _content(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(path, error) from error
+
+
+def _json(path: Path) -> Node:
+    try:
+        return parse(_content(path), f"'{path}'", _LARGEST)
+    except InvalidCard as error:
+        raise InvalidWeights(f"{error}; fetch it again") from error
+
+
+def _damaged(path: Path, reason: object) -> InvalidWeights:
+    line = str(reason).partition("\n")[0][:200]
+    return InvalidWeights(
+        f"'{path}' cannot be read as a tokenizer: {line}; fetch it again"
+    )
+
+
+def _whole(path: Path) -> Any:
+    """The tokenizer of one file; its library raises plain exceptions."""
+    text = _text(path)
+    try:
+        return Tokenizer.from_str(text)
     except Exception as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise InvalidWeights(
-            f"'{path}' cannot be read as a tokenizer: {reason}; fetch it again"
-        ) from error
+        raise _damaged(path, error) from error
 
 
-def _of_vocabulary(folder: Path) -> Any:
-    """The tokenizer of the two files that BART's was first written to."""
-    vocabulary = _numbers(folder / VOCABULARY[0])
-    lines = _text(folder / VOCABULARY[1]).split("\n")
-    pairs = [line.split(" ") for line in lines if line and line[0] != "#"]
-    merges = [(pair[0], pair[1]) for pair in pairs]
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))  # noqa: S106
+def _of_parts(folder: Path) -> Any:
+    """The tokenizer of the files that BART's was first written to."""
+    path = folder / VOCABULARY
+    vocabulary, merges = _numbers(path), list(_merges(folder / MERGES))
+    try:
+        tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    except Exception as error:
+        raise _damaged(path, error) from error
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    added = _numbers(folder / ADDED) if (folder / ADDED).is_file() else {}
-    named = [*_ENDS, "<unk>", "<mask>", *sorted(added, key=lambda name: added[name])]
-    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in named])
-    wrong = [n for n, number in added.items() if tokenizer.token_to_id(n) != number]
-    if wrong:
-        raise InvalidWeights(
-            f"'{folder / ADDED}' gives {wrong[0]!r} a number that does not follow the "
-            "vocabulary; fetch it again"
-        )
+    added = _added(folder)
+    for number in sorted(added):
+        tokenizer.add_special_tokens([added[number]])
+        name = added[number].content
+        if tokenizer.token_to_id(name) != number:
+            raise _damaged(path, f"{name[:60]!r} beside it is not its token {number}")
     return tokenizer
 
 
-def _numbers(path: Path) -> dict[str, int]:
+def _merges(path: Path) -> Iterator[tuple[str, str]]:
+    """Pairs that become one, in their order; the first line may name a version."""
+    for number, line in enumerate(_text(path).split("\n")):
+        pair = line.rstrip("\r").split(" ")
+        if pair == [""] or (number == 0 and line.startswith("#version")):
+            continue
+        if len(pair) != 2:
+            raise _damaged(path, f"line {number + 1} is no pair")
+        yield pair[0], pair[1]
+
+
+def _added(folder: Path) -> dict[int, AddedToken]:
+    """Tokens that are found before all others, by their numbers."""
+    settings = folder / SETTINGS
+    if settings.is_file() and "added_tokens_decoder" in (found := _json(settings)).data:
+        return _described(settings, found)
+    path = folder / ADDED
+    named = _numbers(path) if path.is_file() else {}
+    known = _numbers(folder / VOCABULARY)
+    ends = (*_ENDS, "<unk>", _MASK)
+    named.update((name, known[name]) for name in ends if name in known)
+    return {
+        number: AddedToken(name, lstrip=name == _MASK, normalized=False, special=True)
+        for name, number in named.items()
+    }
+
+
+def _described(path: Path, settings: Node) -> dict[int, AddedToken]:
     try:
-        found = parse(_text(path).encode(), f"'{path}'", _LARGEST).data
-    except InvalidCard as error:
-        raise InvalidWeights(str(error)) from error
-    if not all(type(number) is int for number in found.values()):
-        raise InvalidWeights(f"'{path}' is no list of tokens; fetch it again")
+        tokens = settings.node("added_tokens_decoder")
+        if len(tokens.data) > _MOST_ADDED:
+            raise tokens.wrong("tokens", f"are more than {_MOST_ADDED}")
+        read = {key: tokens.node(key) for key in tokens.data}
+        return {int(key): _read_token(node) for key, node in read.items()}
+    except (InvalidCard, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_token(node: Node) -> AddedToken:
+    return AddedToken(
+        node.text("content"),
+        lstrip=node.flag("lstrip"),
+        rstrip=node.flag("rstrip"),
+        single_word=node.flag("single_word"),
+        normalized=False,
+        special=True,
+    )
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    found = _json(path).data
+    if not all(type(number) is int and number >= 0 for number in found.values()):
+        raise _damaged(path, "it holds more than tokens and their numbers")
     return dict(found)
