@@ -51,6 +51,11 @@ def folder(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def read(folder):
+    return Tokens.read(folder)
+
+
+@pytest.fixture(scope="module")
 def reference(folder):
     """The tokenizer of transformers."""
     transformers = pytest.importorskip("transformers")
@@ -93,10 +98,10 @@ def pieces_of(read, ids, special=True):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_prompt_has_the_tokens_of_transformers(folder, reference, text):
+def test_a_prompt_has_the_tokens_of_transformers(read, reference, text):
     expected = reference(f"<s>{text}</s>", add_special_tokens=False)["input_ids"]
 
-    assert Tokens.read(folder).encode(text) == expected
+    assert read.encode(text) == expected
 
 
 @settings(max_examples=200, deadline=None)
@@ -158,8 +163,7 @@ def test_half_of_a_character_is_no_prompt(whole):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_tokens_have_the_text_of_transformers(folder, reference, text):
-    read = Tokens.read(folder)
+def test_tokens_have_the_text_of_transformers(read, reference, text):
     ids = [2, *read.encode(text), *read.encode("<od>car<loc_1>"), 1, 1]
     expected = reference.decode(ids, clean_up_tokenization_spaces=False)
 

@@ -186,11 +186,11 @@ def _of_parts(folder: Path) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     added = _added(folder)
-    for number in sorted(added):
-        tokenizer.add_special_tokens([added[number]])
-        name = added[number].content
-        if tokenizer.token_to_id(name) != number:
-            raise _damaged(path, f"{name[:60]!r} beside it is not its token {number}")
+    tokenizer.add_special_tokens([added[number] for number in sorted(added)])
+    for number, token in added.items():
+        if tokenizer.token_to_id(token.content) != number:
+            name = token.content[:60]
+            raise _damaged(path, f"{name!r} beside it is not its token {number}")
     return tokenizer
 
 
