@@ -375,7 +375,9 @@ class AutoModel:
     @classmethod
     def models(cls) -> list[str]:
         """Every id and alias that installed packs and card folders name, sorted."""
-        return find.known_ids(find.providers(installed()))
+        registry = installed()
+        ids = find.known_ids(find.providers(registry))
+        return sorted({*ids, *find.elsewhere(registry)})
 
 
 def _refuse_unknown(unknown: Sequence[str]) -> None:

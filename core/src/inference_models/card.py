@@ -284,8 +284,19 @@ class Bundle:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The card's configuration with the artifact's laid over it."""
-        return {**self.card.config, **self.artifact.config}
+        """The card's configuration with the artifact's laid over it.
+
+        What an adapter does not say is as its base has it.
+        """
+        base = self.base.config if self.base is not None else {}
+        return {**base, **self.card.config, **self.artifact.config}
+
+    def file(self, name: str) -> Path:
+        """A file beside weights: the artifact's own, or else its base's."""
+        own = self.folder / name
+        if self.base is None or own.is_file():
+            return own
+        return self.base.file(name)
 
     def path(self, graph: str = "main") -> Path:
         """The entry file of a graph; `InvalidCard` if there is no such graph."""

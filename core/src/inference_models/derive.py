@@ -53,6 +53,7 @@ def key(store: Store, card: ModelCard, option: Option) -> str | None:
         "source": sorted(map(str, digests)),
         "graphs": dict(option.artifact.graphs),
         "architecture": [card.architecture, card.task, len(card.labels)],
+        "base": option.artifact.base,
         "config": {**card.config, **option.artifact.config},
         "steps": [(_version(backend), form) for backend, form in option.steps],
         "plan": [option.plan.precision, option.plan.batch],
@@ -128,20 +129,20 @@ def _build(
             log.info("deriving %s of %r with %s", form, source.card.id, deriver.name)
             artifact = deriver.derive(bundle, make(bundle), option.plan, step, report)
             bundle = attrs.evolve(bundle, artifact=artifact, folder=step)
-        bundle = _with_files(bundle, source.folder, make(source).reads)
+        bundle = _with_files(bundle, source, make(source).reads)
         report("comparing it with its source", 1.0)
         _judge(source, reader, bundle, option, make(source))
         _write_manifest(bundle, card)
         move_folder(bundle.folder, folder)
 
 
-def _with_files(bundle: Bundle, source: Path, names: Iterable[str]) -> Bundle:
-    """The bundle with those files of another folder that are there."""
+def _with_files(bundle: Bundle, source: Bundle, names: Iterable[str]) -> Bundle:
+    """The bundle with those files of another that are there."""
     files = list(bundle.artifact.files)
     for name in names:
-        if (source / name).is_file():
+        if source.file(name).is_file():
             path = bundle.folder / name
-            shutil.copyfile(source / name, path)
+            shutil.copyfile(source.file(name), path)
             files.append(File(name, size=path.stat().st_size, sha256=hash_file(path)))
     return attrs.evolve(bundle, artifact=attrs.evolve(bundle.artifact, files=files))
 

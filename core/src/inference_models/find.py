@@ -26,6 +26,9 @@ from inference_models.trust import check_license, judged
 
 log = logging.getLogger("inference_models")
 
+_OWN = 10
+"""The `order` up to which providers know what is on this machine."""
+
 
 @attrs.frozen
 class Found:
@@ -64,7 +67,20 @@ def find(
     """
     name, access = _pinned(written(model_id), access)
     _check_is_file(name, access)
-    asked, name = _asked(name, providers(registry), weights_provider)
+    known = providers(registry)
+    public = None if weights_provider else elsewhere(registry).get(name)
+    if public is not None:
+        own = [provider for provider in known if provider.order <= _OWN]
+        return _first(own, name, access) or _abroad(name, public, registry, access)
+    asked, name = _asked(name, known, weights_provider)
+    found = _first(asked, name, access)
+    if found is None:
+        raise ModelNotFound(_not_found(name, asked, registry))
+    return found
+
+
+def _first(asked: Sequence[WeightsProvider], name: str, access: Access) -> Found | None:
+    """What the first provider that knows an id says of it."""
     alone = len(asked) == 1
     for provider in asked:
         own = alone or provider.takes_key
@@ -74,7 +90,23 @@ def find(
             check_license(card.id, card.license, access.consent)
             card = judged(card, provider.origin(name, granted), access.consent)
             return Found(card, provider, granted, name)
-    raise ModelNotFound(_not_found(name, asked, registry))
+    return None
+
+
+def elsewhere(registry: Registry) -> dict[str, str]:
+    """Public ids of the installed packs, and what another provider has them under."""
+    packs = sorted(registry.architectures.items())
+    return {name: there for _, cls in packs for name, there in cls.elsewhere.items()}
+
+
+def _abroad(name: str, there: str, registry: Registry, access: Access) -> Found:
+    """A public id's card, from who has it; it keeps its name."""
+    provider = there.partition("://")[0]
+    if provider not in registry.weights_providers:
+        hint = install_hint("weights_provider", provider) or f"install {provider!r}"
+        raise ModelNotFound(f"{name!r} is {there}, which is not asked here; {hint}")
+    found = find(there, registry, access, None)
+    return attrs.evolve(found, card=attrs.evolve(found.card, id=name))
 
 
 def _card(
@@ -188,7 +220,7 @@ def known_ids(asked: Iterable[WeightsProvider]) -> list[str]:
 
 
 def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) -> str:
-    ids = known_ids(asked)
+    ids = sorted({*known_ids(asked), *elsewhere(registry)})
     sentence = f"no model {name!r} is known{did_you_mean(name, ids)}"
     family = name.partition("-")[0].rstrip("0123456789")
     hint = install_hint("architecture", family)

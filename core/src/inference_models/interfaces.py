@@ -215,6 +215,8 @@ class Architecture(ABC, Generic[O]):
     """Names of the outputs, in the order in which graphs of other hands have them."""
     fp32_modules: ClassVar[tuple[str, ...]] = ()
     """Module names that a half-precision derivation leaves alone."""
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Public ids, and what another provider has them under, such as "hf://org/name"."""
     reads: ClassVar[tuple[str, ...]] = ()
     """Files beside weights that it reads where they are; derived artifacts get them."""
     Model: ClassVar[type[Any] | None] = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import attrs
@@ -12,6 +11,7 @@ import numpy as np
 from inference_models import (
     Architecture,
     Array,
+    Bundle,
     Facts,
     Frame,
     InvalidCard,
@@ -27,7 +27,7 @@ from inference_models.generation import Decoding, Rules, Step, generate
 from inference_models_florence2 import folders, layout, tasks
 from inference_models_florence2.beams import Beams
 from inference_models_florence2.model import Florence2Model
-from inference_models_florence2.tokens import FILES, Stream, Tokens
+from inference_models_florence2.tokens import FILES, TOKENIZER, Stream, Tokens
 
 Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]
 
@@ -82,6 +82,13 @@ class Florence2(Architecture[Florence2Options]):
     Model = Florence2Model
     reads = (*FILES, *folders.SETTINGS)
     image_input = ("vision", "pixel_values")
+    elsewhere = folders.ELSEWHERE
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self.tokens = Tokens.read(bundle.file(TOKENIZER).parent)
+        self.rules = Rules.from_config(folders.generation(bundle))
+        self.banned = folders.banned(bundle)
 
     @classmethod
     def claims(cls, facts: Facts) -> ModelCard | None:
@@ -101,21 +108,6 @@ class Florence2(Architecture[Florence2Options]):
     def signature(self, graph: str) -> Signature:
         """Inputs and outputs of a graph, in order."""
         return layout.signature(graph, self.bundle.config, self._size)
-
-    @cached_property
-    def tokens(self) -> Tokens:
-        """The tokenizer, from the artifact's own files."""
-        return Tokens.read(self.bundle.folder)
-
-    @cached_property
-    def rules(self) -> Rules:
-        """How this model's texts begin and end."""
-        return Rules.from_config(folders.generation(self.bundle))
-
-    @cached_property
-    def banned(self) -> frozenset[str]:
-        """Phrases that ground nothing, as the model's files say."""
-        return folders.banned(self.bundle)
 
     def encode(
         self, sessions: Mapping[str, Session], inputs: dict[str, Array]
@@ -138,7 +130,7 @@ class Florence2(Architecture[Florence2Options]):
         a trial alone.
         """
         features = self.encode(sessions, inputs)["image_features"]
-        self._check_length(options)
+        most = min(options.max_new_tokens, self._positions)
         words, mask = self._words(options.prompt, len(features))
         states = sessions["encoder"](
             input_ids=words, image_features=features, attention_mask=mask
@@ -148,7 +140,8 @@ class Florence2(Architecture[Florence2Options]):
         is_trial = isinstance(options, _Trial)
         step = _kept_by(beams, kept) if is_trial else beams
         follow = _Followers(self.tokens, options) if options.on_text else None
-        found = generate(step, len(words), self.rules, options, follow)
+        chosen = attrs.evolve(options, max_new_tokens=most)
+        found = generate(step, len(words), self.rules, chosen, follow)
         outputs: dict[str, Array] = {"tokens": _padded(found, self.rules.pad)}
         if is_trial:
             outputs |= {"image_features": features, "scores": np.stack(kept, axis=1)}
@@ -202,13 +195,6 @@ class Florence2(Architecture[Florence2Options]):
                 f"takes {most}; shorten it"
             )
         return tokens, mask
-
-    def _check_length(self, options: Florence2Options) -> None:
-        if options.max_new_tokens > self._positions:
-            raise InvalidOption(
-                f"max_new_tokens {options.max_new_tokens} is more than the "
-                f"{self._positions} that this model can write"
-            )
 
     @property
     def _positions(self) -> int:

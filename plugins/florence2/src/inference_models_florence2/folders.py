@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,30 @@ _PROCESSOR = "processor_config.json"
 SETTINGS = (_GENERATION, _PROCESSOR)
 _LARGEST = 1_000_000
 
+PUBLIC = {
+    f"florence2-{size}": f"florence-community/Florence-2-{size}"
+    for size in ("base", "base-ft", "large", "large-ft")
+}
+"""The Hub's repositories of the public models, which bring no code of their own."""
+ELSEWHERE = {
+    alias: f"hf://{repo}"
+    for name, repo in PUBLIC.items()
+    for alias in (name, name.replace("florence2", "florence-2"))
+}
+"""The public ids, the hyphenated ones too, and where they are."""
+_ORIGINALS = {
+    f"microsoft/{repo.partition('/')[2]}": name for name, repo in PUBLIC.items()
+}
+"""What adapters name that were trained on the originals, which want code to be run."""
+
 GRAPHS = ("vision", "encoder", "decoder")
 
 
 def card_of(facts: Facts, architecture: str) -> ModelCard | None:
-    """The card of such a folder; None for another model's."""
+    """The card of such a folder, or of an adapter; None for another model's."""
     known = facts.metadata
+    if known.get("adapts") in PUBLIC.values() or known.get("adapts") in _ORIGINALS:
+        return _of_adapter(known, architecture)
     if known.get("class") != _CLASS:
         return None
     files = known["files"]
@@ -50,18 +69,31 @@ def card_of(facts: Facts, architecture: str) -> ModelCard | None:
     )
 
 
+def _of_adapter(known: Mapping[str, Any], architecture: str) -> ModelCard:
+    base = _ORIGINALS.get(known["adapts"], known["adapts"])
+    needs = {"unsupported": known["unsupported"]} if known["unsupported"] else {}
+    named = [{"name": name} for name in known["files"]]
+    graphs = dict.fromkeys(GRAPHS, ".")
+    return ModelCard(
+        id="florence2",
+        architecture=architecture,
+        task="vision-language",
+        artifacts=[Artifact("hf", graphs, named, needs=needs, base=base)],
+    )
+
+
 def generation(bundle: Bundle) -> dict[str, Any]:
     """What the model's files say of generation: its text config, and a file of its own.
 
     Raises `InvalidWeights` for a file that cannot be read.
     """
     text: dict[str, Any] = dict(bundle.config.get("text_config", {}))
-    return {**text, **_read(bundle.folder / _GENERATION)}
+    return {**text, **_read(bundle.file(_GENERATION))}
 
 
 def banned(bundle: Bundle) -> frozenset[str]:
     """The phrases that ground nothing, as `processor_config.json` has them."""
-    return banned_in(_read(bundle.folder / _PROCESSOR))
+    return banned_in(_read(bundle.file(_PROCESSOR)))
 
 
 def _read(path: Path) -> dict[str, Any]:

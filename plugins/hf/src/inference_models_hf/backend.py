@@ -59,9 +59,12 @@ class HfBackend(Backend):
         return sorted(possible, key=lambda name: name != artifact.precision)
 
     def refuse(self, card: ModelCard, artifact: Artifact, plan: Plan) -> str | None:
-        """Why not: an adapter, or a backbone of a library that is not installed."""
-        if artifact.base is not None:
-            return f"hf cannot lay adapters over the weights of {artifact.base!r}"
+        """Why not: a library that an adapter or a backbone needs is not installed."""
+        if artifact.base is not None and find_spec("peft") is None:
+            return (
+                "it is an adapter, which needs peft; "
+                'pip install "inference-models-hf[transformers,adapters]"'
+            )
         if artifact.needs.get("timm") and find_spec("timm") is None:
             return (
                 "its backbone is one of timm, which is not installed and needs "
@@ -122,7 +125,11 @@ def _modules(
     from inference_models_hf.loading import Renamed, load_model
     from inference_models_torch.modules import DTYPES, set_precision
 
-    loaded = load_model(bundle, DTYPES["fp32"])
+    loaded = load_model(bundle.base or bundle, DTYPES["fp32"])
+    if bundle.base is not None:
+        from inference_models_hf.adapters import with_adapter
+
+        loaded = with_adapter(loaded, bundle.folder)
     theirs = {ours: file for file, ours in bundle.artifact.rename.items()}
     modules = {}
     for graph, module in architecture.modules(loaded).items():

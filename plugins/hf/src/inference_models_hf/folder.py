@@ -16,6 +16,9 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"
 
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
 METADATA = (CONFIG, PROCESSOR, INDEX)
 """The files that are read to learn what a model is."""
 
@@ -41,9 +44,12 @@ def read_folder(folder: Path) -> Facts | None:
     Metadata: `config`, as its file has it; `class`, the model's in transformers;
     `labels` by column, None for a column without a name; `preprocessing`, fields of
     `Preprocessing`; `files`, what a model needs; `unsupported`, why it cannot be run,
-    if so; and `about`, all that in short. Raises `InvalidWeights` for a file that
+    if so; and `about`, all that in short. An adapter has `adapts`, its base's name, and
+    of these `files`, `unsupported` and `about`. Raises `InvalidWeights` for a file that
     cannot be read.
     """
+    if (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file():
+        return _adapter(folder)
     config = _read(folder / CONFIG)
     if config is None or not {"architectures", "model_type"} & set(config.data):
         return None
@@ -64,6 +70,24 @@ def read_folder(folder: Path) -> Facts | None:
         "files": [*there, *weights],
         "unsupported": unsupported or problem,
         "about": f"whose config names {name!r}",
+    }
+    return Facts("hf", {}, metadata)
+
+
+def _adapter(folder: Path) -> Facts:
+    """The facts of weights that adapt another model; that one's name is `adapts`."""
+    config = _read(folder / ADAPTER)
+    try:
+        base = config.maybe_text("base_model_name_or_path") if config else None
+    except InvalidCard as error:
+        raise InvalidWeights(str(error)) from error
+    there = (folder / ADAPTER_WEIGHTS).is_file()
+    lacks = f"it has no {ADAPTER_WEIGHTS}, which holds an adapter's weights"
+    metadata = {
+        "adapts": base,
+        "files": [ADAPTER, ADAPTER_WEIGHTS],
+        "unsupported": None if there else lacks,
+        "about": f"which adapts {base!r}",
     }
     return Facts("hf", {}, metadata)
 

@@ -1,0 +1,125 @@
+"""Adapters in low rank, laid over the model that they adapt; by peft.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from inference_models import InvalidCard, InvalidWeights
+from inference_models.strict_json import Node, parse
+from inference_models_hf.folder import ADAPTER, ADAPTER_WEIGHTS
+
+_LARGEST = 1_000_000
+_FOLLOWED = (
+    "alpha_pattern",
+    "bias",
+    "fan_in_fan_out",
+    "layers_to_transform",
+    "lora_alpha",
+    "modules_to_save",
+    "r",
+    "rank_pattern",
+    "task_type",
+    "use_dora",
+    "use_rslora",
+)
+"""Settings that say what the weights of an adapter mean; peft checks their values."""
+_MEANINGLESS = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "inference_mode",
+    "init_lora_weights",
+    "loftq_config",
+    "lora_dropout",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "revision",
+    "runtime_config",
+    "target_modules",
+)
+"""Settings of training, and what is read apart from the rest."""
+
+
+def with_adapter(model: nn.Module, folder: Path) -> nn.Module:
+    """The model with a folder's adapter added to its weights.
+
+    Raises `InvalidWeights` for one that is damaged, of another model, or of a kind that
+    is not read here.
+    """
+    import peft
+    from safetensors.torch import load_file
+
+    try:
+        settings = _settings(folder / ADAPTER)
+        adapted = peft.get_peft_model(model, peft.LoraConfig(**settings))
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
+        _check_names(tensors, peft.get_peft_model_state_dict(adapted))
+        peft.set_peft_model_state_dict(adapted, tensors)
+        merged: nn.Module = adapted.merge_and_unload(safe_merge=True)
+    except (InvalidCard, InvalidWeights) as error:
+        raise InvalidWeights(str(error)) from error
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        raise InvalidWeights(
+            f"the adapter in {str(folder)!r} does not fit its base: {reason}; is it of "
+            "another model?"
+        ) from error
+    return merged.eval().requires_grad_(False)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What peft is told; everything else that means something is refused."""
+    with path.open("rb") as file:
+        config = parse(file.read(_LARGEST + 1), f"{str(path)!r}", _LARGEST)
+    if config.data.get("peft_type") != "LORA":
+        raise config.wrong("peft_type", "is not 'LORA', the kind that is read here")
+    for key, value in config.data.items():
+        if (
+            value
+            and key not in (*_FOLLOWED, *_MEANINGLESS)
+            and not _is_idle(config, key)
+        ):
+            raise config.wrong(
+                key, "changes what the adapter means, and is not followed"
+            )
+    followed = {k: v for k, v in config.data.items() if k in _FOLLOWED}
+    return {**followed, "target_modules": _targets(config), "inference_mode": True}
+
+
+def _is_idle(config: Node, key: str) -> bool:
+    """Whether a setting only says how another one would be meant, which is not set."""
+    owner = {"qalora_group_size": "use_qalora"}.get(key)
+    return owner is not None and not config.data.get(owner)
+
+
+def _targets(config: Node) -> Any:
+    """Names of modules; a pattern could take for ever to be matched."""
+    given = config.data.get("target_modules")
+    if given == "all-linear":
+        return given
+    if isinstance(given, list) and all(isinstance(name, str) for name in given):
+        return given
+    raise config.wrong("target_modules", "is neither a list of names nor 'all-linear'")
+
+
+def _check_names(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for what, names in (
+        ("lacks", wanted.keys() - given.keys()),
+        ("has unknown", given.keys() - wanted.keys()),
+    ):
+        if names:
+            first = ", ".join(sorted(names)[:3])
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise InvalidWeights(
+                f"the adapter {what} {first}{more}; is it of another model?"
+            )

@@ -1,0 +1,381 @@
+"""Florence-2 on every backend, beside transformers' own `generate`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from plugins.florence2.tests.florence_folders import write_florence
+from transformers import Florence2ForConditionalGeneration
+
+from inference_models import (
+    AutoModel,
+    Detections,
+    InstanceDetections,
+    InvalidCard,
+    InvalidInput,
+    InvalidOption,
+    InvalidWeights,
+    NoBackend,
+)
+from inference_models_florence2 import tasks
+
+BACKENDS = ["torch", "hf", "onnx"]
+PROMPTS = ["<CAPTION>", "<CAPTION_TO_PHRASE_GROUNDING>a small cat on a table", "<OD>"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_florence(tmp_path_factory.mktemp("florence2") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def load(folder, cache, monkeypatch):
+    """Loads the folder's model; what is derived of it is derived once."""
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(cache))
+
+    def load_model(backend=None, **options):
+        return AutoModel.from_pretrained(folder, backend=backend, **options)
+
+    return load_model
+
+
+@pytest.fixture(scope="module")
+def images(photos):
+    return [photos["astronaut"], photos["coffee"], photos["chelsea"]]
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    """Transformers' tokens for prompts on pixels, each row without its padding."""
+    network = Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+
+    def generated(model, images, prompts, **options):
+        architecture = model._loaded.architecture
+        pixels, _ = model.pre_process(images)
+        values = torch.from_numpy(np.asarray(pixels["pixel_values"]))
+        words, mask = architecture.tokens.batch([tasks.words(p) for p in prompts])
+        with torch.inference_mode():
+            seen = network.model.get_image_features(values).pooler_output
+            blanks = np.full(seen.shape[:2], network.config.image_token_id)
+            ids = torch.from_numpy(np.concatenate([blanks, words], axis=1))
+            ones = np.ones(seen.shape[:2], np.int64)
+            attention = torch.from_numpy(np.concatenate([ones, mask], axis=1))
+            found = network.generate(
+                input_ids=ids,
+                attention_mask=attention,
+                pixel_values=values,
+                do_sample=False,
+                **options,
+            )
+        return [trimmed(row[1:]) for row in found.tolist()]
+
+    return generated
+
+
+def trimmed(row):
+    """Tokens without padding behind them."""
+    row = list(row)
+    while row and row[-1] == 1:
+        row.pop()
+    return row
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_tokens_are_those_of_generate(backend, count, beams, load, images, reference):
+    model = load(backend)
+    options = {"num_beams": beams, "max_new_tokens": 25}
+    expected = reference(model, images[:count], PROMPTS[:count], **options)
+
+    inputs, _ = model.pre_process(images[:count])
+    outputs = model.forward(inputs, prompt=PROMPTS[:count], **options)
+
+    assert expected == [trimmed(row) for row in outputs["tokens"].tolist()]
+
+
+def test_one_folder_has_artifacts_for_three_backends(folder):
+    shown = str(AutoModel.explain(folder))
+
+    assert "torch    cpu     fp32       torch   runs" in shown
+    assert "hf       cpu     fp32       hf      runs" in shown
+    assert "torch -> onnx" in shown
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_prompts_on_one_picture_encode_it_once(backend, load, images):
+    model = load(backend)
+    sessions = model._loaded.sessions
+    calls = []
+    original = sessions["vision"]
+    sessions["vision"] = lambda **inputs: calls.append(1) or original(**inputs)
+
+    several = model.prompt(images[0], PROMPTS, max_new_tokens=9)
+
+    alone = [model.prompt(images[0], p, max_new_tokens=9)[0] for p in PROMPTS]
+    assert several == alone
+    assert len(calls) == 1 + len(PROMPTS)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_encoding_answers_as_its_images_do(backend, load, images):
+    model = load(backend)
+    encoding = model.encode(images)
+
+    for prompt in PROMPTS:
+        expected = model.prompt(images, prompt, max_new_tokens=9)
+        assert expected == model.prompt(encoding, prompt, max_new_tokens=9)
+
+
+def test_text_comes_in_pieces_that_make_the_answer(load, images):
+    model = load()
+    pieces = {}
+
+    def follow(number, piece):
+        pieces.setdefault(number, []).append(piece)
+
+    options = {"max_new_tokens": 20, "on_text": follow}
+    answers = model.prompt(images[:2], "<CAPTION>", **options)
+
+    assert answers == ["".join(pieces[number]).strip() for number in (0, 1)]
+    assert all(len(of_one) > 1 for of_one in pieces.values())
+
+
+def test_free_text_that_asks_for_a_description_is_the_longest_caption(load, images):
+    model = load()
+
+    asked = model.prompt(images[0], "Describe the image contents", max_new_tokens=9)
+
+    assert asked == model.caption_image(images[0], "very_detailed", max_new_tokens=9)
+
+
+def test_special_tokens_are_shown_on_demand(load, images):
+    (text,) = load().prompt(
+        images[0], "<OD>", max_new_tokens=5, skip_special_tokens=False
+    )
+
+    assert text.startswith("<s>")
+    assert text.endswith("</s>")
+
+
+REGION = (10, 20, 200, 180)
+METHODS = {
+    "caption_image": ({}, str),
+    "detect_objects": ({}, Detections),
+    "ground_phrase": ({"phrase": "a cat"}, Detections),
+    "segment_phrase": ({"phrase": "a cat"}, InstanceDetections),
+    "segment_region": ({"xyxy": REGION}, InstanceDetections),
+    "classify_image_region": ({"xyxy": REGION}, str),
+    "caption_image_region": ({"xyxy": REGION}, str),
+    "ocr_image": ({}, str),
+    "ocr_image_region": ({"xyxy": REGION}, str),
+    "parse_document": ({}, Detections),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_task_gives_a_typed_result_for_each_image(name, load, images):
+    arguments, kind = METHODS[name]
+    method = getattr(load(), name)
+
+    one = method(images[0], **arguments, max_new_tokens=12)
+    several = method(images, **arguments, max_new_tokens=12)
+
+    assert [type(result) for result in one] == [kind]
+    assert [type(result) for result in several] == [kind] * 3
+
+
+@pytest.mark.parametrize("mode", ["classes", "captions", "rois"])
+def test_boxes_lie_in_the_original_picture(mode, load, images):
+    for found, image in zip(
+        load().detect_objects(images, mode, max_new_tokens=40), images, strict=True
+    ):
+        height, width = image.shape[:2]
+        assert (found.xyxy >= 0).all()
+        assert (found.xyxy <= [width, height, width, height]).all()
+
+
+def test_given_classes_number_what_is_found(load, images):
+    (found,) = load().detect_objects(
+        images[0], classes=["cat", "dog"], max_new_tokens=40
+    )
+
+    assert found.class_names[:2] == ("cat", "dog")
+
+
+def test_several_regions_on_one_picture_give_a_result_each(load, images):
+    model = load()
+    regions = [REGION, (0, 0, 50, 60)]
+
+    texts = model.caption_image_region(images[0], regions, max_new_tokens=9)
+
+    assert texts == [
+        model.caption_image_region(images[0], region, max_new_tokens=9)[0]
+        for region in regions
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (
+            lambda m, i: m.prompt(i, ["<OD>"] * 2),
+            InvalidInput,
+            "2 prompts for 3 images",
+        ),
+        (lambda m, i: m.prompt(i, ""), InvalidOption, "the prompt is empty"),
+        (lambda m, i: m.prompt(i, "<OD> cats"), InvalidOption, "takes no text"),
+        (lambda m, i: m.prompt(i, "<OD>", max_new_tokens=0), InvalidOption, "above 0"),
+        (lambda m, i: m.prompt(i, "<OD>", beams=3), InvalidOption, "no option 'beams'"),
+        (lambda m, i: m.prompt(i[0], "word " * 200), InvalidInput, "shorten it"),
+        (
+            lambda m, i: m.caption_image(i, "long"),
+            InvalidOption,
+            "no granularity 'long'",
+        ),
+        (
+            lambda m, i: m.detect_objects(i, classes=[]),
+            InvalidOption,
+            "no list of names",
+        ),
+        (lambda m, i: m.segment_region(i, (0, 0, 9999, 9)), InvalidInput, "not inside"),
+        (
+            lambda m, i: m.segment_region(i, [REGION] * 2),
+            InvalidInput,
+            "2 regions for 3",
+        ),
+        (lambda m, i: m.ground_phrase(i, " "), InvalidOption, "neither a text"),
+    ],
+)
+def test_bad_input_is_said_in_a_sentence(call, error, words, load, images):
+    model = load()
+
+    with pytest.raises(error, match=words):
+        call(model, images)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: (f / "tokenizer.json").unlink(), "fetch all files"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "cannot be read"),
+        (
+            lambda f: (f / "generation_config.json").write_text('{"min_length": 9}'),
+            "min_length 9, which is not supported",
+        ),
+    ],
+)
+def test_damaged_files_beside_the_weights_are_named(change, words, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for name in ("vocab.json", "merges.txt"):
+        (copy / name).unlink(missing_ok=True)
+    change(copy)
+    with pytest.raises((InvalidCard, InvalidWeights), match=words):
+        AutoModel.from_pretrained(copy)
+
+
+def test_sizes_that_cannot_be_are_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"]["d_model"] = "wide"
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises((InvalidCard, NoBackend), match="d_model"):
+        AutoModel.from_pretrained(copy, backend="torch")
+
+
+@pytest.fixture(scope="module")
+def adapter(folder, tmp_path_factory):
+    """A LoRA of the folder's model, as peft writes it, and the merged network."""
+    peft = pytest.importorskip("peft")
+    network = Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    adapted = peft.get_peft_model(network, settings)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.3)
+    path = tmp_path_factory.mktemp("adapter")
+    adapted.save_pretrained(path)
+    return path, adapted.merge_and_unload().eval()
+
+
+def write_cards(folder, adapter, cards):
+    """A card of the base, and one of the adapter beside it."""
+    graphs = dict.fromkeys(("vision", "encoder", "decoder"), ".")
+    config = json.loads((folder / "config.json").read_text())
+    kept = {key: config[key] for key in ("vision_config", "text_config")}
+    kept["preprocessing"] = {
+        "size": [96, 96],
+        "interpolation": "bicubic",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
+    common = {"architecture": "florence2", "task": "vision-language"}
+    for name, source, more in (
+        ("acme-base", folder, {"config": kept}),
+        ("acme-tuned", adapter, {}),
+    ):
+        files = [
+            {"name": path.name, "sources": [path.resolve().as_uri()]}
+            for path in sorted(source.iterdir())
+            if path.suffix in (".json", ".safetensors", ".txt")
+        ]
+        artifact = {"format": "hf", "graphs": graphs, "files": files}
+        if source is adapter:
+            artifact["base"] = "acme-base"
+        card = {"id": name, "artifacts": [artifact], **common, **more}
+        (cards / f"{name}.json").write_text(json.dumps(card))
+
+
+def test_an_adapter_is_laid_over_its_base(
+    folder, adapter, tmp_path, images, monkeypatch, cache
+):
+    path, merged = adapter
+    write_cards(folder, path, tmp_path)
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(tmp_path))
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(cache))
+    model = AutoModel.from_pretrained("acme-tuned")
+    base = AutoModel.from_pretrained("acme-base", backend="hf")
+
+    inputs, _ = model.pre_process(images[:1])
+    pixels = torch.from_numpy(np.asarray(inputs["pixel_values"]))
+    expected = merged.model.get_image_features(pixels).pooler_output
+    encoded = model.encode(images[:1]).parts[0].arrays["image_features"]
+
+    np.testing.assert_allclose(expected.detach(), encoded, atol=1e-4)
+    tuned = model.prompt(images, "<CAPTION>", max_new_tokens=12)
+    assert tuned != base.prompt(images, "<CAPTION>", max_new_tokens=12)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("peft_type", "IA3", "is not 'LORA'"),
+        ("megatron_config", {"a": 1}, "changes what the adapter means"),
+        ("target_modules", "(a+)+$", "neither a list"),
+        ("r", 8, "does not fit|lacks|another model"),
+    ],
+)
+def test_an_adapter_that_is_not_followed_is_refused(
+    key, value, words, folder, adapter, tmp_path, monkeypatch
+):
+    copy = shutil.copytree(adapter[0], tmp_path / "adapter")
+    config = json.loads((copy / "adapter_config.json").read_text())
+    config[key] = value
+    (copy / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "cards").mkdir()
+    write_cards(folder, copy, tmp_path / "cards")
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(tmp_path / "cards"))
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises((InvalidWeights, NoBackend), match=words):
+        AutoModel.from_pretrained("acme-tuned")
