@@ -109,6 +109,8 @@ FETCH = """
 
     for name in ("fsync", "replace", "link"):
         killing(name)
+    # Whoever is started in the background has Ctrl-C switched off.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PIECE" in os.environ:
         from inference_models import pieces
 

@@ -61,7 +61,7 @@ def _past_parser(
     left = length - len(first)
     while left > 0:
         # Not a bytearray, which is filled with zeros first.
-        piece = memoryview(np.empty(min(left, _LARGEST), np.uint8))
+        piece = np.empty(min(left, _LARGEST), np.uint8).data
         try:
             size = _fill(piece, connection, limits.idle)
         except OSError as error:
