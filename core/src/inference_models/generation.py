@@ -65,6 +65,12 @@ def _check_temperature(
         raise InvalidOption(f"{attribute.name} {value!r} is not a number above 0")
 
 
+def _check_seed(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (is_whole and value >= 0):
+        raise InvalidOption(f"{attribute.name} {value!r} is not a whole number from 0")
+
+
 @attrs.frozen(kw_only=True)
 class Decoding:
     """What a call may set: greedy by default, `num_beams` for a beam search.
@@ -81,7 +87,7 @@ class Decoding:
     temperature: float = attrs.field(default=1.0, validator=_check_temperature)
     top_k: int = attrs.field(default=50, validator=_check_whole)
     top_p: float = attrs.field(default=1.0, validator=_check_share)
-    seed: int | None = None
+    seed: int | None = attrs.field(default=None, validator=_check_seed)
 
     def __attrs_post_init__(self) -> None:
         if self.do_sample and self.num_beams > 1:
@@ -224,9 +230,9 @@ def _one_by_one(
 
 
 def _checked(logits: np.ndarray) -> np.ndarray:
-    """Logits of our own, float32; `RunFailed` if one is no number."""
+    """Logits of our own, float32; `RunFailed` if one is no number, or infinite."""
     scores = np.array(logits, np.float32)
-    if np.isnan(scores).any():
+    if not (scores < np.inf).all():
         raise RunFailed(
             "the network's scores are not numbers; its weights may be damaged, or too "
             "large for this precision; try quantization='fp32'"
@@ -266,7 +272,8 @@ def _drawn(
     scores: np.ndarray, decoding: Decoding, rng: np.random.Generator
 ) -> np.ndarray:
     """One token a row, by chance."""
-    scores = scores / np.float32(decoding.temperature)
+    scores = scores - scores.max(axis=1, keepdims=True)
+    scores = scores / np.float32(max(decoding.temperature, 1e-30))  # below it is 0
     if decoding.top_k < scores.shape[1]:
         least = np.partition(scores, -decoding.top_k, axis=1)[:, -decoding.top_k, None]
         scores = np.where(scores < least, -np.inf, scores)

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from inference_models.errors import InvalidInput
+from inference_models.errors import InvalidInput, InvalidOption
 from inference_models.images import Array, Color, read_batches
 from inference_models.interfaces import Operations
 from inference_models.model import DEFAULT_BATCH, Model
@@ -104,8 +104,9 @@ class VisionLanguageModel(Model):
             parts = images.parts if known else self._encoded(images, input_color_format)
             rows = _asked_alike(parts, prompt)
         else:
+            prompts = _texts(prompt)
             encoding = self.encode(images, input_color_format=input_color_format)
-            rows = _paired(encoding, list(prompt))
+            rows = _paired(encoding, prompts)
         while batch := list(itertools.islice(rows, DEFAULT_BATCH)):
             yield from self._ask(batch, options)
 
@@ -125,6 +126,15 @@ class VisionLanguageModel(Model):
         frames = [row.part.frames[row.index] for row in rows]
         outputs = self._forward(inputs, chosen)
         return zip(self._postprocess(outputs, frames, chosen), frames, strict=True)
+
+
+def _texts(prompt: Any) -> list[str]:
+    prompts = list(prompt) if isinstance(prompt, Iterable) else [prompt]
+    if not all(isinstance(each, str) for each in prompts):
+        raise InvalidOption(
+            f"prompt {prompt!r:.100} is neither a text nor a list of some"
+        )
+    return prompts
 
 
 def _asked_alike(parts: Iterable[EncodedImages], prompt: str | None) -> Iterator[_Row]:
