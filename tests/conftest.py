@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .cards import resnet_card
+from .cards import florence2_card, resnet_card
 from .checkpoints import rfdetr_cards
 
 
@@ -93,12 +93,25 @@ def resnet18_cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def florence2_cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A card folder with a small florence2-base of random weights."""
+    from plugins.florence2.tests.florence_folders import write_florence
+
+    weights = write_florence(tmp_path_factory.mktemp("florence2") / "tiny")
+    folder = tmp_path_factory.mktemp("florence2_cards")
+    card = florence2_card(weights, "florence2-base")
+    (folder / "florence2-base.json").write_text(json.dumps(card), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def overview_cards(
     resnet18_cards: Path,
+    florence2_cards: Path,
     photos: dict[str, np.ndarray],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
     """Card folders with weights for every id of the overview, as the environment's."""
     folder = tmp_path_factory.mktemp("rfdetr")
     cards = rfdetr_cards(folder, "base", photos["astronaut"])
-    return os.pathsep.join(map(str, (resnet18_cards, cards)))
+    return os.pathsep.join(map(str, (resnet18_cards, florence2_cards, cards)))

@@ -23,6 +23,8 @@ from inference_models import (
 )
 from inference_models_florence2 import tasks
 
+from .cards import florence2_card
+
 BACKENDS = ["torch", "hf", "onnx"]
 PROMPTS = ["<CAPTION>", "<CAPTION_TO_PHRASE_GROUNDING>a small cat on a table", "<OD>"]
 
@@ -311,30 +313,12 @@ def adapter(folder, tmp_path_factory):
 
 def write_cards(folder, adapter, cards):
     """A card of the base, and one of the adapter beside it."""
-    graphs = dict.fromkeys(("vision", "encoder", "decoder"), ".")
-    config = json.loads((folder / "config.json").read_text())
-    kept = {key: config[key] for key in ("vision_config", "text_config")}
-    kept["preprocessing"] = {
-        "size": [96, 96],
-        "interpolation": "bicubic",
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
-    }
-    common = {"architecture": "florence2", "task": "vision-language"}
-    for name, source, more in (
-        ("acme-base", folder, {"config": kept}),
-        ("acme-tuned", adapter, {}),
-    ):
-        files = [
-            {"name": path.name, "sources": [path.resolve().as_uri()]}
-            for path in sorted(source.iterdir())
-            if path.suffix in (".json", ".safetensors", ".txt")
-        ]
-        artifact = {"format": "hf", "graphs": graphs, "files": files}
-        if source is adapter:
-            artifact["base"] = "acme-base"
-        card = {"id": name, "artifacts": [artifact], **common, **more}
-        (cards / f"{name}.json").write_text(json.dumps(card))
+    made = [
+        florence2_card(folder, "acme-base"),
+        florence2_card(adapter, "acme-tuned", base="acme-base"),
+    ]
+    for card in made:
+        (cards / f"{card['id']}.json").write_text(json.dumps(card))
 
 
 def test_an_adapter_is_laid_over_its_base(

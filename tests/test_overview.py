@@ -126,6 +126,19 @@ def test_batched_classification_block_prints_a_class_an_image(run_block):
     assert [line.partition(":")[0] for line in lines] == ["Image 0", "Image 1"]
 
 
+@pytest.mark.parametrize("tab", ["numpy", "torch.Tensor"])
+def test_vision_language_block_prints_an_answer(tab, run_block):
+    shown = run_block(BLOCKS["Vision-Language Models", tab], READ_IMAGE)
+
+    assert len(shown.splitlines()) == 1
+
+
+def test_batched_vision_language_block_prints_an_answer_an_image(run_block):
+    shown = run_block(BLOCKS["Vision-Language Models", "Batched"])
+
+    assert len(shown.splitlines()) == 2
+
+
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
 @pytest.mark.parametrize("tab", ["numpy", "torch.Tensor"])
 def test_detection_block_draws_boxes(tab, backend, folder, run_block, monkeypatch):

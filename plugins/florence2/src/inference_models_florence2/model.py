@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from inference_models.images import Color, to_host
 from inference_models_florence2 import answers
 from inference_models_florence2.locations import region, to_text
 from inference_models_florence2.tasks import TASKS
+
+if TYPE_CHECKING:
+    from inference_models_florence2 import Florence2
 
 Granularity = Literal["normal", "detailed", "very_detailed"]
 Labels = Literal["classes", "captions", "rois"]
@@ -188,7 +191,7 @@ class Florence2Model(VisionLanguageModel):
         given = {**options, "skip_special_tokens": False}
         prompts = [token + text for text in inputs]
         asked = prompts[0] if len(prompts) == 1 else prompts
-        banned = self._loaded.architecture.banned
+        banned = cast("Florence2", self._loaded.architecture).banned
         return [
             answers.read(text, TASKS[token], frame, classes=classes, banned=banned)
             for text, frame in self.answered(encoding, asked, None, given)
