@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 START, PAD, PROMPTS, VOCABULARY = 2, 1, 3, 50
-SEEDS = range(6)
-LENGTHS = (1, 2, 17)
+SEEDS = range(4)
+LENGTHS = (2, 1, 12)
 CUTS = ({}, {"forced_bos_token_id": 0}, {"forced_eos_token_id": 2})
 SETTINGS = [
     {"no_repeat_ngram_size": size, "eos_token_id": ends} | cut
@@ -38,18 +38,23 @@ def of_beams():
     for number, (settings, stopping) in enumerate(product(SETTINGS, STOPPING)):
         early, penalty = stopping
         rules = settings | {"early_stopping": early, "length_penalty": penalty}
-        most = LENGTHS[number % 5 % 3] if number % 2 else 17
+        most = LENGTHS[number % 5 % 3] if number % 2 else 12
         yield number % len(SEEDS), 3 + number // 3 % 2, most, rules
 
 
 def of_one():
-    for number, (settings, most) in enumerate(product(SETTINGS, LENGTHS)):
+    """Every setting without beams."""
+    for number, (settings, most) in enumerate(product(SETTINGS, (1, 12))):
         yield number % len(SEEDS), 1, most, settings
 
 
 @cache
 def network(seed):
-    """A tiny BART whose texts differ, and end now and then; and its prompts."""
+    """A tiny BART whose texts differ, and end now and then; and its prompts.
+
+    In double precision what it keeps of a text makes no difference to rounding, which
+    would exchange texts that are as likely to six digits.
+    """
     torch.manual_seed(seed)
     sides = ("encoder", "decoder")
     config = transformers.BartConfig(
@@ -61,7 +66,7 @@ def network(seed):
         **{f"{side}_attention_heads": 2 for side in sides},
         **{f"{side}_ffn_dim": 32 for side in sides},
     )
-    model = transformers.BartForConditionalGeneration(config).eval()
+    model = transformers.BartForConditionalGeneration(config).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.6)
