@@ -56,31 +56,47 @@ def images(photos):
 
 
 @pytest.fixture(scope="module")
-def reference(folder):
+def network(folder):
+    return Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+
+
+def generated(network, model, images, prompts, **options):
     """Transformers' tokens for prompts on pixels, each row without its padding."""
+    pixels, _ = model.pre_process(images)
+    values = torch.from_numpy(np.asarray(pixels["pixel_values"]))
+    tokens = model._loaded.architecture.tokens
+    words, mask = tokens.batch([tasks.words(prompt) for prompt in prompts])
+    with torch.inference_mode():
+        seen = network.model.get_image_features(values).pooler_output
+        blanks = np.full(seen.shape[:2], network.config.image_token_id)
+        ids = torch.from_numpy(np.concatenate([blanks, words], axis=1))
+        ones = np.ones(seen.shape[:2], np.int64)
+        found = network.generate(
+            input_ids=ids,
+            attention_mask=torch.from_numpy(np.concatenate([ones, mask], axis=1)),
+            pixel_values=values,
+            do_sample=False,
+            **options,
+        )
+    return [trimmed(row[1:]) for row in found.tolist()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["hf", "onnx"])
+def test_tokens_of_the_full_size_are_those_of_generate(
+    backend, tmp_path, images, monkeypatch
+):
+    folder = write_florence(tmp_path / "base", size="base")
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "cache"))
+    model = AutoModel.from_pretrained(folder, backend=backend)
     network = Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+    for count, beams in ((1, 1), (2, 1), (2, 3)):
+        options = {"num_beams": beams, "max_new_tokens": 12}
+        expected = generated(network, model, images[:count], PROMPTS[:count], **options)
+        inputs, _ = model.pre_process(images[:count])
+        outputs = model.forward(inputs, prompt=PROMPTS[:count], **options)
 
-    def generated(model, images, prompts, **options):
-        architecture = model._loaded.architecture
-        pixels, _ = model.pre_process(images)
-        values = torch.from_numpy(np.asarray(pixels["pixel_values"]))
-        words, mask = architecture.tokens.batch([tasks.words(p) for p in prompts])
-        with torch.inference_mode():
-            seen = network.model.get_image_features(values).pooler_output
-            blanks = np.full(seen.shape[:2], network.config.image_token_id)
-            ids = torch.from_numpy(np.concatenate([blanks, words], axis=1))
-            ones = np.ones(seen.shape[:2], np.int64)
-            attention = torch.from_numpy(np.concatenate([ones, mask], axis=1))
-            found = network.generate(
-                input_ids=ids,
-                attention_mask=attention,
-                pixel_values=values,
-                do_sample=False,
-                **options,
-            )
-        return [trimmed(row[1:]) for row in found.tolist()]
-
-    return generated
+        assert expected == [trimmed(row) for row in outputs["tokens"].tolist()]
 
 
 def trimmed(row):
@@ -94,10 +110,10 @@ def trimmed(row):
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_tokens_are_those_of_generate(backend, count, beams, load, images, reference):
+def test_tokens_are_those_of_generate(backend, count, beams, load, images, network):
     model = load(backend)
     options = {"num_beams": beams, "max_new_tokens": 25}
-    expected = reference(model, images[:count], PROMPTS[:count], **options)
+    expected = generated(network, model, images[:count], PROMPTS[:count], **options)
 
     inputs, _ = model.pre_process(images[:count])
     outputs = model.forward(inputs, prompt=PROMPTS[:count], **options)

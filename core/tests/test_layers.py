@@ -20,6 +20,7 @@ ORDER = [
     "images",
     "prepare",
     "boxes",
+    "generation",
     "progress",
     "interfaces",
     "hookspecs",
