@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from plugins.florence2.tests.florence_folders import write_florence
+from plugins.hf.tests.hub_server import HubServer
 from transformers import Florence2ForConditionalGeneration
 
 from inference_models import (
@@ -355,6 +356,42 @@ def test_an_adapter_is_laid_over_its_base(
     np.testing.assert_allclose(expected.detach(), encoded, atol=1e-4)
     tuned = model.prompt(images, "<CAPTION>", max_new_tokens=12)
     assert tuned != base.prompt(images, "<CAPTION>", max_new_tokens=12)
+
+
+@pytest.fixture
+def hub(folder, tmp_path, monkeypatch):
+    """A Hub that has the folder's files as those of the public base model."""
+    with HubServer() as server:
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        server.adds("florence-community/Florence-2-base", files)
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "cache"))
+        yield server
+
+
+@pytest.mark.parametrize("name", ["florence2-base", "florence-2-base"])
+def test_a_public_id_is_fetched_from_the_hub(name, hub, load, images):
+    model = AutoModel.from_pretrained(name)
+
+    assert model.card.id == name
+    assert name in AutoModel.models()
+    asked = {"prompt": "<CAPTION>", "max_new_tokens": 9}
+    assert model(images, **asked) == load()(images, **asked)
+
+
+def test_an_adapters_folder_names_its_base(hub, adapter, tmp_path, images):
+    copy = shutil.copytree(adapter[0], tmp_path / "adapter")
+    config = json.loads((copy / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "microsoft/Florence-2-base"
+    (copy / "adapter_config.json").write_text(json.dumps(config))
+
+    tuned = AutoModel.from_pretrained(copy)
+
+    assert tuned.backend == "hf"
+    asked = {"prompt": "<CAPTION>", "max_new_tokens": 9}
+    assert tuned(images, **asked) != AutoModel.from_pretrained("florence2-base")(
+        images, **asked
+    )
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,7 @@ def write_florence(folder: Path, seed: int = 0, size: str = "tiny") -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = write_tokenizer(folder)
+    image_token = vocabulary - 1
     if size == "base":
         vision, text, side = {"projection_dim": 768}, BASE_TEXT, 768
         vocabulary = 51_289
@@ -224,7 +225,7 @@ def write_florence(folder: Path, seed: int = 0, size: str = "tiny") -> Path:
             **tokens,
             **text,
         },
-        image_token_id=vocabulary - 1,
+        image_token_id=image_token,
     )
     torch.manual_seed(seed)
     model = Florence2ForConditionalGeneration(config).eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,9 @@ def of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard
 def of_folder(folder: Path, registry: Registry) -> ModelCard | None:
     """The card of a folder that is one model, as some frameworks write them.
 
-    Its artifacts' files are those that the claim names. None if no backend reads the
-    folder; raises `InvalidWeights` if one does and nothing claims it.
+    Its artifacts' files are those that the claim names, and those that are there of
+    what its architecture reads. None if no backend reads the folder; raises
+    `InvalidWeights` if one does and nothing claims it.
     """
     inspected = _inspect(folder, registry)
     if not inspected:
@@ -53,7 +54,27 @@ def of_folder(folder: Path, registry: Registry) -> ModelCard | None:
             f"no installed architecture ({known}) claims {str(folder)!r}, {said}; put "
             f"a {CARD} there"
         )
-    return claimed[0]
+    there = [name for name in reads(claimed[0]) if (folder / name).is_file()]
+    return with_files(claimed[0], there)
+
+
+def reads(card: ModelCard) -> tuple[str, ...]:
+    """The files beside weights that a card's architecture reads where they are."""
+    cls = installed().architecture(card.architecture)
+    return () if cls is None else cls.reads
+
+
+def with_files(card: ModelCard, names: Iterable[str]) -> ModelCard:
+    """The card whose artifacts that name any files have these, too."""
+    return attrs.evolve(
+        card, artifacts=[_with_files(each, list(names)) for each in card.artifacts]
+    )
+
+
+def _with_files(artifact: Artifact, names: Sequence[str]) -> Artifact:
+    named = {file.name for file in artifact.files}
+    more = [File(name) for name in names if name not in named] if named else []
+    return attrs.evolve(artifact, files=[*artifact.files, *more])
 
 
 def _best_claim(

@@ -139,9 +139,11 @@ class Florence2(Architecture[Florence2Options]):
         kept: list[np.ndarray] = []
         is_trial = isinstance(options, _Trial)
         step = _kept_by(beams, kept) if is_trial else beams
-        follow = _Followers(self.tokens, options) if options.on_text else None
+        follow = _Followers(self.tokens, options)
         chosen = attrs.evolve(options, max_new_tokens=most)
-        found = generate(step, len(words), self.rules, chosen, follow)
+        told = follow if options.on_text is not None else None
+        found = generate(step, len(words), self.rules, chosen, told)
+        follow.end()
         outputs: dict[str, Array] = {"tokens": _padded(found, self.rules.pad)}
         if is_trial:
             outputs |= {"image_features": features, "scores": np.stack(kept, axis=1)}
@@ -241,7 +243,14 @@ class _Followers:
     def __call__(self, prompt: int, token: int) -> None:
         special = not self._options.skip_special_tokens
         stream = self._streams.setdefault(prompt, Stream(self._tokens, special))
-        piece = stream.push(token)
+        self._tell(prompt, stream.push(token))
+
+    def end(self) -> None:
+        """Tell what a text ends with in the middle of a character."""
+        for prompt, stream in self._streams.items():
+            self._tell(prompt, stream.rest())
+
+    def _tell(self, prompt: int, piece: str) -> None:
         if piece and self._options.on_text is not None:
             self._options.on_text(prompt, piece)
 

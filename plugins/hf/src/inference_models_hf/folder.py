@@ -22,18 +22,6 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 METADATA = (CONFIG, PROCESSOR, INDEX)
 """The files that are read to learn what a model is."""
 
-_BESIDE = (
-    "generation_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-)
-"""What models that write texts have besides."""
-
 _LARGEST = 16_000_000  # bytes; a config names up to some thousand classes
 _MOST_SHARDS = 1000
 
@@ -61,7 +49,7 @@ def read_folder(folder: Path) -> Facts | None:
     except InvalidCard as error:
         raise InvalidWeights(str(error)) from error
     fields, problem = _preprocessing(folder)
-    there = [file for file in (*METADATA, *_BESIDE) if (folder / file).is_file()]
+    there = [file for file in METADATA if (folder / file).is_file()]
     metadata = {
         "config": dict(config.data),
         "class": name,

@@ -17,7 +17,13 @@ from inference_models.errors import (
     did_you_mean,
 )
 from inference_models.interfaces import Access
-from inference_models.providers.claims import CARD, of_fetched_file, of_folder
+from inference_models.providers.claims import (
+    CARD,
+    of_fetched_file,
+    of_folder,
+    reads,
+    with_files,
+)
 from inference_models.providers.urls import WEIGHTS
 from inference_models.registry import installed
 from inference_models.sources import Request
@@ -231,6 +237,7 @@ def _of_folder(asked: Asked) -> ModelCard | None:
         raise InvalidWeights(told) from error
     if card is None:
         return None
+    card = with_files(card, [name for name in reads(card) if name in there])
     artifacts = [_filled(asked, each, names) for each in card.artifacts]
     return attrs.evolve(card, artifacts=artifacts)
 

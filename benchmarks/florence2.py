@@ -1,0 +1,156 @@
+"""Florence-2 on this machine's CPU, beside transformers' own `generate`.
+
+    python benchmarks/florence2.py [--rounds 3] [--output results/florence2-cpu.md]
+
+A model of the size of Florence-2-base with seeded random weights writes texts of a
+fixed number of tokens, greedily. Both begin with the same photo in memory: a PIL image
+for transformers' processor, the same for ours; what takes turns is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scenes
+import torch
+import transformers as t
+from PIL import Image
+from run import processor
+
+from inference_models import AutoModel
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from plugins.florence2.tests.florence_folders import write_florence
+
+Call = Callable[[], Any]
+PROMPTS = ("<CAPTION>", "<OD>", "<OCR>")
+TOKENS = 20
+CONTESTANTS = (
+    "`transformers` is `Florence2ForConditionalGeneration.generate` on what its "
+    "processor makes of pictures and prompts; three prompts on one picture are a batch "
+    "of three there, and one encoded picture here. `tokens a second` are those of the "
+    "fastest of ours."
+)
+
+
+def main() -> None:
+    """Measure all and write one page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--backends", nargs="+", default=["torch", "hf", "onnx"])
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    t.utils.logging.set_verbosity_error()
+    t.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as name:
+        os.environ["INFERENCE_MODELS_CACHE"] = str(Path(name) / "cache")
+        folder = write_florence(Path(name) / "base", size="base")
+        lines = [*header(options), *rows(folder, options)]
+    print("\n".join(lines))
+    if options.output:
+        options.output.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def header(options: argparse.Namespace) -> list[str]:
+    """Where and with what this was measured."""
+    names = ("transformers", "torch", "onnxruntime", "numpy")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    conditions = (
+        f"{processor()}, {len(os.sched_getaffinity(0))} cores; {versions}. Medians of "
+        f"{options.rounds} rounds in which the columns take turns; seconds for a call "
+        "with all its pictures and prompts; in brackets how many times as fast as "
+        "transformers. A model of the size of Florence-2-base, random weights, fp32; "
+        f"{TOKENS} tokens a text, greedily; PIL images of 640×427."
+    )
+    columns = ["transformers", *(f"ours, {name}" for name in options.backends)]
+    return [
+        "# Florence-2, beside transformers",
+        "",
+        conditions,
+        "",
+        CONTESTANTS,
+        "",
+        f"| pictures | prompts each | {' | '.join(columns)} | tokens a second |",
+        "| --- " * (len(columns) + 3) + "|",
+    ]
+
+
+def rows(folder: Path, options: argparse.Namespace) -> Iterator[str]:
+    """A row for each number of pictures and prompts."""
+    photo = np.ascontiguousarray(scenes.photo((640, 427))[..., ::-1])
+    picture = Image.fromarray(photo)
+    reference = theirs(folder)
+    models = [AutoModel.from_pretrained(folder, backend=b) for b in options.backends]
+    for pictures, prompts in ((1, 1), (1, 3), (4, 1)):
+        calls = [reference(picture, pictures, PROMPTS[:prompts])]
+        calls += [ours(model, picture, pictures, PROMPTS[:prompts]) for model in models]
+        medians = measure(calls, options.rounds)
+        cells = [f"{medians[0]:.2f}"]
+        cells += [f"{own:.2f} ({medians[0] / own:.2f}×)" for own in medians[1:]]
+        speed = pictures * prompts * TOKENS / min(medians[1:])
+        yield f"| {pictures} | {prompts} | {' | '.join(cells)} | {speed:.1f} |"
+
+
+def theirs(folder: Path) -> Callable[[Image.Image, int, tuple[str, ...]], Call]:
+    """Transformers' model and processor."""
+    network = t.Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+    prepare = t.AutoProcessor.from_pretrained(folder)
+
+    def made(picture: Image.Image, pictures: int, prompts: tuple[str, ...]) -> Call:
+        texts = list(prompts) * pictures
+
+        def call() -> Any:
+            inputs = prepare(
+                text=texts,
+                images=[picture] * len(texts),
+                return_tensors="pt",
+                padding=True,
+            )
+            with torch.inference_mode():
+                return network.generate(
+                    **inputs,
+                    num_beams=1,
+                    do_sample=False,
+                    max_new_tokens=TOKENS,
+                )
+
+        return call
+
+    return made
+
+
+def ours(model: Any, picture: Image.Image, pictures: int, prompts: Any) -> Call:
+    """A call with one prompt for all pictures, or with several for one."""
+    asked = prompts[0] if len(prompts) == 1 else list(prompts)
+
+    def call() -> Any:
+        return model.prompt([picture] * pictures, asked, max_new_tokens=TOKENS)
+
+    return call
+
+
+def measure(calls: list[Call], rounds: int) -> list[float]:
+    """The median of each (seconds); in a round each has its turn."""
+    for call in calls:
+        call()
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for own, call in zip(times, calls, strict=True):
+            start = time.perf_counter()
+            call()
+            own.append(time.perf_counter() - start)
+    return [statistics.median(own) for own in times]
+
+
+if __name__ == "__main__":
+    main()
