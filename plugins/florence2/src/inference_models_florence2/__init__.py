@@ -49,7 +49,8 @@ class Florence2Options(Decoding):
 
     A prompt is a task such as "<OD>", with its input behind it where it takes one, or a
     text. `skip_special_tokens=False` keeps `<s>` and `</s>` in answers. `on_text` is
-    called with each piece of an answer as it is decided, and the number of its prompt.
+    called with a prompt's number, from 0 in each sixteen, and each piece of its answer
+    as that is decided.
     """
 
     prompt: str | tuple[str, ...] = attrs.field(
