@@ -54,6 +54,12 @@ def test_readme_runs_from_top_to_bottom(run, folder, overview_cards):
     assert "resnet18: classification, resnet" in shown
 
 
+def test_page_on_florence2_runs(run, folder, overview_cards):
+    code = "\n".join(blocks("docs/florence2.md", "python"))
+
+    assert run(code, folder, INFERENCE_MODELS_CARDS=overview_cards)
+
+
 def test_readme_loads_from_elsewhere(run, folder, overview_cards):
     torch.manual_seed(0)
     save_file(dict(ResNet(18, 3).state_dict()), folder / "weights.safetensors")
