@@ -16,7 +16,7 @@ from inference_models import (
 from inference_models.find import find, known_ids, providers
 from inference_models.registry import build
 
-from .fakes import plugin, provider
+from .fakes import architecture, plugin, provider
 
 
 def knowing(*ids):
@@ -161,3 +161,32 @@ def test_what_is_fetched_is_asked_for_with_the_providers_own_key():
 def test_a_url_says_its_hash_once(url, sha256, words):
     with pytest.raises(InvalidOption, match=words):
         find(url, registry(), Access(sha256=sha256), None)
+
+
+PACK = architecture("net", elsewhere={"acme-net": "hub://net", "acme-two": "hf://a/b"})
+
+
+def test_a_public_id_is_asked_of_the_provider_that_has_it():
+    answer = find("acme-net", registry(PACK, HUB, MIRROR), Access(), None)
+
+    assert (answer.provider.name, answer.card.id, answer.name) == (
+        "hub",
+        "acme-net",
+        "net",
+    )
+
+
+def test_a_card_of_this_machine_comes_before_a_public_id_of_elsewhere():
+    own = provider("own", order=0, **knowing("acme-net"))
+
+    assert found("acme-net", PACK, HUB, own) == "own"
+
+
+def test_a_named_provider_is_asked_for_a_public_id_as_it_stands():
+    with pytest.raises(ModelNotFound, match="no model 'acme-net'"):
+        found("acme-net", PACK, HUB, alone="hub")
+
+
+def test_a_public_id_of_a_provider_that_is_not_installed_says_what_to_type():
+    with pytest.raises(ModelNotFound, match="pip install inference-models-hf"):
+        found("acme-two", PACK, HUB)
