@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise, product
 
 import attrs
@@ -215,6 +216,26 @@ def test_scores_that_are_no_numbers_are_told(options, value):
         texts_of(step, **options)
 
 
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"do_sample": True}])
+def test_scores_that_allow_no_token_are_told(options):
+    step = always(-np.inf)
+
+    with pytest.raises(RunFailed, match="scores are not numbers"):
+        texts_of(step, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 0}])
+def test_where_all_has_been_said_the_first_token_follows(options):
+    step = always(2, 1)
+
+    (text,) = texts_of(
+        step, rules=rules(no_repeat_ngram_size=1), max_new_tokens=4, **options
+    )
+
+    assert sorted(text[:2]) == [0, 1]
+    assert text[2:] == [0, 0]
+
+
 def test_what_a_step_returned_is_left_as_it_was():
     row = np.zeros((1, SIZE), np.float32)
 
@@ -316,6 +337,24 @@ def test_each_prompt_has_its_own_beams():
     assert texts_of(step, 2, num_beams=2) == [[2, 3, END], [1, 0, END]]
 
 
+@pytest.mark.parametrize("beams", [2, 3, 7])
+def test_of_equally_likely_texts_beams_find_the_first(beams):
+    end = 5000
+    tokens, seen = np.zeros(end + 1, np.float32), []
+    tokens[::7] = 1
+
+    def step(last, order):
+        seen.append(last[:, 0].tolist())
+        return np.tile(tokens, (len(order), 1))
+
+    found = texts_of(
+        step, rules=rules(start=end, ends=(end,)), max_new_tokens=2, num_beams=beams
+    )
+
+    assert found == [[0, 0]]
+    assert seen[1] == list(range(0, 7 * beams, 7))
+
+
 @pytest.mark.parametrize("beams", [1, 2, 4])
 def test_the_order_names_rows_of_the_call_before(beams):
     step = saying([3, 1, END], [2, END], [1, 4, 3, END])
@@ -356,6 +395,19 @@ def test_a_length_penalty_above_0_is_for_longer_texts(penalty, expected):
     texts = texts_of(tree(shares), rules=rules(length_penalty=penalty), num_beams=2)
 
     assert [expected] == texts
+
+
+@pytest.mark.parametrize("penalty", [-9.9, 9, 9.9])
+def test_the_steepest_length_penalty_warns_of_nothing(penalty):
+    step = always(1.0, 2.0, 1.5, 0.5)
+    steep = Rules.from_config(
+        {"bos_token_id": START, "eos_token_id": END, "length_penalty": penalty}
+    )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        texts = texts_of(step, rules=steep, num_beams=2, max_new_tokens=500)
+    assert len(texts) == 1
 
 
 def test_early_stopping_ends_with_as_many_texts_as_beams():
@@ -435,6 +487,25 @@ def test_only_the_likeliest_are_drawn():
     expected = np.array([0, *softmax(SCORES[1:3]), 0, 0])
     assert np.flatnonzero(found).tolist() == [1, 2]
     assert found == pytest.approx(expected, abs=0.03)
+
+
+def test_all_that_are_as_likely_as_the_last_of_them_are_drawn():
+    found = drawn(scores=(0.0, 1.0, 1.0, 2.0, 1.0), top_k=2)
+
+    assert np.flatnonzero(found).tolist() == [1, 2, 3, 4]
+
+
+def test_of_many_tokens_the_likeliest_are_drawn():
+    scores = np.random.default_rng(2).permutation(1000).astype(np.float32) / 500
+    rows = np.tile(scores, (4000, 1))
+
+    texts = texts_of(
+        lambda *_: rows, 4000, do_sample=True, seed=3, max_new_tokens=1, top_k=5
+    )
+
+    tokens = np.argsort(-scores)[:5]
+    found = np.bincount(np.concatenate(texts), minlength=1000)[tokens] / 4000
+    assert distance(found, softmax(scores[tokens])) < 23.5
 
 
 def test_as_many_are_drawn_as_the_probability_takes():
@@ -564,20 +635,33 @@ def test_a_model_that_does_not_say_how_its_texts_begin_and_end_is_refused(change
     [
         ("bad_words_ids", [[3]]),
         ("begin_suppress_tokens", [3]),
+        ("constraints", ["a word"]),
         ("diversity_penalty", 0.5),
+        ("dola_layers", "high"),
         ("encoder_no_repeat_ngram_size", 2),
         ("encoder_repetition_penalty", 1.2),
+        ("epsilon_cutoff", 3e-4),
+        ("eta_cutoff", 3e-4),
         ("exponential_decay_length_penalty", [5, 1.2]),
+        ("force_words_ids", [[3]]),
         ("guidance_scale", 1.5),
+        ("max_time", 1.5),
         ("min_length", 5),
         ("min_new_tokens", 5),
+        ("min_p", 0.1),
         ("num_beam_groups", 2),
         ("num_return_sequences", 2),
         ("penalty_alpha", 0.6),
         ("remove_invalid_values", True),
+        ("renormalize_logits", True),
         ("repetition_penalty", 1.2),
         ("sequence_bias", [[[3], 1.0]]),
+        ("stop_strings", ["."]),
         ("suppress_tokens", [3]),
+        ("token_healing", True),
+        ("top_h", 0.4),
+        ("typical_p", 0.9),
+        ("watermarking_config", {"bias": 2.5}),
     ],
 )
 def test_a_setting_that_changes_tokens_and_is_not_followed_is_refused(name, value):
@@ -586,7 +670,15 @@ def test_a_setting_that_changes_tokens_and_is_not_followed_is_refused(name, valu
 
 
 def test_settings_that_change_nothing_are_no_hindrance():
-    neutral = {"repetition_penalty": 1.0, "min_length": 0, "bad_words_ids": None}
+    neutral = {
+        "bad_words_ids": None,
+        "max_length": 20,
+        "min_length": 0,
+        "renormalize_logits": False,
+        "repetition_penalty": 1.0,
+        "typical_p": 1.0,
+        "use_cache": True,
+    }
 
     assert Rules.from_config(CONFIG) == Rules.from_config(CONFIG | neutral)
 
@@ -597,7 +689,7 @@ def test_settings_that_change_nothing_are_no_hindrance():
         *product(("eos_token_id", "pad_token_id"), (-1, 2**31, "2", True, 1.0, [None])),
         *product(("forced_eos_token_id",), ({}, [[2]])),
         *product(("no_repeat_ngram_size",), (1.5, "3", True, 99, [3])),
-        *product(("length_penalty",), ("1", True, np.nan, np.inf, -99)),
+        *product(("length_penalty",), ("1", True, np.nan, np.inf, -10, 10)),
         *product(("early_stopping",), (1, "always", [])),
     ],
 )

@@ -27,22 +27,42 @@ _NEVER = np.float32(-1e9)
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "bad_words_ids": (None,),
     "begin_suppress_tokens": (None,),
+    "constraints": (None,),
     "diversity_penalty": (None, 0.0),
+    "dola_layers": (None,),
     "encoder_no_repeat_ngram_size": (None, 0),
     "encoder_repetition_penalty": (None, 1.0),
+    "epsilon_cutoff": (None, 0.0),
+    "eta_cutoff": (None, 0.0),
     "exponential_decay_length_penalty": (None,),
+    "force_words_ids": (None,),
     "guidance_scale": (None, 1.0),
+    "max_time": (None,),
     "min_length": (None, 0),
     "min_new_tokens": (None, 0),
+    "min_p": (None, 0.0),
     "num_beam_groups": (None, 1),
     "num_return_sequences": (None, 1),
     "penalty_alpha": (None,),
     "remove_invalid_values": (None, False),
+    "renormalize_logits": (None, False),
     "repetition_penalty": (None, 1.0),
     "sequence_bias": (None,),
+    "stop_strings": (None,),
     "suppress_tokens": (None,),
+    "token_healing": (None, False),
+    "top_h": (None,),
+    "typical_p": (None, 1.0),
+    "watermarking_config": (None,),
 }
-"""Settings that change tokens and are not followed here, with values that do not."""
+"""Settings that change tokens and are not followed here, with values that do not.
+
+What a call sets itself (`max_length`, `num_beams`, `temperature` and the like), and how
+a text is computed (caches, assistants that guess ahead), is passed over.
+"""
+
+_STEEPEST = 10
+"""Above any `length_penalty` that is meant: float32 holds such powers of lengths."""
 
 
 def _check_whole(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -140,9 +160,11 @@ class Rules:
             pad=(*_tokens(config, "pad_token_id"), ends[0])[0],
             forced_first=first[0] if first else None,
             forced_last=_tokens(config, "forced_eos_token_id"),
-            no_repeat_ngram_size=_number(config, "no_repeat_ngram_size", 0, int),
+            no_repeat_ngram_size=_number(config, "no_repeat_ngram_size", 0, int, 99),
             early_stopping=_early(config.get("early_stopping")),
-            length_penalty=_number(config, "length_penalty", 1.0, (int, float)),
+            length_penalty=_number(
+                config, "length_penalty", 1.0, (int, float), _STEEPEST
+            ),
         )
 
 
@@ -157,11 +179,14 @@ def _tokens(config: Mapping[str, Any], name: str) -> tuple[int, ...]:
     return tokens
 
 
-def _number(config: Mapping[str, Any], name: str, default: Any, kind: Any) -> Any:
+def _number(
+    config: Mapping[str, Any], name: str, default: Any, kind: Any, most: int
+) -> Any:
     value = config.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, kind) or not -99 < value < 99:
+    is_kind = isinstance(value, kind) and not isinstance(value, bool)
+    if not is_kind or not -most < value < most:
         raise InvalidCard(f"{name} {value!r:.100} is no number that can be meant")
     return value
 
@@ -187,7 +212,8 @@ def generate(
 
     Of equally likely tokens the first is taken. Raises `InvalidOption` for `on_token`
     with beams, which are not decided before the end, and `RunFailed` for logits that
-    are no numbers.
+    are no numbers. The room for `max_new_tokens` is taken at once, so a pack gives no
+    more than its model has positions.
     """
     if decoding.num_beams > 1:
         if on_token is not None:
@@ -230,9 +256,9 @@ def _one_by_one(
 
 
 def _checked(logits: np.ndarray) -> np.ndarray:
-    """Logits of our own, float32; `RunFailed` if one is no number, or infinite."""
+    """Logits of our own, float32; `RunFailed` if one is NaN or inf, or all are -inf."""
     scores = np.array(logits, np.float32)
-    if not (scores < np.inf).all():
+    if not np.isfinite(scores.max(axis=1)).all():
         raise RunFailed(
             "the network's scores are not numbers; its weights may be damaged, or too "
             "large for this precision; try quantization='fp32'"
@@ -272,40 +298,54 @@ def _drawn(
     scores: np.ndarray, decoding: Decoding, rng: np.random.Generator
 ) -> np.ndarray:
     """One token a row, by chance."""
-    scores = scores - scores.max(axis=1, keepdims=True)
-    scores = scores / np.float32(max(decoding.temperature, 1e-30))  # below it is 0
-    if decoding.top_k < scores.shape[1]:
-        least = np.partition(scores, -decoding.top_k, axis=1)[:, -decoding.top_k, None]
-        scores = np.where(scores < least, -np.inf, scores)
-    order = np.argsort(scores, axis=1, kind="stable")
-    shares = _softmax(np.take_along_axis(scores, order, axis=1))
-    sums = np.cumsum(shares, axis=1)
-    shares[:, :-1][sums[:, :-1] <= 1 - decoding.top_p] = 0
-    sums = np.cumsum(shares, axis=1)
-    aims = rng.random((len(scores), 1)) * sums[:, -1:]
-    return np.take_along_axis(order, (sums > aims).argmax(axis=1)[:, None], axis=1)[
-        :, 0
-    ]
+    chances = rng.random(len(scores))
+    pairs = zip(scores, chances, strict=True)
+    return np.array([_draw(row, chance, decoding) for row, chance in pairs], np.int64)
 
 
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    shares = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+def _draw(row: np.ndarray, chance: float, decoding: Decoding) -> int:
+    """The token at a chance from 0 to 1 among those that may be drawn."""
+    if row.max() == -np.inf:
+        return 0  # where all is banned, as argmax has it
+    least = row[_highest(row, min(decoding.top_k, len(row)))[-1]]
+    likely = np.flatnonzero(row >= least)
+    likely = likely[np.argsort(row[likely], kind="stable")]
+    shares = _softmax(row[likely], max(decoding.temperature, 1e-30))  # below it is 0
+    first = np.searchsorted(np.cumsum(shares)[:-1], 1 - decoding.top_p, side="right")
+    sums = np.cumsum(shares[first:])
+    place = np.searchsorted(sums, chance * sums[-1], side="right")
+    return int(likely[first + place])
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    sums = np.exp(shifted).sum(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(sums))
+def _softmax(ascending: np.ndarray, temperature: float) -> np.ndarray:
+    scores = ascending.astype(np.float64)
+    shares = np.exp((scores - scores[-1]) / temperature)
+    return np.asarray(shares / shares.sum())
+
+
+def _to_log_softmax(logits: np.ndarray) -> np.ndarray:
+    """In place."""
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logits
 
 
 def _best(scores: np.ndarray, count: int) -> np.ndarray:
     """Columns of the highest `scores` of each row, highest first, (B, count)."""
-    found = np.argpartition(-scores, count - 1, axis=1)[:, :count]
-    found.sort(axis=1)  # of equal ones the first
-    values = np.take_along_axis(scores, found, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    return np.take_along_axis(found, order, axis=1)
+    return np.stack([_highest(row, count) for row in scores])
+
+
+def _highest(row: np.ndarray, count: int) -> np.ndarray:
+    """Where the highest are, highest first; of equal ones the first.
+
+    The highest of `count` groups or more are as many scores, so none below the least
+    of them is looked for: few are left to sort.
+    """
+    size = min(64, len(row) // count)
+    tops = row[: len(row) // size * size].reshape(size, -1).max(axis=0)
+    least = np.partition(tops, -count)[-count]
+    found = np.flatnonzero(row >= least)
+    return found[np.argsort(-row[found], kind="stable")[:count]]
 
 
 @attrs.define
@@ -379,16 +419,16 @@ class _Search:
 
     def _longer(self, count: int) -> tuple[_Beams, np.ndarray]:
         """The best continuations, more than there are beams as some may end."""
-        shape = (self._prompts, self._width)
         texts = self._running.texts[:, :, :count].reshape(-1, count)
         rows = len(self._order)
         last = texts[:: len(texts) // rows, -1:]
-        scores = _log_softmax(_checked(self._step(last, self._order)))
-        scores = np.repeat(scores, len(texts) // rows, axis=0)
+        scores = _to_log_softmax(_checked(self._step(last, self._order)))
+        if rows < len(texts):
+            scores = np.repeat(scores, self._width, axis=0)
         _follow(self._rules, scores, texts, self._most)
-        totals = scores.reshape(*shape, -1) + self._running.scores[:, :, None]
-        vocabulary = totals.shape[2]
-        totals = totals.reshape(self._prompts, -1)
+        vocabulary = scores.shape[1]
+        scores += self._running.scores.reshape(-1, 1)
+        totals = scores.reshape(self._prompts, -1)
         keep = max(2, 1 + len(self._rules.ends)) * self._width
         found = _best(totals, min(keep, totals.shape[1]))
         parents = found // vocabulary
@@ -416,7 +456,7 @@ class _Search:
     def _keep_ended(self, longer: _Beams, stops: np.ndarray, count: int) -> None:
         """The best of what has ended, of the first so many as there are beams."""
         ends = stops & (np.arange(stops.shape[1]) < self._width)
-        scores = longer.scores / np.float32(count**self._rules.length_penalty)
+        scores = self._penalised(longer.scores, count)
         if self._rules.early_stopping is True:
             scores = scores + self._has_ended.all(axis=1, keepdims=True) * _NEVER
         scores = scores + ~self._may_improve * _NEVER + ~ends * _NEVER
@@ -430,7 +470,11 @@ class _Search:
         """Whether a running beam might still be better than the worst that ended."""
         penalty, early = self._rules.length_penalty, self._rules.early_stopping
         length = self._most if early == "never" and penalty > 0 else count
-        best = self._running.scores[:, :1] / np.float32(length**penalty)
+        best = self._penalised(self._running.scores[:, :1], length)
         lowest = self._ended.scores.min(axis=1, keepdims=True)
         worst = np.where(self._has_ended, lowest, _NEVER)
         return np.asarray((best > worst).any(axis=1, keepdims=True))
+
+    def _penalised(self, scores: np.ndarray, length: int) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return np.asarray(scores / np.float32(length**self._rules.length_penalty))

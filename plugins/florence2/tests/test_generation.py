@@ -16,7 +16,12 @@ transformers = pytest.importorskip("transformers")
 START, PAD, PROMPTS, VOCABULARY = 2, 1, 3, 50
 SEEDS = range(4)
 LENGTHS = (2, 1, 12)
-CUTS = ({}, {"forced_bos_token_id": 0}, {"forced_eos_token_id": 2})
+CUTS = (
+    {},
+    {"forced_bos_token_id": 0},
+    {"forced_eos_token_id": 2},
+    {"forced_bos_token_id": 0, "forced_eos_token_id": 2},
+)
 SETTINGS = [
     {"no_repeat_ngram_size": size, "eos_token_id": ends} | cut
     for size, ends, cut in product((0, 3), (2, [2, 5]), CUTS)
