@@ -11,7 +11,10 @@ from inference_models import Array, Frame, Image, Operations, Preprocessing
 from inference_models.prepare import LUMA, equalize
 from inference_models.preprocess import Placement, place_batch
 from inference_models_torch.arrays import as_tensor
+from inference_models_torch.memory import out_of_memory
+from inference_models_torch.mixer import mixer
 from inference_models_torch.resize import resize
+from inference_models_torch.upload import upload
 
 
 class TorchOperations(Operations):
@@ -27,23 +30,41 @@ class TorchOperations(Operations):
     ) -> tuple[torch.Tensor, list[Frame]]:
         """Images -> one batch on the device, of `spec.dtype`, and a frame for each."""
         places, canvas = place_batch(spec, [(i.height, i.width) for i in images])
-        batch, planes = self._new_batch(len(images), canvas, spec)
-        for own, image, place in zip(planes, images, places, strict=True):
-            pixels, color = _pixels(image, spec, place, self._resizing)
-            for size in (place.intermediate, place.resized):
-                if size is not None and size != tuple(pixels.shape[1:]):
-                    pixels = resize(pixels, size, spec)
-            _lay(_native(own), _native(pixels), color, spec, place)
-        batch = batch.to(self._device, getattr(torch, spec.dtype))
+        try:
+            batch = self._prepare(images, spec, places, canvas)
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(self._device, len(images)) from error
         return batch, [place.frame for place in places]
 
+    def _prepare(
+        self,
+        images: Sequence[Image],
+        spec: Preprocessing,
+        places: Sequence[Placement],
+        canvas: tuple[int, int],
+    ) -> torch.Tensor:
+        fused = mixer(self._resizing) if self._resizing.type == "cuda" else None
+        dtype = getattr(torch, spec.dtype)
+        working = dtype if fused or spec.dtype == "uint8" else torch.float32
+        batch, planes = self._new_batch(len(images), canvas, spec, working)
+        for own, image, place in zip(planes, images, places, strict=True):
+            pixels, color = _pixels(image, spec, place, self._resizing)
+            if fused:
+                fused.lay(own, pixels, color, spec, place)
+            else:
+                _lay_in_steps(own, pixels, color, spec, place)
+        return batch.to(self._device, dtype)
+
     def _new_batch(
-        self, count: int, canvas: tuple[int, int], spec: Preprocessing
+        self,
+        count: int,
+        canvas: tuple[int, int],
+        spec: Preprocessing,
+        dtype: torch.dtype,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """An empty batch in its layout, and the same memory as (N, 3, H, W)."""
         nhwc = spec.layout == "NHWC"
         shape = (count, *canvas, 3) if nhwc else (count, 3, *canvas)
-        dtype = torch.uint8 if spec.dtype == "uint8" else torch.float32
         batch = torch.empty(shape, dtype=dtype, device=self._resizing)
         return batch, batch.permute(0, 3, 1, 2) if nhwc else batch
 
@@ -63,17 +84,31 @@ class TorchOperations(Operations):
 def _pixels(
     image: Image, spec: Preprocessing, place: Placement, device: torch.device
 ) -> tuple[torch.Tensor, str]:
-    """uint8 (C, h, w) of one, three or four channels before any resize; their order."""
+    """uint8 (C, h, w) of one or three channels, cut out and uploaded; their order."""
     top, left, bottom, right = place.source
     color: str = image.color
     if spec.contrast is not None:
         # scikit-image has no such thing for tensors.
         equalized = equalize(image.host()[top:bottom, left:right], spec.contrast)
-        pixels = as_tensor(equalized).permute(2, 0, 1).to(device)
-    else:
-        whole, color = _view(image)
-        pixels = _eight_bit(whole[:, top:bottom, left:right]).to(device)
-    return (_gray(pixels, color) if spec.grayscale else pixels), color
+        return upload(as_tensor(equalized).permute(2, 0, 1), device), color
+    whole, color = _view(image)
+    return upload(_eight_bit(whole[:, top:bottom, left:right]), device), color
+
+
+def _lay_in_steps(
+    planes: torch.Tensor,
+    pixels: torch.Tensor,
+    color: str,
+    spec: Preprocessing,
+    place: Placement,
+) -> None:
+    """Resize uint8 (C, h, w), and write them to where they belong on `planes`."""
+    if spec.grayscale:
+        pixels = _gray(pixels, color)
+    for size in (place.intermediate, place.resized):
+        if size is not None and size != tuple(pixels.shape[1:]):
+            pixels = resize(pixels, size, spec)
+    _lay(_native(planes), _native(pixels), color, spec, place)
 
 
 def _view(image: Image) -> tuple[torch.Tensor, str]:

@@ -53,12 +53,12 @@ def in_floats(
 
 def _nearest(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     for axis, length in enumerate(size, start=1):
-        index = torch.from_numpy(_nearest_index(pixels.shape[axis], length))
+        index = torch.from_numpy(nearest_index(pixels.shape[axis], length))
         pixels = pixels.index_select(axis, index.to(pixels.device))
     return pixels
 
 
-def _nearest_index(length: int, target: int) -> np.ndarray:
+def nearest_index(length: int, target: int) -> np.ndarray:
     """Pillow's choice: it adds up steps, and its rounding errors with them."""
     step = length / target
     steps = np.full(target, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from inference_models import (
     TensorSpec,
 )
 from inference_models_torch.arrays import as_tensor
+from inference_models_torch.graphs import Graphs
+from inference_models_torch.memory import out_of_memory
 
 Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]
 
@@ -29,7 +32,8 @@ class TorchSession(Session):
     """Calls a module with its inputs in the order of the signature.
 
     The module returns a tensor, a sequence in the order of the signature's outputs, or
-    a mapping by their names.
+    a mapping by their names. On an NVIDIA GPU runs are recorded as CUDA graphs, for as
+    many shapes as `graphs` says, unless the graph has state.
     """
 
     def __init__(
@@ -39,6 +43,8 @@ class TorchSession(Session):
         device: str,
         dtype: torch.dtype,
         channels_last: bool,
+        graphs: int = 0,
+        compiled: bool = False,
     ) -> None:
         self.inputs, self.outputs = (_in_dtype(specs, dtype) for specs in signature)
         self._module: nn.Module | None = module
@@ -47,6 +53,11 @@ class TorchSession(Session):
         if channels_last:
             self._format = torch.channels_last
             module.to(memory_format=torch.channels_last)
+        if compiled:
+            self._module = module = torch.compile(module, dynamic=False)
+        self._graphs: Graphs | None = None
+        if graphs and self._device.type == "cuda" and not self._has_state():
+            self._graphs = Graphs(module, self._device, graphs)
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """Run the module; outputs are tensors on the device."""
@@ -59,19 +70,26 @@ class TorchSession(Session):
                 f"{', '.join(map(repr, inputs)) or 'nothing'}"
             )
         tensors = [self._accept(n, s, inputs[n]) for n, s in self.inputs.items()]
-        with torch.inference_mode():
-            returned = self._run(module, tensors)
-        outputs = by_name(returned, list(self.outputs))
-        # A tensor made in inference mode cannot be written to; its copy can.
-        return {
-            n: v if n.startswith("state.") else v.clone() for n, v in outputs.items()
-        }
+        try:
+            return self._run(module, tensors)
+        except _REJECTIONS as error:
+            raise self._explained(error, tensors) from error
 
     def close(self) -> None:
         """Drop the module, and give the device its memory back."""
         self._module = None
+        if self._graphs is not None:
+            self._graphs.close()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def __del__(self) -> None:
+        # A model that nobody holds any more gives its memory back, too.
+        if getattr(self, "_module", None) is not None and not sys.is_finalizing():
+            self.close()
+
+    def _has_state(self) -> bool:
+        return any(name.startswith("state.") for name in (*self.inputs, *self.outputs))
 
     def _accept(self, name: str, spec: TensorSpec, array: Array) -> Any:
         if name.startswith("state."):
@@ -84,11 +102,32 @@ class TorchSession(Session):
             tensor = tensor.contiguous(memory_format=self._format)
         return tensor
 
-    def _run(self, module: nn.Module, tensors: Sequence[Any]) -> Any:
+    def _run(self, module: nn.Module, tensors: Sequence[Any]) -> dict[str, Array]:
         try:
-            return module(*tensors)
-        except _REJECTIONS as error:
-            raise self._explained(error, tensors) from error
+            replayed = self._graphs(tensors) if self._graphs is not None else None
+            return (
+                self._eager(module, tensors)
+                if replayed is None
+                else self._named(replayed)
+            )
+        except torch.OutOfMemoryError:
+            if self._graphs is None:
+                raise
+            # What recordings hold may be what is missing.
+            self._graphs.forget()
+            torch.cuda.empty_cache()
+            return self._eager(module, tensors)
+
+    def _eager(self, module: nn.Module, tensors: Sequence[Any]) -> dict[str, Array]:
+        with torch.inference_mode():
+            outputs = self._named(module(*tensors))
+        # A tensor made in inference mode cannot be written to; its copy can.
+        return {
+            n: v if n.startswith("state.") else v.clone() for n, v in outputs.items()
+        }
+
+    def _named(self, returned: Any) -> dict[str, Any]:
+        return by_name(returned, list(self.outputs))
 
     def _explained(
         self, error: Exception, tensors: Sequence[Any]
@@ -96,12 +135,13 @@ class TorchSession(Session):
         reason = str(error).strip().partition("\n")[0]
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in reason:
             batch = next((len(t) for t in tensors if getattr(t, "ndim", 0)), 1)
-            return RunFailed(
-                f"{self._device} has too little memory for a batch of {batch}; load "
-                "the model with a smaller batch_size"
-            )
+            return out_of_memory(self._device, batch)
         if isinstance(error, torch.AcceleratorError) or "cuDNN error" in reason:
             return RunFailed(f"{self._device} failed: {reason}")
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            return RunFailed(
+                f"torch.compile failed: {reason}; load the model without compiled=True"
+            )
         given = ", ".join(
             f"{name!r}: {str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
             for name, t in zip(self.inputs, tensors, strict=True)

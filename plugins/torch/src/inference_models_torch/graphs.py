@@ -1,0 +1,197 @@
+"""Runs of a module on an NVIDIA GPU, recorded once for a shape and then replayed.
+
+A network of a few hundred kernels takes the CPU longer to launch than the GPU to run
+at small batches; a CUDA graph launches them all at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import functools
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger("inference_models")
+
+# What recorded runs may hold of a GPU's memory, as one part in so many.
+_SHARE = 4
+
+Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
+
+
+@attrs.frozen(eq=False)
+class Recording:
+    """A graph, the tensors that it reads, and what the module returned with it."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: Sequence[Tensor]
+    returned: Any
+
+
+@functools.cache
+def _turn(device: torch.device) -> _Turn:
+    """One graph at a time runs on a device.
+
+    Graphs share their memory with others of their module, and cuBLAS's with all.
+    """
+    return _Turn(threading.Lock(), torch.cuda.Event())
+
+
+@attrs.frozen(eq=False)
+class _Turn:
+    lock: threading.Lock
+    done: torch.cuda.Event
+    """Recorded on the stream that took the last turn."""
+
+
+class Graphs:
+    """Recordings of one module, for the shapes of its inputs used most lately.
+
+    A shape is recorded when it comes a second time. Where that cannot be, and where
+    recordings would hold more than a quarter of the memory, the module runs as ever.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device, most: int) -> None:
+        self._module: nn.Module | None = module
+        self._device, self._most = device, most
+        self._turn = _turn(device)
+        self._known: OrderedDict[Shapes, Recording | _Mark] = OrderedDict()
+        self._pool: Any = None
+        self._held = 0
+
+    def __call__(self, tensors: Sequence[Tensor]) -> Any:
+        """What the module returns, the caller's to keep; None where it is not recorded.
+
+        Inputs and results belong to the current stream.
+        """
+        shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        with self._turn.lock:
+            recording = self._find(shapes, tensors)
+            if recording is None:
+                return None
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(self._turn.done)
+            for own, tensor in zip(recording.inputs, tensors, strict=True):
+                own.copy_(tensor)
+            recording.graph.replay()
+            returned = _copied(recording.returned)
+            self._turn.done.record(stream)
+        return returned
+
+    def forget(self) -> None:
+        """Give back the memory of all recordings."""
+        with self._turn.lock:
+            self._forget()
+
+    def close(self) -> None:
+        """Give back all memory, and record nothing from now on."""
+        with self._turn.lock:
+            self._close()
+
+    def _forget(self) -> None:
+        # What still runs must end before its memory is another's.
+        self._turn.done.synchronize()
+        self._known.clear()
+        self._pool, self._held = None, 0
+
+    def _close(self) -> None:
+        self._forget()
+        self._module = None
+
+    def _find(self, shapes: Shapes, tensors: Sequence[Tensor]) -> Recording | None:
+        if self._module is None:
+            return None
+        found = self._known.get(shapes)
+        if found is None:
+            self._known[shapes] = _Mark.ONCE
+        elif found is _Mark.ONCE:
+            self._known[shapes] = self._record(self._module, tensors)
+        self._known.move_to_end(shapes)
+        if len(self._known) > self._most:
+            self._turn.done.synchronize()
+            self._known.popitem(last=False)
+        known = self._known[shapes]
+        return known if isinstance(known, Recording) else None
+
+    def _record(
+        self, module: nn.Module, tensors: Sequence[Tensor]
+    ) -> Recording | _Mark:
+        name, before = type(module).__name__, torch.cuda.memory_reserved(self._device)
+        try:
+            recording = self._try_to_record(module, tensors)
+        except torch.OutOfMemoryError:
+            self._forget()
+            return _Mark.NEVER
+        except _Unrecordable as error:
+            log.info("%s runs without CUDA graphs: %s", name, error)
+            self._close()
+            return _Mark.NEVER
+        self._held += torch.cuda.memory_reserved(self._device) - before
+        if self._held <= torch.cuda.mem_get_info(self._device)[1] // _SHARE:
+            return recording
+        log.info("%s: CUDA graphs would hold %d MB", name, self._held >> 20)
+        self._forget()
+        return _Mark.NEVER
+
+    def _try_to_record(self, module: nn.Module, tensors: Sequence[Tensor]) -> Recording:
+        # Copied outside of inference mode, within which they could not be written to.
+        inputs = [tensor.clone() for tensor in tensors]
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        current = torch.cuda.current_stream(self._device)
+        stream = torch.cuda.Stream(self._device)
+        current.wait_event(self._turn.done)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream), torch.inference_mode():
+            module(*inputs)  # what libraries set up on a stream is not to be recorded
+            recording = _recorded(self._pool, module, inputs)
+        current.wait_stream(stream)
+        return recording
+
+
+class _Mark(enum.Enum):
+    """Of a shape that has no recording."""
+
+    ONCE = "seen once"
+    NEVER = "cannot be recorded"
+
+
+class _Unrecordable(Exception):
+    """A module does what a graph cannot hold, such as waiting for the GPU."""
+
+
+def _recorded(pool: Any, module: nn.Module, inputs: Sequence[Tensor]) -> Recording:
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may allocate meanwhile; what they do is not recorded.
+    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+    try:
+        returned = module(*inputs)
+        graph.capture_end()
+    except torch.OutOfMemoryError:
+        _abandon(graph)
+        raise
+    except Exception as error:
+        _abandon(graph)
+        raise _Unrecordable(str(error).strip().partition("\n")[0]) from error
+    return Recording(graph, inputs, returned)
+
+
+def _abandon(graph: torch.cuda.CUDAGraph) -> None:
+    with contextlib.suppress(RuntimeError):  # says again that it failed
+        graph.capture_end()
+
+
+def _copied(returned: Any) -> Any:
+    """The tensors that a module returned, in memory of their own."""
+    if isinstance(returned, Tensor):
+        return returned.clone()
+    if isinstance(returned, Mapping):
+        return {name: _copied(value) for name, value in returned.items()}
+    return [_copied(value) for value in returned]
