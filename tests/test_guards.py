@@ -45,7 +45,7 @@ def tested(test, source, said):
     sys.path.insert(0, source)
     os.environ["PYTHONPATH"] = source
     os.chdir(ROOT)
-    with open(said, "wb") as file:
+    with Path(said).open("wb") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
     sys.exit(pytest.main([*PYTEST, test]))

