@@ -18,9 +18,16 @@ from .cards import florence2_card, resnet_card
 from .checkpoints import rfdetr_cards
 
 
+@pytest.fixture(scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of these tests: what the sources of another day derived is not in it."""
+    return tmp_path_factory.mktemp("own_cache")
+
+
 @pytest.fixture(autouse=True)
-def _nobody_abroad(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unknown ids are asked of nobody outside this machine."""
+def _nobodys(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    """Nobody's cache, and unknown ids are asked of nobody outside this machine."""
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(own_cache))
     monkeypatch.setenv("ROBOFLOW_API_HOST", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
 

@@ -82,15 +82,21 @@ def generated(network, model, images, prompts, **options):
     return [trimmed(row[1:]) for row in found.tolist()]
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """The folder of a model of the full size, and transformers' network of it."""
+    folder = write_florence(tmp_path_factory.mktemp("full") / "base", size="base")
+    return folder, Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["hf", "onnx"])
 def test_tokens_of_the_full_size_are_those_of_generate(
-    backend, tmp_path, images, monkeypatch
+    backend, full, tmp_path, images, monkeypatch
 ):
-    folder = write_florence(tmp_path / "base", size="base")
+    folder, network = full
     monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "cache"))
     model = AutoModel.from_pretrained(folder, backend=backend)
-    network = Florence2ForConditionalGeneration.from_pretrained(folder).eval()
     for count, beams in ((1, 1), (2, 1), (2, 3)):
         options = {"num_beams": beams, "max_new_tokens": 12}
         expected = generated(network, model, images[:count], PROMPTS[:count], **options)
