@@ -20,7 +20,7 @@ from .checkpoints import rfdetr_cards
 
 @pytest.fixture(scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache of these tests: what the sources of another day derived is not in it."""
+    """A cache in which nothing is that other sources derived."""
     return tmp_path_factory.mktemp("own_cache")
 
 
