@@ -58,7 +58,7 @@ _CROPPED = {"size": {"shortest_edge": 96}, "crop_size": _SQUARE["size"]}
 _THREE = ["stage2", "stage3", "stage4"]
 
 
-def _detr(kind, outputs):
+def _detr(kind, outputs, **more):
     config = getattr(t, f"{kind}Config")(
         use_timm_backbone=False,
         use_pretrained_backbone=False,
@@ -66,6 +66,7 @@ def _detr(kind, outputs):
         backbone_config=t.ResNetConfig(**_RESNET, out_features=outputs),
         id2label=CLASSES,
         **_DETR,
+        **more,
     )
     processor = getattr(t, f"{kind}ImageProcessorPil")(**_FREE)
     return getattr(t, f"{kind}ForObjectDetection")(config), processor
@@ -336,6 +337,11 @@ def resnet(depths=(2, 2, 2, 2), **config):
         layer_type="basic",
         **config,
     )
+
+
+def deformable_detr():
+    """Deformable DETR on one feature map: an export takes longer with each."""
+    return _detr("DeformableDetr", ["stage4"], num_feature_levels=1)
 
 
 def rf_detr():

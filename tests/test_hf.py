@@ -185,9 +185,11 @@ def test_what_is_derived_agrees(folder_of, pictures, name):
 
 
 @pytest.mark.slow
-def test_a_network_that_torch_cannot_export_is_refused_in_a_sentence(folder_of):
+def test_a_network_that_torch_cannot_export_is_refused_in_a_sentence(tmp_path):
+    model, processor = hf_folders.deformable_detr()
+    folder = saved(tmp_path / "deformable-detr", enlivened(model), processor)
     with pytest.raises(InvalidWeights, match="was discarded"):
-        AutoModel.from_pretrained(folder_of("deformable-detr"), backend="onnx")
+        AutoModel.from_pretrained(folder, backend="onnx")
 
 
 def test_attention_is_torchs_own_where_a_model_has_it(folder_of, monkeypatch):
