@@ -44,7 +44,7 @@ class Explanation:
             chosen=chosen,
             set_aside=registry.set_aside,
             failures=tuple(failures),
-            advice=tuple(advice(card, registry)),
+            advice=(*advice(card, registry), *negotiation.advice),
         )
 
     @property

@@ -115,6 +115,13 @@ class Backend(ABC):
         """Why not, in one sentence and from facts alone; None if it can."""
         return None
 
+    def advice(self) -> Sequence[str]:
+        """What would make it faster on this machine, a sentence each with what to type.
+
+        Told as `devices` tells, and shown by `explain` and `doctor` alone.
+        """
+        return ()
+
     @abstractmethod
     def open(
         self, bundle: Bundle, architecture: Architecture[Any], plan: Plan

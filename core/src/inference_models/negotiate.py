@@ -170,11 +170,15 @@ IsBuilt = Callable[[Option], bool]
 
 @attrs.frozen
 class Negotiation:
-    """Options in the order of preference, and why the rest is out."""
+    """Options in the order of preference, and why the rest is out.
+
+    `advice` are sentences of the backends themselves, on what would make them faster.
+    """
 
     options: tuple[Option, ...]
     refusals: tuple[Candidate, ...]
     derive: bool
+    advice: tuple[str, ...] = ()
 
     @property
     def order(self) -> list[Option]:
@@ -198,6 +202,7 @@ def negotiate(
     order = _preference(backends, registry)
     options: list[tuple[Any, Option]] = []
     refusals: list[Candidate] = []
+    sentences: list[str] = []
     for backend in _wished(backends, wishes, registry):
         reason = _out_of_order(backend, order, wishes)
         if reason:
@@ -205,14 +210,34 @@ def negotiate(
             continue
         found, refused = _plans(card, backend, backends, wishes, is_built)
         refusals += refused
+        if wishes.device != "cpu" and any(_routes(card, backend, backends)):
+            sentences += _untold(advice_of(backend), refused)
         place = order.get(backend.name, -backend.rank)
         options += [(_key(option, place, index), option) for index, option in found]
     options.sort(key=lambda pair: pair[0])
     refusals += _not_wished(backends, wishes)
     named = wishes.backends is not None
     return Negotiation(
-        tuple(option for _, option in options), tuple(refusals), wishes.derive or named
+        options=tuple(option for _, option in options),
+        refusals=tuple(refusals),
+        derive=wishes.derive or named,
+        advice=tuple(dict.fromkeys(sentences)),
     )
+
+
+def advice_of(backend: Backend) -> list[str]:
+    """What a backend says would make it faster here, or that it fails to say it."""
+    try:
+        return list(backend.advice())
+    except Unavailable:
+        return []  # why is said where its devices are asked for
+    except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+        return [f"{backend.name}: advice() failed: {type(error).__name__}: {error}"]
+
+
+def _untold(sentences: Iterable[str], refused: Sequence[Candidate]) -> list[str]:
+    """The sentences that no refusal has as its reason."""
+    return [s for s in sentences if not any(s in each.reason for each in refused)]
 
 
 def _preference(backends: Iterable[Backend], registry: Registry) -> dict[str, int]:

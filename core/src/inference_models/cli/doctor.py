@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,13 @@ from inference_models import hardware
 from inference_models.auto import AutoModel
 from inference_models.errors import Unavailable
 from inference_models.interfaces import Backend
+from inference_models.negotiate import advice_of
 from inference_models.registry import Registry, installed
 from inference_models.store import cache_root, offline
 
 
 def command() -> None:
-    """Show hardware, plugins, backends and devices, and what is set aside and why."""
+    """Show hardware, plugins, backends, advice, and what is set aside and why."""
     registry = installed()
     for line in (*_machine(), *_plugins(registry), *_backends(registry), *_weights()):
         typer.echo(line)
@@ -51,6 +53,9 @@ def _backends(registry: Registry) -> Iterator[str]:
         yield "backend   none; `explain ID` says what to install for a model"
     for cls in classes:
         yield f"backend   {cls.name}: {_offer(cls)}"
+    sentences = [sentence for cls in classes for sentence in _advice(cls)]
+    for sentence in dict.fromkeys(sentences):
+        yield f"advice    {sentence}"
 
 
 def _offer(cls: type[Backend]) -> str:
@@ -60,6 +65,12 @@ def _offer(cls: type[Backend]) -> str:
         return f"unavailable: {error}"
     except Exception as error:  # noqa: BLE001 - a plugin's fault is what doctor reports
         return f"fails: {type(error).__name__}: {error}"
+
+
+def _advice(cls: type[Backend]) -> list[str]:
+    with contextlib.suppress(Exception):  # the backend's own line says that it fails
+        return advice_of(cls())
+    return []
 
 
 def _weights() -> Iterator[str]:

@@ -62,6 +62,7 @@ def _ask(cls: type[Backend]) -> None:
     artifact = Artifact(cls.formats[0], {"main": "model"})
     try:
         devices = backend.devices()
+        backend.advice()
     except Unavailable:
         return
     for device in devices:

@@ -141,6 +141,18 @@ class NegotiationTests(StandardTests):
 
         assert reason is None or (len(reason.split()) > 1 and "\n" not in reason)
 
+    def test_advises_in_sentences(self) -> None:
+        """Each is a line of `explain` and of `doctor`, and says what to type."""
+        try:
+            sentences = self.made().advice()
+        except Unavailable as error:
+            pytest.skip(str(error))
+
+        assert not isinstance(sentences, str), "advice() gives a sequence of sentences"
+        for sentence in sentences:
+            assert len(sentence.split()) > 1
+            assert "\n" not in sentence
+
     def test_answers_from_facts_alone(self, device: str) -> None:
         """It is asked before the fetch: the files are not there yet."""
         made = self.made()

@@ -101,6 +101,11 @@ class OnnxBackend(Backend):
             return installed.refuse_cuda(hardware.detect())
         return opset
 
+    def advice(self) -> Sequence[str]:
+        """The build of ONNX Runtime that would run on the NVIDIA GPU here."""
+        reason = find_installed().miss_gpu(hardware.detect())
+        return () if reason is None or self.providers is not None else (reason,)
+
     def open(
         self, bundle: Bundle, architecture: Architecture[Any], plan: Plan
     ) -> Mapping[str, Session]:

@@ -77,6 +77,13 @@ class Installed:
             f'pip install "inference-models-onnx[{_extra(driver)}]"'
         )
 
+    def miss_gpu(self, hardware: Hardware) -> str | None:
+        """Why it leaves a GPU of this machine idle; None if it does not, or must."""
+        # No build for CUDA 12, which most Jetsons have, is published for their CPUs.
+        if not hardware.gpus or hardware.jetson:
+            return None
+        return self.refuse_cuda(hardware)
+
 
 def find_installed() -> Installed:
     """The ONNX Runtime installed here; `Unavailable` if it is missing or too old."""

@@ -104,6 +104,11 @@ class TorchBackend(Backend):
                 return reason
         return None
 
+    def advice(self) -> Sequence[str]:
+        """The build of torch that would run on the NVIDIA GPU here."""
+        reason = find_installed().miss_gpu(hardware.detect())
+        return () if reason is None else (reason,)
+
     def open(
         self, bundle: Bundle, architecture: Architecture[Any], plan: Plan
     ) -> Mapping[str, Session]:

@@ -9,11 +9,24 @@ from pathlib import Path
 import attrs
 
 from inference_models import Unavailable
-from inference_models.hardware import Hardware
+from inference_models.hardware import Gpu, Hardware
 
 # CVE-2025-32434 and CVE-2026-24747 let a checkpoint run code in spite of
 # `weights_only=True`; this is the first release without both.
 _SAFE_UNPICKLING = (2, 10)
+
+_INDEX = "https://download.pytorch.org/whl"
+
+# Of PyTorch 2.10 to 2.14, builds for CUDA 12.6 have code for GPUs up to Hopper, and
+# those for CUDA 13 from Turing on. For Blackwell on CUDA 12 there is one more, for
+# CUDA 12.8, which ends with 2.11.
+_OLDEST_DRIVER = (12, 0)
+_TURING = (7, 5)
+_BLACKWELL = (10, 0)
+
+_JETSON = (
+    "https://docs.nvidia.com/deeplearning/frameworks/install-pytorch-jetson-platform/"
+)
 
 
 @attrs.frozen
@@ -33,6 +46,25 @@ class Installed:
             return []
         return hardware.cuda_devices
 
+    def miss_gpu(self, hardware: Hardware) -> str | None:
+        """Why it leaves a GPU of this machine idle, and what to type; None if not."""
+        if not hardware.gpus or self.cuda_devices(hardware):
+            return None
+        gpu, driver = hardware.gpus[0], hardware.cuda or (0, 0)
+        remedy = _remedy(gpu, driver)
+        if hardware.jetson:
+            remedy = f"install NVIDIA's build for Jetson, {_JETSON}"
+        elif self.cuda is not None and driver >= _OLDEST_DRIVER:
+            remedy = f"update the driver, or {remedy}"
+        if self.cuda is None:
+            reason = f"has no code for the NVIDIA GPU here ({gpu.name}); {remedy}"
+        else:
+            reason = (
+                f"is built for CUDA {self.cuda}, and the NVIDIA driver here supports "
+                f"CUDA {driver[0]}.{driver[1]}; {remedy}"
+            )
+        return f"torch {self.version} {reason}"
+
     def refuse_pickle(self) -> str | None:
         """Why this version must not read `.pth` files; None if it may."""
         found = tuple(int(n) for n in re.findall(r"\d+", self.version)[:2])
@@ -42,6 +74,19 @@ class Installed:
             f"torch {self.version} has known holes through which a .pth file can run "
             'code; pip install -U "torch>=2.10", or use a .safetensors file'
         )
+
+
+def _remedy(gpu: Gpu, driver: tuple[int, int]) -> str:
+    """What to type for a build that has code for the GPU and suits the driver."""
+    if driver < _OLDEST_DRIVER:
+        return "update the driver to one for CUDA 12.6 or newer"
+    if driver >= (13, 0) and gpu.compute_capability >= _TURING:
+        build = "cu130"
+    else:
+        build = "cu126" if gpu.compute_capability < _BLACKWELL else "cu128"
+    # Without the first command pip keeps what is installed.
+    install = f"pip install torch --index-url {_INDEX}/{build}"
+    return f"pip uninstall -y torch, then {install}"
 
 
 def find_installed() -> Installed:
