@@ -196,6 +196,13 @@ class ImportsItsRuntime(NpzBackend):
         return ["cpu"]
 
 
+@broken(Sessions, "test_imports_no_runtime_to_answer")
+class ImportsItsRuntimeToAdvise(NpzBackend):
+    def advice(self):
+        importlib.import_module(RUNTIME)
+        return ()
+
+
 @broken(Sessions, "test_has_a_name_and_formats")
 class CannotBeNamed(NpzBackend):
     aliases = ("NPZ",)
@@ -257,6 +264,18 @@ class IsWrongInHalfPrecision(NpzBackend):
 class RefusesWithoutAReason(NpzBackend):
     def refuse(self, card, artifact, plan):
         return None if plan.device == "cpu" else ""
+
+
+@broken(Sessions, "test_advises_in_sentences")
+class AdvisesInOneString(NpzBackend):
+    def advice(self):
+        return "buy more beads"
+
+
+@broken(Sessions, "test_advises_in_sentences")
+class AdvisesInTwoLines(NpzBackend):
+    def advice(self):
+        return ["buy more beads\npip install beads"]
 
 
 @broken(Sessions, "test_does_not_refuse_the_toy")

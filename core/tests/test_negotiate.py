@@ -577,6 +577,87 @@ def test_an_explanation_of_nothing_says_so():
     )
 
 
+FASTER = "it misses the GPU; pip install other"
+ADVISER = backend("adviser", formats=("onnx",), rank=2, advice=giving([FASTER]))
+
+
+def told(*classes, own=None, **named):
+    """The advice that an explanation ends with."""
+    found = negotiated(classes, *([own] if own else []), **named)
+    return list(
+        Explanation.of(card(own or artifact()), found, registry(*classes)).advice
+    )
+
+
+def test_an_explanation_has_the_advice_of_backends_once():
+    twin = backend("twin", formats=("onnx",), advice=giving([FASTER]))
+    found = negotiated([ADVISER, twin])
+    explanation = Explanation.of(card(), found, registry(ADVISER, twin))
+
+    assert explanation.advice == (FASTER,)
+    assert str(explanation).splitlines()[-1] == FASTER
+    assert str(explanation).count(FASTER) == 1
+
+
+def test_a_backend_that_would_open_what_is_derived_advises():
+    trt = backend("trt", formats=("trt",), advice=giving([FASTER]))
+
+    assert told(BUILDER, ONNX, trt) == [FASTER]
+
+
+@pytest.mark.parametrize(
+    ("form", "named"),
+    [
+        ("other", {}),
+        ("onnx", {"device": "cpu"}),
+        ("onnx", {"backend": "torch"}),
+    ],
+    ids=["format", "device", "backend"],
+)
+def test_a_backend_that_is_out_of_the_question_does_not_advise(form, named):
+    other = backend("other", formats=("other",))
+
+    assert told(ADVISER, TORCH, other, own=artifact(form), **named) == []
+
+
+def test_a_backend_left_out_by_the_environment_does_not_advise(monkeypatch):
+    monkeypatch.setenv("INFERENCE_MODELS_BACKENDS", "torch")
+
+    assert told(ADVISER, TORCH) == []
+
+
+def test_a_backend_advises_where_the_device_that_was_named_is_missing():
+    assert told(ADVISER, device="cuda") == [FASTER]
+
+
+def test_what_a_refusal_says_is_no_advice_as_well():
+    refusing = backend(
+        "refusing",
+        formats=("onnx",),
+        refuse=giving(FASTER),
+        advice=giving([FASTER]),
+    )
+
+    assert told(refusing, device="cuda") == []
+
+
+def test_advice_that_fails_is_told_and_stops_nothing():
+    broken = backend("broken", formats=("onnx",), advice=raising(ValueError("oops")))
+
+    assert told(broken, ADVISER) == [
+        FASTER,
+        "broken: advice() failed: ValueError: oops",
+    ]
+    assert names(negotiated([broken, ADVISER])) == ["adviser", "broken"]
+
+
+def test_a_backend_that_is_not_available_advises_nothing():
+    missing = raising(Unavailable("not installed"))
+    absent = backend("absent", formats=("onnx",), devices=missing, advice=missing)
+
+    assert told(absent) == []
+
+
 def test_only_first_party_plugins_are_recommended():
     stranger = card(artifact("acme-format"))
 

@@ -16,7 +16,8 @@ class Explanation:
     """What would run here, in order, and why not the rest; `str()` is a table.
 
     `candidates` come in the order of preference, refusals last; `chosen` is the number
-    of the first that would be tried, or None if none can run.
+    of the first that would be tried, or None if none can run. `advice` is what to type
+    for formats that no backend opens, and for an accelerator that one leaves idle.
     """
 
     card: ModelCard

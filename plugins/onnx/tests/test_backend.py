@@ -4,9 +4,17 @@ import pickle
 import subprocess
 import sys
 
+import attrs
 import pytest
 
-from inference_models import Artifact, InvalidOption, ModelCard, Plan, Unavailable
+from inference_models import (
+    Artifact,
+    InvalidOption,
+    ModelCard,
+    Plan,
+    Unavailable,
+    hardware,
+)
 from inference_models_onnx import OnnxBackend, backends
 
 CUDA = "CUDAExecutionProvider"
@@ -116,6 +124,51 @@ def test_a_build_for_newer_cuda_than_the_driver_is_refused(fake_runtime, two_gpu
     assert "built for CUDA 13, and the driver supports CUDA 12.8" in refusal(
         device="cuda:0"
     )
+
+
+def test_a_cpu_build_advises_the_build_for_the_gpu(fake_runtime, two_gpus):
+    fake_runtime("onnxruntime", "1.31.1")
+
+    (sentence,) = OnnxBackend().advice()
+
+    assert sentence == (
+        "the ONNX Runtime installed here has no code for NVIDIA GPUs; "
+        "pip uninstall -y onnxruntime, then "
+        'pip install "inference-models-onnx[cu12]"'
+    )
+
+
+def test_what_is_refused_on_the_gpu_is_advised(fake_runtime, two_gpus):
+    fake_runtime("onnxruntime_gpu", "1.31.1", cuda="13.0")
+
+    assert list(OnnxBackend().advice()) == [refusal(device="cuda:0")]
+
+
+def test_a_build_that_runs_on_the_gpu_advises_nothing(fake_runtime, two_gpus):
+    fake_runtime("onnxruntime_gpu", "1.26.0", cuda="12.8")
+
+    assert list(OnnxBackend().advice()) == []
+
+
+def test_without_a_gpu_nothing_is_advised(fake_runtime, monkeypatch):
+    monkeypatch.setattr(hardware, "detect", lambda: hardware.Hardware(cpus=2))
+    fake_runtime("onnxruntime", "1.31.1")
+
+    assert list(OnnxBackend().advice()) == []
+
+
+def test_on_a_jetson_nothing_is_advised(fake_runtime, two_gpus, monkeypatch):
+    jetson = attrs.evolve(hardware.detect(), jetson="NVIDIA Jetson Orin Nano")
+    monkeypatch.setattr(hardware, "detect", lambda: jetson)
+    fake_runtime("onnxruntime", "1.31.1")
+
+    assert list(OnnxBackend().advice()) == []
+
+
+def test_providers_that_were_chosen_are_followed_without_advice(fake_runtime, two_gpus):
+    fake_runtime("onnxruntime", "1.31.1")
+
+    assert list(OnnxBackend(providers=["CPUExecutionProvider"]).advice()) == []
 
 
 def test_a_given_cuda_provider_fixes_the_device(fake_runtime, two_gpus):

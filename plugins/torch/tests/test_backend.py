@@ -115,6 +115,74 @@ def test_offers_precisions_best_first(monkeypatch, hardware, own, device, expect
     assert expected == TorchBackend().precisions(artifact, device)
 
 
+INDEX = "https://download.pytorch.org/whl"
+COMMAND = f"pip uninstall -y torch, then pip install torch --index-url {INDEX}"
+
+
+def one_gpu(capability, cuda, **more):
+    return Hardware(8, (Gpu("H200", capability, 2**37),), cuda, **more)
+
+
+@pytest.mark.parametrize(
+    ("capability", "driver", "build"),
+    [
+        ((9, 0), (13, 0), "cu130"),
+        ((7, 5), (13, 2), "cu130"),
+        ((7, 0), (13, 0), "cu126"),
+        ((9, 0), (12, 8), "cu126"),
+        ((9, 0), (12, 2), "cu126"),
+        ((12, 0), (12, 8), "cu128"),
+        ((12, 0), (13, 0), "cu130"),
+    ],
+)
+def test_without_cuda_it_advises_the_build_for_gpu_and_driver(
+    monkeypatch, capability, driver, build
+):
+    machine(monkeypatch, one_gpu(capability, driver), "2.13.0+cpu", None)
+    (sentence,) = TorchBackend().advice()
+
+    assert sentence == (
+        "torch 2.13.0+cpu has no code for the NVIDIA GPU here (H200); "
+        f"{COMMAND}/{build}"
+    )
+
+
+def test_for_newer_cuda_than_the_drivers_it_advises_another_build(monkeypatch):
+    machine(monkeypatch, TURING, "2.13.0+cu130", "13.0")
+    (sentence,) = TorchBackend().advice()
+
+    assert sentence == (
+        "torch 2.13.0+cu130 is built for CUDA 13.0, and the driver here supports 12.4; "
+        f"update the driver, or {COMMAND}/cu126"
+    )
+
+
+@pytest.mark.parametrize("cuda", [None, "12.8"])
+def test_no_build_suits_a_driver_that_is_too_old(monkeypatch, cuda):
+    machine(monkeypatch, one_gpu((7, 0), (11, 8)), cuda=cuda)
+    (sentence,) = TorchBackend().advice()
+
+    assert sentence.endswith("; update the driver to one for CUDA 12.6 or newer")
+
+
+@pytest.mark.parametrize("cuda", [None, "13.0"])
+def test_on_a_jetson_it_advises_the_build_for_jetson(monkeypatch, cuda):
+    machine(monkeypatch, one_gpu((8, 7), (12, 6), jetson="Orin"), cuda=cuda)
+    (sentence,) = TorchBackend().advice()
+
+    assert "; install NVIDIA's build for Jetson, https://docs.nvidia.com/" in sentence
+    assert "pip" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("hardware", "cuda"), [(AMPERE, "12.8"), (AMPERE, "13.0"), (Hardware(8), None)]
+)
+def test_it_advises_nothing_where_no_gpu_is_missed(monkeypatch, hardware, cuda):
+    machine(monkeypatch, hardware, cuda=cuda)
+
+    assert list(TorchBackend().advice()) == []
+
+
 def test_refuses_nothing_in_a_safetensors_file():
     assert refusal(SAFE) is None
 

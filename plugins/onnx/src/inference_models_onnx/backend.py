@@ -103,7 +103,7 @@ class OnnxBackend(Backend):
 
     def advice(self) -> Sequence[str]:
         """The build of ONNX Runtime that would run on the NVIDIA GPU here."""
-        reason = find_installed().miss_gpu(hardware.detect())
+        reason = find_installed().advise(hardware.detect())
         return () if reason is None or self.providers is not None else (reason,)
 
     def open(

@@ -77,9 +77,9 @@ class Installed:
             f'pip install "inference-models-onnx[{_extra(driver)}]"'
         )
 
-    def miss_gpu(self, hardware: Hardware) -> str | None:
-        """Why it leaves a GPU of this machine idle; None if it does not, or must."""
-        # No build for CUDA 12, which most Jetsons have, is published for their CPUs.
+    def advise(self, hardware: Hardware) -> str | None:
+        """Why it leaves the GPUs here idle, and what to type; None if it does not."""
+        # For CUDA 12, which most Jetsons have, no build for their CPUs is published.
         if not hardware.gpus or hardware.jetson:
             return None
         return self.refuse_cuda(hardware)

@@ -106,7 +106,7 @@ class TorchBackend(Backend):
 
     def advice(self) -> Sequence[str]:
         """The build of torch that would run on the NVIDIA GPU here."""
-        reason = find_installed().miss_gpu(hardware.detect())
+        reason = find_installed().advise(hardware.detect())
         return () if reason is None else (reason,)
 
     def open(

@@ -46,24 +46,32 @@ class Installed:
             return []
         return hardware.cuda_devices
 
-    def miss_gpu(self, hardware: Hardware) -> str | None:
-        """Why it leaves a GPU of this machine idle, and what to type; None if not."""
+    def advise(self, hardware: Hardware) -> str | None:
+        """Why it leaves the GPU here idle, and what to type; None if it does not."""
         if not hardware.gpus or self.cuda_devices(hardware):
             return None
-        gpu, driver = hardware.gpus[0], hardware.cuda or (0, 0)
-        remedy = _remedy(gpu, driver)
-        if hardware.jetson:
-            remedy = f"install NVIDIA's build for Jetson, {_JETSON}"
-        elif self.cuda is not None and driver >= _OLDEST_DRIVER:
-            remedy = f"update the driver, or {remedy}"
         if self.cuda is None:
-            reason = f"has no code for the NVIDIA GPU here ({gpu.name}); {remedy}"
+            name = hardware.gpus[0].name
+            reason = f"has no code for the NVIDIA GPU here ({name})"
         else:
+            newest = ".".join(map(str, hardware.cuda or (0, 0)))
             reason = (
-                f"is built for CUDA {self.cuda}, and the NVIDIA driver here supports "
-                f"CUDA {driver[0]}.{driver[1]}; {remedy}"
+                f"is built for CUDA {self.cuda}, and the driver here supports {newest}"
             )
-        return f"torch {self.version} {reason}"
+        return f"torch {self.version} {reason}; {self._remedy(hardware)}"
+
+    def _remedy(self, hardware: Hardware) -> str:
+        driver = hardware.cuda or (0, 0)
+        if hardware.jetson:
+            return f"install NVIDIA's build for Jetson, {_JETSON}"
+        if driver < _OLDEST_DRIVER:
+            return "update the driver to one for CUDA 12.6 or newer"
+        # Without the first command pip keeps what is installed.
+        command = (
+            "pip uninstall -y torch, then pip install torch "
+            f"--index-url {_INDEX}/{_build(hardware.gpus[0], driver)}"
+        )
+        return command if self.cuda is None else f"update the driver, or {command}"
 
     def refuse_pickle(self) -> str | None:
         """Why this version must not read `.pth` files; None if it may."""
@@ -76,17 +84,11 @@ class Installed:
         )
 
 
-def _remedy(gpu: Gpu, driver: tuple[int, int]) -> str:
-    """What to type for a build that has code for the GPU and suits the driver."""
-    if driver < _OLDEST_DRIVER:
-        return "update the driver to one for CUDA 12.6 or newer"
+def _build(gpu: Gpu, driver: tuple[int, int]) -> str:
+    """The newest build that has code for a GPU and suits the driver."""
     if driver >= (13, 0) and gpu.compute_capability >= _TURING:
-        build = "cu130"
-    else:
-        build = "cu126" if gpu.compute_capability < _BLACKWELL else "cu128"
-    # Without the first command pip keeps what is installed.
-    install = f"pip install torch --index-url {_INDEX}/{build}"
-    return f"pip uninstall -y torch, then {install}"
+        return "cu130"
+    return "cu128" if gpu.compute_capability >= _BLACKWELL else "cu126"
 
 
 def find_installed() -> Installed:
