@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
+from inference_models.registry import build
+
 from .distributions import others, output, python
+from .fakes import backend, plugin
 
 RUN = "from inference_models.cli import main; main()"
 
@@ -57,6 +60,46 @@ def test_doctor_says_what_to_install_where_there_is_no_backend(typer, tmp_path):
     shown = cli("doctor", site=tmp_path).stdout
 
     assert "backend   none; `explain ID` says what to install" in shown
+
+
+def advising(*sentences):
+    return lambda self: sentences
+
+
+def fails(self):
+    raise OSError("no such file")
+
+
+@pytest.fixture
+def advice(typer, monkeypatch, capsys):
+    """The lines of advice that doctor prints where these backends are installed."""
+    from inference_models.cli import doctor
+
+    def shown(*classes):
+        found = build([plugin("acme", *classes)])
+        monkeypatch.setattr(doctor, "installed", lambda: found)
+        doctor.command()
+        lines = capsys.readouterr().out.splitlines()
+        return [line for line in lines if line.startswith("advice ")]
+
+    return shown
+
+
+def test_doctor_shows_each_advice_once_by_rank(advice):
+    last = backend("a", rank=1, advice=advising("buy beads", "buy wires"))
+    first = backend("b", rank=2, advice=advising("buy wires"))
+
+    assert advice(last, first) == ["advice    buy wires", "advice    buy beads"]
+
+
+def test_doctor_shows_that_advice_fails(advice):
+    assert advice(backend("a", advice=fails)) == [
+        "advice    a: advice() failed: OSError: no such file"
+    ]
+
+
+def test_doctor_asks_no_advice_of_what_cannot_be_made(advice):
+    assert advice(backend("a", __init__=fails, advice=advising("buy beads"))) == []
 
 
 def test_explain_shows_the_table(typer, acme_site):
