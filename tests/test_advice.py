@@ -45,8 +45,9 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cards(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A card whose weights PyTorch can open, and another's for ONNX Runtime."""
-    for form, name in (("torch", "model.safetensors"), ("onnx", "model.onnx")):
+    """A card for each format; that of folders is read by a backend that has torch."""
+    names = {"torch": "model.safetensors", "onnx": "model.onnx", "hf": "."}
+    for form, name in names.items():
         card = {
             "id": f"in-{form}",
             "architecture": "resnet",
@@ -79,11 +80,14 @@ def test_explain_has_one_line_of_the_runtime_that_opens_the_model(gpu, cards):
     assert str(explanation).splitlines().count(ONNX) == 1
 
 
-def test_explain_has_one_line_of_each_runtime_that_could_run_the_model(gpu, cards):
-    explanation = AutoModel.explain("in-torch")
+@pytest.mark.parametrize("model", ["in-torch", "in-hf"])
+def test_explain_has_one_line_of_each_runtime_that_could_run_the_model(
+    gpu, cards, model
+):
+    explanation = AutoModel.explain(model)
 
-    assert explanation.advice == (ONNX, TORCH)
-    assert str(explanation).splitlines()[-2:] == [ONNX, TORCH]
+    assert set(explanation.advice) == {ONNX, TORCH}
+    assert sorted(str(explanation).splitlines()[-2:]) == [ONNX, TORCH]
 
 
 def test_explain_says_it_once_where_a_refusal_says_it(gpu, cards):

@@ -72,6 +72,10 @@ class HfBackend(Backend):
             )
         return None
 
+    def advice(self) -> Sequence[str]:
+        """That of torch, which it runs by."""
+        return self._torch().advice()
+
     def open(
         self, bundle: Bundle, architecture: Architecture[Any], plan: Plan
     ) -> Mapping[str, Session]:
