@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 
@@ -232,6 +235,35 @@ def test_an_encoding_is_its_own(model):
     assert model.encode(encoding) is encoding
 
 
+@pytest.mark.parametrize("prompt", [None, "a", ["a", "b"]])
+def test_an_encoding_of_another_model_is_refused(model, words, prompt):
+    encoding = AutoModel.from_pretrained("acme-poems").encode(GREYS[:2])
+    words.runs.clear()
+
+    with pytest.raises(InvalidInput, match=r"of another loaded model, .*'acme-poems'"):
+        model.prompt(encoding, prompt)
+    with pytest.raises(InvalidInput, match=r"give <.*'acme-words'.*> the images, or"):
+        model.encode(encoding)
+    assert words.runs == []
+
+
+def test_a_model_that_is_loaded_twice_is_two(model):
+    again = AutoModel.from_pretrained("acme-words", batch_size=4)
+
+    with pytest.raises(InvalidInput, match="of another loaded model"):
+        again.prompt(model.encode(GREYS[:2]), "a")
+
+
+def test_an_encoding_does_not_keep_its_model(model):
+    own = AutoModel.from_pretrained("acme-words", batch_size=4)
+    encoding, gone = own.encode(GREYS[:2]), weakref.ref(own)
+    del own
+    gc.collect()
+
+    assert len(encoding) == 2
+    assert gone() is None
+
+
 # Batches
 
 
@@ -278,8 +310,9 @@ def test_rows_of_several_parts_are_joined_by_the_device(model, words):
 
 
 def test_a_part_that_two_questions_share_is_divided(model, words):
-    parts = [*model.encode(GREYS[:3]).parts, *model.encode(GREYS[3:6]).parts]
-    whole = Encoding((*parts, *parts, *parts))
+    first, second = model.encode(GREYS[:3]), model.encode(GREYS[3:6])
+    parts = (*first.parts, *second.parts)
+    whole = attrs.evolve(first, parts=parts * 3)
 
     answers = model.prompt(whole, "a")
 

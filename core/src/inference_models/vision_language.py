@@ -11,7 +11,7 @@ import attrs
 from inference_models.errors import InvalidInput, InvalidOption
 from inference_models.images import Array, Color, read_batches
 from inference_models.interfaces import Operations
-from inference_models.model import DEFAULT_BATCH, Model
+from inference_models.model import DEFAULT_BATCH, Loaded, Model
 from inference_models.preprocess import Frame
 
 
@@ -24,10 +24,18 @@ class EncodedImages:
 
 
 @attrs.frozen(eq=False)
+class Maker:
+    """A loaded model as its encodings know it, without what it holds on its device."""
+
+    name: str
+
+
+@attrs.frozen(eq=False)
 class Encoding:
     """Images that were encoded once, for any number of prompts to the same model."""
 
     parts: tuple[EncodedImages, ...]
+    maker: Maker
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -52,6 +60,10 @@ class VisionLanguageModel(Model):
 
     task = "vision-language"
 
+    def __init__(self, loaded: Loaded) -> None:
+        super().__init__(loaded)
+        self._maker = Maker(repr(self))
+
     def prompt(
         self,
         images: Any,
@@ -64,7 +76,7 @@ class VisionLanguageModel(Model):
 
         `images` are those that a call takes, or what `encode` returned of them; one
         prompt is for all of them, several are for one each. Raises `InvalidInput`
-        where these are of different numbers.
+        where these are of different numbers, and for another model's encoding.
         """
         return self(
             images, input_color_format=input_color_format, prompt=prompt, **options
@@ -85,10 +97,14 @@ class VisionLanguageModel(Model):
     def encode(
         self, images: Any, *, input_color_format: Color | None = None
     ) -> Encoding:
-        """What the network makes of images, to be given to `prompt` in their place."""
+        """What the network makes of images, to be given to `prompt` in their place.
+
+        An `Encoding` is its own; raises `InvalidInput` for that of another model.
+        """
         if isinstance(images, Encoding):
-            return images
-        return Encoding(tuple(self._encoded(images, input_color_format)))
+            return self._own(images)
+        parts = self._encoded(images, input_color_format)
+        return Encoding(tuple(parts), self._maker)
 
     def answered(
         self,
@@ -101,7 +117,11 @@ class VisionLanguageModel(Model):
         self._options(options)  # a wrong one is told before anything is encoded
         if prompt is None or isinstance(prompt, str):
             known = isinstance(images, Encoding)
-            parts = images.parts if known else self._encoded(images, input_color_format)
+            parts = (
+                self._own(images).parts
+                if known
+                else self._encoded(images, input_color_format)
+            )
             rows = _asked_alike(parts, prompt)
         else:
             prompts = _texts(prompt)
@@ -109,6 +129,14 @@ class VisionLanguageModel(Model):
             rows = _paired(encoding, prompts)
         while batch := list(itertools.islice(rows, DEFAULT_BATCH)):
             yield from self._ask(batch, options)
+
+    def _own(self, encoding: Encoding) -> Encoding:
+        if encoding.maker is not self._maker:
+            raise InvalidInput(
+                f"the encoding is of another loaded model, {encoding.maker.name}; give "
+                f"{self!r} the images, or what its own encode() returned of them"
+            )
+        return encoding
 
     def _encoded(self, images: Any, color: Color | None) -> Iterator[EncodedImages]:
         loaded, options = self._loaded, self._options({})
