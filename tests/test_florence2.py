@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -175,6 +176,19 @@ def test_text_comes_in_pieces_that_make_the_answer(load, images):
     assert all(len(of_one) > 1 for of_one in pieces.values())
 
 
+def test_a_text_may_be_as_long_as_the_model_can_write(load, images):
+    model = load()
+    never = attrs.evolve(model._loaded.architecture.rules, ends=(-1,))
+    model._loaded.architecture.rules = never
+    inputs, _ = model.pre_process(images[:1])
+
+    longest = model.forward(inputs, prompt="<OD>", max_new_tokens=160)["tokens"]
+    by_default = model.forward(inputs, prompt="<OD>")["tokens"]
+
+    assert longest.shape == (1, 160)
+    np.testing.assert_array_equal(longest, by_default)
+
+
 def test_free_text_that_asks_for_a_description_is_the_longest_caption(load, images):
     model = load()
 
@@ -260,6 +274,16 @@ def test_several_regions_on_one_picture_give_a_result_each(load, images):
         (lambda m, i: m.prompt(i, ""), InvalidOption, "the prompt is empty"),
         (lambda m, i: m.prompt(i, "<OD> cats"), InvalidOption, "takes no text"),
         (lambda m, i: m.prompt(i, "<OD>", max_new_tokens=0), InvalidOption, "above 0"),
+        (
+            lambda m, i: m.prompt(i, "<OD>", max_new_tokens=161),
+            InvalidOption,
+            "161 is more than the 160 that this model can write",
+        ),
+        (
+            lambda m, i: m.prompt(i, "<OD>", num_beams=101),
+            InvalidOption,
+            "num_beams 101 is more than 100",
+        ),
         (lambda m, i: m.prompt(i, "<OD>", beams=3), InvalidOption, "no option 'beams'"),
         (lambda m, i: m.prompt(i[0], "word " * 200), InvalidInput, "shorten it"),
         (

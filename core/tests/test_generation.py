@@ -312,6 +312,12 @@ def test_beams_find_the_likelier_text(beams):
     assert texts_of(tree(GARDEN), num_beams=beams) == [[2, 3, END]]
 
 
+def test_more_beams_than_anyone_means_are_refused():
+    assert Decoding(num_beams=100).num_beams == 100
+    with pytest.raises(InvalidOption, match="num_beams 101 is more than 100; 3 to 10"):
+        Decoding(num_beams=101)
+
+
 def test_as_many_beams_as_there_are_texts_find_the_likeliest():
     rng = np.random.default_rng(5)
     places = [text for count in range(3) for text in product(range(3), repeat=count)]

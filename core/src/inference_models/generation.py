@@ -61,6 +61,9 @@ What a call sets itself (`max_length`, `num_beams`, `temperature` and the like),
 a text is computed (caches, assistants that guess ahead), is passed over.
 """
 
+_WIDEST = 100
+"""Above any number of beams that is meant: each has logits and a past of its own."""
+
 _STEEPEST = 10
 """Above any `length_penalty` that is meant: float32 holds such powers of lengths."""
 
@@ -68,6 +71,14 @@ _STEEPEST = 10
 def _check_whole(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidOption(f"{attribute.name} {value!r} is not a whole number above 0")
+
+
+def _check_beams(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    _check_whole(instance, attribute, value)
+    if value > _WIDEST:
+        raise InvalidOption(
+            f"num_beams {value} is more than {_WIDEST}; 3 to 10 are usual"
+        )
 
 
 def _check_share(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -100,7 +111,7 @@ class Decoding:
     """
 
     max_new_tokens: int = attrs.field(default=1024, validator=_check_whole)
-    num_beams: int = attrs.field(default=1, validator=_check_whole)
+    num_beams: int = attrs.field(default=1, validator=_check_beams)
     do_sample: bool = attrs.field(
         default=False, validator=attrs.validators.instance_of(bool)
     )

@@ -130,8 +130,8 @@ class Florence2(Architecture[Florence2Options]):
         Those are "image_features", and "scores", the logits of each step (B, T, V), of
         a trial alone.
         """
+        most = self._most(options.max_new_tokens)
         features = self.encode(sessions, inputs)["image_features"]
-        most = min(options.max_new_tokens, self._positions)
         words, mask = self._words(options.prompt, len(features))
         states = sessions["encoder"](
             input_ids=words, image_features=features, attention_mask=mask
@@ -198,6 +198,16 @@ class Florence2(Architecture[Florence2Options]):
                 f"takes {most}; shorten it"
             )
         return tokens, mask
+
+    def _most(self, asked: int) -> int:
+        """How many tokens a text may have; by default all that there are places for."""
+        default = attrs.fields(Florence2Options).max_new_tokens.default
+        if asked > self._positions and asked != default:
+            raise InvalidOption(
+                f"max_new_tokens {asked} is more than the {self._positions} that this "
+                "model can write; give that many or fewer, or leave it out"
+            )
+        return min(asked, self._positions)
 
     @property
     def _positions(self) -> int:
