@@ -263,6 +263,44 @@ def test_several_regions_on_one_picture_give_a_result_each(load, images):
     ]
 
 
+TRIANGLES = "<s><poly>{0}</poly><poly>{0}</poly></s>".format(
+    "<loc_100><loc_100><loc_800><loc_100><loc_100><loc_800>"
+)
+
+
+@pytest.fixture
+def drawing(load):
+    """A model whose texts all outline two things."""
+    model = load()
+    model._loaded.architecture.postprocess = lambda outputs, frames, *_: (
+        [TRIANGLES] * len(frames)
+    )
+    return model
+
+
+@pytest.mark.parametrize(
+    ("count", "phrase", "names"),
+    [
+        (1, " a cat ", ["a cat"]),
+        (1, ["a cat", "a cup"], ["a cat", "a cup"]),
+        (2, "a cat", ["a cat", "a cat"]),
+        (3, ["a cat", "a cup", "a dog"], ["a cat", "a cup", "a dog"]),
+    ],
+)
+def test_what_is_segmented_is_labelled_with_its_phrase(
+    count, phrase, names, drawing, images
+):
+    found = drawing.segment_phrase(images[:count], phrase, max_new_tokens=2)
+
+    assert [each.names for each in found] == [[name] * 2 for name in names]
+
+
+def test_what_is_segmented_in_a_region_is_one(drawing, images):
+    (found,) = drawing.segment_region(images[0], REGION, max_new_tokens=2)
+
+    assert found.names == ["region"] * 2
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -107,9 +108,10 @@ class Florence2Model(VisionLanguageModel):
         input_color_format: Color | None = None,
         **options: Any,
     ) -> list[InstanceDetections]:
-        """Masks of what a phrase names."""
+        """Masks of what a phrase names, labelled with it."""
         encoding = self.encode(images, input_color_format=input_color_format)
-        return self._read(encoding, _REFERRING, options, _phrases(phrase))
+        phrases = _phrases(phrase)
+        return self._read(encoding, _REFERRING, options, phrases, unnamed=phrases)
 
     def segment_region(
         self,
@@ -186,15 +188,28 @@ class Florence2Model(VisionLanguageModel):
         options: dict[str, Any],
         inputs: Sequence[str] = ("",),
         classes: Sequence[str] = (),
+        unnamed: Sequence[str] = (answers.UNNAMED,),
     ) -> list[Any]:
-        """Results of a task, whose inputs are one for all pictures or one for each."""
+        """Results of a task, whose inputs are one for all pictures or one for each.
+
+        So is `unnamed`, the label of what the model gives none.
+        """
         given = {**options, "skip_special_tokens": False}
         prompts = [token + text for text in inputs]
         asked = prompts[0] if len(prompts) == 1 else prompts
         banned = cast("Florence2", self._loaded.architecture).banned
+        answered = self.answered(encoding, asked, None, given)
+        labelled = zip(answered, itertools.cycle(unnamed), strict=False)
         return [
-            answers.read(text, TASKS[token], frame, classes=classes, banned=banned)
-            for text, frame in self.answered(encoding, asked, None, given)
+            answers.read(
+                text,
+                TASKS[token],
+                frame,
+                classes=classes,
+                banned=banned,
+                unnamed=label,
+            )
+            for (text, frame), label in labelled
         ]
 
 
@@ -218,7 +233,7 @@ def _phrases(phrase: Any) -> list[str]:
     phrases = [phrase] if isinstance(phrase, str) else list(phrase)
     if not phrases or not all(isinstance(p, str) and p.strip() for p in phrases):
         raise InvalidOption(f"phrase {phrase!r:.100} is neither a text nor some")
-    return phrases
+    return [each.strip() for each in phrases]
 
 
 def _regions(xyxy: Any, frames: Sequence[Frame]) -> Iterator[str]:
