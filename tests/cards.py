@@ -56,3 +56,13 @@ def florence2_card(folder: Path, name: str, base: str | None = None) -> dict[str
     weights = dict.fromkeys(graphs, "model.safetensors")
     card["artifacts"] = [{**artifact, "format": "torch", "graphs": weights}, artifact]
     return {**card, "config": {**kept, "preprocessing": preprocessing}}
+
+
+def write_florence2_cards(folder: Path, adapter: Path, cards: Path) -> None:
+    """Cards "acme-base" of a folder, and "acme-tuned" of an adapter of it."""
+    made = [
+        florence2_card(folder, "acme-base"),
+        florence2_card(adapter, "acme-tuned", base="acme-base"),
+    ]
+    for card in made:
+        (cards / f"{card['id']}.json").write_text(json.dumps(card))

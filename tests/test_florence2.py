@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from plugins.florence2.tests.florence_folders import write_florence
+from plugins.florence2.tests.florence_folders import write_adapter, write_florence
 from plugins.hf.tests.hub_server import HubServer
 from transformers import Florence2ForConditionalGeneration
 
@@ -25,7 +25,7 @@ from inference_models import (
 )
 from inference_models_florence2 import tasks
 
-from .cards import florence2_card
+from .cards import write_florence2_cards
 
 BACKENDS = ["torch", "hf", "onnx"]
 PROMPTS = ["<CAPTION>", "<CAPTION_TO_PHRASE_GROUNDING>a small cat on a table", "<OD>"]
@@ -383,34 +383,16 @@ def test_sizes_that_cannot_be_are_refused(folder, tmp_path):
 def adapter(folder, tmp_path_factory):
     """A LoRA of the folder's model, as peft writes it, and the merged network."""
     peft = pytest.importorskip("peft")
+    path = write_adapter(folder, tmp_path_factory.mktemp("adapter"))
     network = Florence2ForConditionalGeneration.from_pretrained(folder).eval()
-    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
-    adapted = peft.get_peft_model(network, settings)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_" in name:
-                parameter.normal_(0, 0.3)
-    path = tmp_path_factory.mktemp("adapter")
-    adapted.save_pretrained(path)
-    return path, adapted.merge_and_unload().eval()
-
-
-def write_cards(folder, adapter, cards):
-    """A card of the base, and one of the adapter beside it."""
-    made = [
-        florence2_card(folder, "acme-base"),
-        florence2_card(adapter, "acme-tuned", base="acme-base"),
-    ]
-    for card in made:
-        (cards / f"{card['id']}.json").write_text(json.dumps(card))
+    return path, peft.PeftModel.from_pretrained(network, path).merge_and_unload().eval()
 
 
 def test_an_adapter_is_laid_over_its_base(
     folder, adapter, tmp_path, images, monkeypatch, cache
 ):
     path, merged = adapter
-    write_cards(folder, path, tmp_path)
+    write_florence2_cards(folder, path, tmp_path)
     monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(tmp_path))
     monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(cache))
     model = AutoModel.from_pretrained("acme-tuned")
@@ -479,7 +461,7 @@ def test_an_adapter_that_is_not_followed_is_refused(
     config[key] = value
     (copy / "adapter_config.json").write_text(json.dumps(config))
     (tmp_path / "cards").mkdir()
-    write_cards(folder, copy, tmp_path / "cards")
+    write_florence2_cards(folder, copy, tmp_path / "cards")
     monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(tmp_path / "cards"))
     monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "cache"))
     with pytest.raises((InvalidWeights, NoBackend), match=words):

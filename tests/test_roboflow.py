@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 import torch
 from core.tests.roboflow_server import KEY, RoboflowServer, package
 from onnx import TensorProto, helper, numpy_helper
+from plugins.florence2.tests.florence_folders import write_adapter, write_florence
 
 from inference_models import AutoModel, InvalidCard, InvalidWeights, NoBackend
 from inference_models_resnet.network import ResNet
 
+from .cards import write_florence2_cards as write_cards
 from .checkpoints import rfdetr_state, save_checkpoint
 
 NAMES = ["bolt", "nut", "washer", "screw", "rivet", "pin", "nail"]
@@ -254,6 +257,132 @@ def test_an_onnx_package_runs_whatever_its_tensors_are_called(
     means = photos["chelsea"].mean(axis=(0, 1))[::-1] / 255
     expected = np.exp(means) / np.exp(means).sum()
     np.testing.assert_allclose(found[0], expected, atol=5e-3)
+
+
+# Folders of transformers
+
+
+HF = {"type": "hf-model-package-v1", "backendType": "hf", "dynamicBatchSize": None}
+ASKED = {"prompt": ["<CAPTION>", "<OD>"], "max_new_tokens": 9}
+
+
+@pytest.fixture(scope="module")
+def florence(tmp_path_factory):
+    return write_florence(tmp_path_factory.mktemp("florence2") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def adapter(florence, tmp_path_factory):
+    """A LoRA of the folder's model."""
+    return write_adapter(florence, tmp_path_factory.mktemp("adapter"))
+
+
+def contents_of(folder, prefix=""):
+    return {prefix + path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def serve_answers(server, contents, **fields):
+    server.adds(
+        "ws/my-project/3",
+        package(files=contents, manifest=HF),
+        contents=contents,
+        aliases=("my-project/3",),
+        **{"modelArchitecture": "florence-2", "taskType": "vlm"} | fields,
+    )
+
+
+@pytest.mark.parametrize(
+    "backend", ["hf", pytest.param("onnx", marks=pytest.mark.slow)]
+)
+def test_a_florence2_package_answers_as_its_folder_does(
+    backend, server, florence, photos
+):
+    serve_answers(server, contents_of(florence), modelVariant="florence-2-base")
+    expected = AutoModel.from_pretrained(florence, backend="hf")
+    model = load(backend=backend)
+
+    assert (model.task, model.backend) == ("vision-language", backend)
+    assert model(photos["coffee"], **ASKED) == expected(photos["coffee"], **ASKED)
+    (found,) = model.segment_phrase(photos["coffee"], "a cup", max_new_tokens=5)
+    assert found.masks.shape[1:] == photos["coffee"].shape[:2]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        pytest.param("microsoft/Florence-2-base", marks=pytest.mark.slow),
+        "/somewhere/base",
+    ],
+)
+def test_an_adapters_package_has_its_base_in_it(
+    named, server, florence, adapter, photos, tmp_path, monkeypatch
+):
+    contents = contents_of(florence, "base/") | contents_of(adapter)
+    config = json.loads(contents["adapter_config.json"])
+    config["base_model_name_or_path"] = named
+    contents["adapter_config.json"] = json.dumps(config).encode()
+    dependency = {"name": "base_model", "modelId": "florence-2-base"}
+    dependency["type"] = "model-dependency-v1"
+    serve_answers(server, contents, modelDependencies=[dependency])
+    model = load()
+    asked = {query["modelId"][0] for query in server.asked}
+    write_cards(florence, adapter, tmp_path)
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(tmp_path))
+    expected = AutoModel.from_pretrained("acme-tuned")
+    base = AutoModel.from_pretrained("acme-base", backend="hf")
+    image = photos["coffee"]
+
+    assert asked == {"my-project/3", "ws/my-project/3"}
+    assert model(image, **ASKED) == expected(image, **ASKED)
+    assert model(image, **ASKED) != base(image, **ASKED)
+
+
+def test_an_adapters_package_says_what_it_needs(server, adapter, florence, monkeypatch):
+    serve_answers(server, contents_of(florence, "base/") | contents_of(adapter))
+    monkeypatch.setattr("inference_models_hf.backend.find_spec", without("peft"))
+    with pytest.raises(NoBackend, match="it is an adapter, which needs peft; pip"):
+        load()
+
+    assert server.fetched == []
+
+
+def without(missing):
+    """`find_spec` where one module is not installed."""
+    return lambda name: None if name == missing else find_spec(name)
+
+
+def test_an_adapters_package_loads_offline(
+    server, florence, adapter, photos, monkeypatch
+):
+    serve_answers(server, contents_of(florence, "base/") | contents_of(adapter))
+    expected = load()(photos["coffee"], **ASKED)
+    monkeypatch.setenv("INFERENCE_MODELS_OFFLINE", "1")
+    server.requests.clear()
+
+    assert load()(photos["coffee"], **ASKED) == expected
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("config.json", {"auto_map": {"AutoModel": "code.Model"}}, "code of its own"),
+        ("preprocessor_config.json", None, "has no preprocessor_config"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "base/"])
+def test_a_package_that_a_folder_of_its_kind_would_not_be_is_refused(
+    prefix, name, change, words, server, florence, adapter
+):
+    contents = contents_of(florence, prefix)
+    contents |= contents_of(adapter) if prefix else {}
+    content = contents.pop(prefix + name)
+    if change is not None:
+        changed = json.dumps(json.loads(content) | change)
+        contents[prefix + name] = changed.encode()
+    serve_answers(server, contents)
+    with pytest.raises((InvalidWeights, NoBackend), match=words):
+        load()
 
 
 # Geometry

@@ -10,6 +10,7 @@ import pytest
 from inference_models import (
     Artifact,
     Bundle,
+    Facts,
     File,
     InvalidCard,
     InvalidOption,
@@ -21,7 +22,7 @@ from inference_models.providers import roboflow_files
 from inference_models.providers.roboflow import RoboflowProvider
 from inference_models.registry import build
 
-from .fakes import architecture, plugin
+from .fakes import architecture, backend, plugin
 
 NETWORK = {
     "training_input_size": {"height": 32, "width": 48},
@@ -229,6 +230,65 @@ def test_tensors_of_a_network_that_is_made_here_keep_their_names(complete, pack)
     pack(outputs=("boxes", "logits"))
 
     assert complete(artifact={"format": "torch"}).artifact.rename == {}
+
+
+# Folders
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Completes a bundle of a folder, of which a backend reads `about.json`."""
+
+    def inspect(self, path):
+        about = path / "about.json"
+        return (
+            Facts("other", {}, json.loads(about.read_text())) if path.is_dir() else None
+        )
+
+    def claims(cls, facts):
+        known = {"id": "claimed", "architecture": "yolo", "task": "object-detection"}
+        artifact = Artifact("other", {"main": "."}, needs=facts.metadata["needs"])
+        config = facts.metadata["config"]
+        return ModelCard(**known, artifacts=[artifact], config=config)
+
+    reader = backend("acme", formats=("other",), inspect=inspect)
+    pack = architecture("yolo", claims=classmethod(claims))
+    known = build([plugin("acme", reader, pack)])
+    monkeypatch.setattr(roboflow_files, "installed", lambda: known)
+
+    def of(**contents):
+        files = {name.replace("_in_", "/"): about for name, about in contents.items()}
+        for name, (config, needs) in files.items():
+            path = tmp_path / f"{name}.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"config": config, "needs": needs}))
+        own = Artifact("other", {"main": "."}, [File(f"{name}.json") for name in files])
+        card = ModelCard("p/1", "yolo", "object-detection", [own])
+        return RoboflowProvider().complete(Bundle(card, own, tmp_path))
+
+    return of
+
+
+def test_a_folder_tells_of_itself(folder):
+    bundle = folder(about=({"depth": 3}, {}))
+
+    assert (bundle.card.id, bundle.base) == ("p/1", None)
+    assert bundle.config["depth"] == 3
+
+
+def test_what_a_package_adapts_may_lie_in_it(folder, tmp_path):
+    bundle = folder(about=({"rank": 4}, {}), base_in_about=({"depth": 3}, {}))
+
+    assert bundle.folder == tmp_path
+    assert bundle.base.folder == tmp_path / "base"
+    assert [file.name for file in bundle.base.artifact.files] == ["about.json"]
+    assert bundle.base.config == {"depth": 3}
+    assert bundle.config == {"depth": 3, "rank": 4}
+
+
+def test_a_folder_that_cannot_be_run_is_refused(folder):
+    with pytest.raises(InvalidWeights, match="'p/1' cannot be run: it wants code"):
+        folder(about=({}, {"unsupported": "it wants code of its own"}))
 
 
 # What comes after, and the batch

@@ -93,6 +93,24 @@ def test_an_adapter_names_what_it_adapts():
     assert [a.base for a in found.artifacts] == ["florence-2-base", None]
 
 
+def test_an_adapter_that_holds_what_it_adapts_names_nothing():
+    dependency = {
+        "type": "model-dependency-v1",
+        "name": "base_model",
+        "modelId": "florence-2-base",
+    }
+    files = ("adapter_model.safetensors", "base/model.safetensors")
+    found = card(
+        described(*files, manifest=manifest("hf")), modelDependencies=[dependency]
+    )
+
+    assert found.artifacts[0].base is None
+
+
+def test_a_model_that_answers_prompts_has_the_task_of_this_library():
+    assert card(taskType="vlm").task == "vision-language"
+
+
 def test_a_torch_script_package():
     needs = {"supportedDeviceTypes": ["cpu", "cuda"], "torchVersion": "2.6.0"}
     found = artifact("weights.torchscript", manifest=manifest("torch-script", **needs))

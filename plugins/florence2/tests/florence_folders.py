@@ -235,6 +235,24 @@ def write_florence(folder: Path, seed: int = 0, size: str = "tiny") -> Path:
     return folder
 
 
+def write_adapter(folder: Path, target: Path, seed: int = 1) -> Path:
+    """A LoRA of seeded random weights for a folder's model, as peft writes it."""
+    import peft
+    import torch
+    from transformers import Florence2ForConditionalGeneration
+
+    network = Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    adapted = peft.get_peft_model(network, settings)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.3)
+    adapted.save_pretrained(target)
+    return target
+
+
 def _enliven(model, size: str) -> None:
     """Weights that let each pixel and word matter; some texts end, and some go on."""
     import torch

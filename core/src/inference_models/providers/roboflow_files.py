@@ -20,6 +20,7 @@ from inference_models.errors import InvalidCard, InvalidWeights
 from inference_models.interfaces import Architecture
 from inference_models.preprocess import Preprocessing
 from inference_models.providers.claims import claim
+from inference_models.providers.roboflow_packages import BASE
 from inference_models.registry import installed
 from inference_models.strict_json import Node, parse
 
@@ -71,9 +72,11 @@ def completed(bundle: Bundle) -> Bundle:
     What the weights tell of themselves (depth, layout, names of tensors) is asked of
     the installed architecture by `claims`. Labels that the user gave stand. Raises
     `InvalidCard` for a value that is wrong, with file and key, and `InvalidWeights`
-    where files disagree on the number of classes.
+    where files disagree on the number of classes, or are of a kind that is not read.
     """
+    bundle = _with_base(bundle)
     package = _package(bundle)
+    _check_supported(bundle, package.claimed)
     labels = _labels(bundle, package)
     config = _card_config(bundle, package, labels)
     card = attrs.evolve(bundle.card, labels=labels, config=config)
@@ -86,6 +89,27 @@ def completed(bundle: Bundle) -> Bundle:
         config={},
     )
     return attrs.evolve(bundle, card=card, artifact=artifact)
+
+
+def _with_base(bundle: Bundle) -> Bundle:
+    """With the model that it adapts, where the package holds that, too."""
+    files = [
+        attrs.evolve(file, name=file.name.removeprefix(BASE))
+        for file in bundle.artifact.files
+        if file.name.startswith(BASE)
+    ]
+    if bundle.base is not None or not files:
+        return bundle
+    artifact = Artifact(bundle.artifact.format, bundle.artifact.graphs, files)
+    base = completed(Bundle(bundle.card, artifact, bundle.folder / BASE))
+    return attrs.evolve(bundle, base=base)
+
+
+def _check_supported(bundle: Bundle, claimed: ModelCard | None) -> None:
+    for artifact in claimed.artifacts if claimed else ():
+        reason = artifact.needs.get("unsupported")
+        if reason and artifact.format == bundle.artifact.format:
+            raise InvalidWeights(f"{bundle.card.id!r} cannot be run: {reason}")
 
 
 def _package(bundle: Bundle) -> _Package:
@@ -131,9 +155,9 @@ def _names(
 
 
 def _facts(bundle: Bundle) -> Facts | None:
-    """What an installed backend reads in the file of graph `main`."""
+    """What an installed backend reads in the file, or the folder, of graph `main`."""
     artifact = bundle.artifact
-    if artifact.graphs.get("main", ".") == ".":
+    if "main" not in artifact.graphs:
         return None
     for cls in installed().backends.values():
         if artifact.format in cls.formats:

@@ -15,6 +15,9 @@ from inference_models.errors import DownloadFailed, InvalidCard
 from inference_models.providers.roboflow_api import PATH
 from inference_models.strict_json import Node
 
+BASE = "base/"
+"""Where a package of an adapter may hold what it adapts."""
+
 SCHEMA = "external-model-metadata-v1"
 _PACKAGE = "external-model-package-v1"
 _DEPENDENCY = "model-dependency-v1"
@@ -24,6 +27,8 @@ _MOST_FILES = 1000
 _MOST_CLASSES = 100_000
 _LARGEST_BATCH = 65_536
 
+_TASKS = {"vlm": "vision-language"}
+"""Tasks that are called otherwise there."""
 _PRECISIONS = {p: p for p in ("fp32", "fp16", "bf16", "int8")} | {"unknown": "fp32"}
 
 CODE = ("trt", "torch-script")
@@ -40,7 +45,7 @@ def card_of(pages: Iterable[Node], host: str) -> ModelCard:
     first = next(pages)
     _check_type(first, SCHEMA)
     model_id = first.text("modelId")
-    architecture = first.text("modelArchitecture")
+    architecture, task = first.text("modelArchitecture"), first.text("taskType")
     found: dict[str, Artifact] = {}
     source = f"{host}{PATH}?modelId={quote(model_id, safe='')}"
     for page in _with_first(first, pages):
@@ -54,7 +59,7 @@ def card_of(pages: Iterable[Node], host: str) -> ModelCard:
     return ModelCard(
         id=model_id,
         architecture=architecture,
-        task=first.text("taskType"),
+        task=_TASKS.get(task, task),
         artifacts=_based(tuple(found.values()), first),
         config=_config(first, architecture),
     )
@@ -100,15 +105,20 @@ def _by_class(node: Node) -> dict[str, float]:
 
 
 def _based(artifacts: tuple[Artifact, ...], first: Node) -> tuple[Artifact, ...]:
-    """Artifacts that are adapters, with the model that they adapt."""
+    """Artifacts that are adapters, with the model that they adapt and do not hold."""
     for dependency in first.nodes("modelDependencies", 10):
         _check_type(dependency, _DEPENDENCY)
         if dependency.text("name") == "base_model":
             base = dependency.text("modelId")
             return tuple(
-                attrs.evolve(a, base=base) if a.format == "hf" else a for a in artifacts
+                attrs.evolve(a, base=base) if _wants_base(a) else a for a in artifacts
             )
     return artifacts
+
+
+def _wants_base(artifact: Artifact) -> bool:
+    has_it = any(file.name.startswith(BASE) for file in artifact.files)
+    return artifact.format == "hf" and not has_it
 
 
 def _add(found: dict[str, Artifact], node: Node, source: str) -> None:

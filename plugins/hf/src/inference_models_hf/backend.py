@@ -23,7 +23,7 @@ from inference_models import (
 )
 from inference_models.interfaces import check_at_least_one
 from inference_models.progress import Report
-from inference_models_hf.folder import read_folder
+from inference_models_hf.folder import ADAPTER, read_folder
 
 if TYPE_CHECKING:
     from inference_models_torch.backend import TorchBackend
@@ -60,7 +60,9 @@ class HfBackend(Backend):
 
     def refuse(self, card: ModelCard, artifact: Artifact, plan: Plan) -> str | None:
         """Why not: a library that an adapter or a backbone needs is not installed."""
-        if artifact.base is not None and find_spec("peft") is None:
+        names = [file.name for file in artifact.files]
+        adapts = artifact.base is not None or ADAPTER in names
+        if adapts and find_spec("peft") is None:
             return (
                 "it is an adapter, which needs peft; "
                 'pip install "inference-models-hf[transformers,adapters]"'
