@@ -129,3 +129,9 @@ def bench(session: nox.Session) -> None:
     """Measure what a call costs, layer by layer."""
     _install_all(session)
     session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """Run tests and benchmark on an NVIDIA GPU, with this machine's own packages."""
+    session.run("python3", "benchmarks/gpu.py", *session.posargs)

@@ -1,6 +1,7 @@
-"""Florence-2 on this machine's CPU, beside transformers' own `generate`.
+"""Florence-2 on this machine, beside transformers' own `generate`.
 
     python benchmarks/florence2.py [--rounds 3] [--output results/florence2-cpu.md]
+    python benchmarks/florence2.py --device cuda --precision fp16
 
 A model of the size of Florence-2-base with seeded random weights writes texts of a
 fixed number of tokens, greedily. Both begin with the same photo in memory: a PIL image
@@ -48,6 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backends", nargs="+", default=["torch", "hf", "onnx"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     t.utils.logging.set_verbosity_error()
@@ -55,7 +58,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         os.environ["INFERENCE_MODELS_CACHE"] = str(Path(name) / "cache")
         folder = write_florence(Path(name) / "base", size="base")
-        lines = [*header(options), *rows(folder, options)]
+        photo = scenes.photo((640, 427))
+        lines = [*header(options), *rows(folder, options, photo)]
     print("\n".join(lines))
     if options.output:
         options.output.write_text("\n".join(lines) + "\n", "utf-8")
@@ -69,28 +73,32 @@ def header(options: argparse.Namespace) -> list[str]:
         f"{processor()}, {len(os.sched_getaffinity(0))} cores; {versions}. Medians of "
         f"{options.rounds} rounds in which the columns take turns; seconds for a call "
         "with all its pictures and prompts; in brackets how many times as fast as "
-        "transformers. A model of the size of Florence-2-base, random weights, fp32; "
-        f"{TOKENS} tokens a text, greedily; PIL images of 640×427."
+        "transformers. A model of the size of Florence-2-base, random weights, "
+        f"{options.precision}; {TOKENS} tokens a text, greedily; PIL images of 640×427."
     )
-    columns = ["transformers", *(f"ours, {name}" for name in options.backends)]
+    title = "# Florence-2, beside transformers"
+    return [title, "", conditions, "", CONTESTANTS, "", *columns(options)]
+
+
+def columns(options: argparse.Namespace) -> list[str]:
+    """The head of the table."""
+    names = ["transformers", *(f"ours, {name}" for name in options.backends)]
     return [
-        "# Florence-2, beside transformers",
-        "",
-        conditions,
-        "",
-        CONTESTANTS,
-        "",
-        f"| pictures | prompts each | {' | '.join(columns)} | tokens a second |",
-        "| --- " * (len(columns) + 3) + "|",
+        f"| pictures | prompts each | {' | '.join(names)} | tokens a second |",
+        "| --- " * (len(names) + 3) + "|",
     ]
 
 
-def rows(folder: Path, options: argparse.Namespace) -> Iterator[str]:
-    """A row for each number of pictures and prompts."""
-    photo = np.ascontiguousarray(scenes.photo((640, 427))[..., ::-1])
-    picture = Image.fromarray(photo)
-    reference = theirs(folder)
-    models = [AutoModel.from_pretrained(folder, backend=b) for b in options.backends]
+def rows(folder: Path, options: argparse.Namespace, photo: np.ndarray) -> Iterator[str]:
+    """A row for each number of pictures and prompts; the photo is BGR."""
+    picture = Image.fromarray(np.ascontiguousarray(photo[..., ::-1]))
+    reference = theirs(folder, options.device, options.precision)
+    models = [
+        AutoModel.from_pretrained(
+            folder, backend=b, device=options.device, quantization=options.precision
+        )
+        for b in options.backends
+    ]
     for pictures, prompts in ((1, 1), (1, 3), (4, 1)):
         calls = [reference(picture, pictures, PROMPTS[:prompts])]
         calls += [ours(model, picture, pictures, PROMPTS[:prompts]) for model in models]
@@ -101,9 +109,13 @@ def rows(folder: Path, options: argparse.Namespace) -> Iterator[str]:
         yield f"| {pictures} | {prompts} | {' | '.join(cells)} | {speed:.1f} |"
 
 
-def theirs(folder: Path) -> Callable[[Image.Image, int, tuple[str, ...]], Call]:
+def theirs(
+    folder: Path, device: str, precision: str
+) -> Callable[[Image.Image, int, tuple[str, ...]], Call]:
     """Transformers' model and processor."""
-    network = t.Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+    dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
+    network = t.Florence2ForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+    network.eval().to(device)
     prepare = t.AutoProcessor.from_pretrained(folder)
 
     def made(picture: Image.Image, pictures: int, prompts: tuple[str, ...]) -> Call:
@@ -115,14 +127,15 @@ def theirs(folder: Path) -> Callable[[Image.Image, int, tuple[str, ...]], Call]:
                 images=[picture] * len(texts),
                 return_tensors="pt",
                 padding=True,
-            )
+            ).to(device, dtype)
             with torch.inference_mode():
-                return network.generate(
+                tokens = network.generate(
                     **inputs,
                     num_beams=1,
                     do_sample=False,
                     max_new_tokens=TOKENS,
                 )
+            return tokens.cpu()
 
         return call
 
