@@ -30,6 +30,7 @@ from gpu_turns import Bench
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+PYTEST = ("-m", "gpu", "-v", "--continue-on-collection-errors")
 GRACE = 10
 """Seconds that a section may take beyond its share before it is ended."""
 
@@ -69,30 +70,24 @@ def parsed() -> argparse.Namespace:
 
 def tests(records: Records, seconds: float) -> int:
     """Run what is marked `gpu`, and keep pytest's last line."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-m",
-        "gpu",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-    ]
-    start, lines = time.monotonic(), ["ended for want of time"]
+    start = time.monotonic()
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "pytest", *PYTEST],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         try:
             output, _ = process.communicate(timeout=seconds)
-            print(output, flush=True)
-            lines = output.strip().splitlines() or ["nothing"]
         except subprocess.TimeoutExpired:
             process.kill()
+            output = f"{process.communicate()[0]}\nended: its time was over"
+    print(output, flush=True)
+    last = output.strip().splitlines()[-1:] or ["nothing was said"]
     took = time.monotonic() - start
-    last = lines[-1].strip("= ")
-    records.append(("tests", {"line": last, "seconds": took}))
-    return process.returncode
+    records.append(("tests", {"line": last[0].strip("= "), "seconds": took}))
+    return int(process.returncode)
 
 
 def section(

@@ -12,6 +12,10 @@ import torch
 from gpu_turns import Bench, Call
 from torch.nn.functional import interpolate
 
+LAYOUTS = {
+    "graph": torch.contiguous_format,
+    "graph, channels last": torch.channels_last,
+}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -41,26 +45,19 @@ def _replay(captured: Any, _kept: Any) -> None:
     captured.replay()
 
 
-def channels_last(value: Any) -> Any:
-    """A module or batch with channels innermost."""
-    return value.to(memory_format=torch.channels_last)
-
-
-def graphs(bench: Bench, model: Any, count: int) -> dict[str, Call | None]:
+def graphs(bench: Bench, name: str, model: Any, count: int) -> dict[str, Call | None]:
     """The network in the model's precision: two layouts replayed, and one eager."""
     pixels = gpu_models.prepared(model, count, model.precision)
+    found: dict[str, Call | None] = {}
+    for title, layout in LAYOUTS.items():
+        before = bench.fresh()
+        module = gpu_models.bare(model, model.precision).to(memory_format=layout)
+        batch = pixels.to(memory_format=layout)
+        what = f"{name}, {count} pictures: {title}"
+        found[title] = bench.attempt(what, partial(graph, bench, module, batch))
+        bench.note((name, count, title), before)
     module = gpu_models.bare(model, model.precision)
-    last = channels_last(gpu_models.bare(model, model.precision))
-    what = f"{model.card.id}, {count} pictures: "
-    replayed = partial(graph, bench, module, pixels)
-    replayed_last = partial(graph, bench, last, channels_last(pixels))
-    return {
-        "graph": bench.attempt(f"{what}network, replayed", replayed),
-        "graph, channels last": bench.attempt(
-            f"{what}network, replayed, channels last", replayed_last
-        ),
-        "eager": eager(module, pixels),
-    }
+    return {**found, "eager": eager(module, pixels)}
 
 
 def by_hand(

@@ -63,7 +63,7 @@ def _resnet(name: str, own: Path) -> str:
     torch.save(dict(ResNet(DEPTHS[name], 1000).state_dict()), weights)
     config = {"depth": DEPTHS[name], "preprocessing": IMAGENET}
     card = resnet_card(weights, labels=imagenet_labels(), config=config)
-    (own / f"{name}.json").write_text(json.dumps(card), "utf-8")
+    (own / "card.json").write_text(json.dumps(card), "utf-8")
     return str(own)
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import gpu_contestants as contestants
 import gpu_models as models
 import torch
+from gpu_machine import limits
 from gpu_turns import (
     Bench,
     Call,
@@ -25,7 +23,6 @@ from gpu_turns import (
     wall,
 )
 from PIL import Image
-from run import processor
 
 Rows = tuple[tuple[int, tuple[str, ...]], ...]
 """Batches, and the pictures each is measured with."""
@@ -40,83 +37,15 @@ ROWS: Mapping[str, Rows] = {
     "rfdetr-large": FEW,
     "resnet18": FEW,
 }
-PACKAGES = (
-    "torch",
-    "transformers",
-    "onnxruntime-gpu",
-    "onnxruntime",
-    "rfdetr",
-    "numpy",
-    "pillow",
-)
-
-
-def limits(bench: Bench, _folder: Path) -> None:
-    """What the machine is, and the bounds that it sets."""
-    bench.send("machine", machine(bench))
-    megabytes = 8 if bench.quick else 64
-    side = 512 if bench.quick else 8192
-    dtype = torch.float16 if bench.on_gpu else torch.float32
-    host = torch.empty(megabytes << 20, dtype=torch.uint8, pin_memory=bench.on_gpu)
-    here = torch.empty_like(host, device=bench.device, pin_memory=False)
-    there = torch.empty_like(here)
-    matrix = torch.randn(side, side, device=bench.device).to(dtype)
-    product = torch.empty_like(matrix)
-    runs: dict[str, Call] = {
-        "upload": lambda: here.copy_(host, non_blocking=True),
-        "copy": lambda: there.copy_(here),
-        "product": partial(torch.matmul, matrix, matrix, out=product),
-    }
-    turns = {name: on_device(bench, run) for name, run in runs.items()}
-    found = measure(bench, turns, ("limits", 1))
-    gigabytes = megabytes / 1024 * 1.073741824
-    bench.send(
-        "limits",
-        {
-            "upload": gigabytes / found["upload"] * 1e3,
-            "copy": 2 * gigabytes / found["copy"] * 1e3,
-            "product": 2 * side**3 / found["product"] / 1e9,
-            "sizes": f"{megabytes} MiB; {side}×{side}, {str(dtype)[6:]}",
-        },
-    )
-
-
-def machine(bench: Bench) -> dict[str, Any]:
-    """Names and versions."""
-    found = {name: _version(name) for name in PACKAGES}
-    versions = ", ".join(f"{name} {v}" for name, v in found.items() if v)
-    cores = f"{processor()}, {len(os.sched_getaffinity(0))} cores"
-    python = f"Python {platform.python_version()}, {versions}"
-    if not bench.on_gpu:
-        return {"name": "cpu", "text": f"No GPU; {cores}; {python}."}
-    from inference_models import hardware
-
-    facts = torch.cuda.get_device_properties(torch.device(bench.device))
-    driver = Path("/proc/driver/nvidia/version")
-    words = driver.read_text("utf-8").split() if driver.exists() else []
-    numbers = [word for word in words if word[:1].isdigit() and word.count(".") >= 1]
-    highest = ".".join(map(str, hardware.detect().cuda or ())) or "unknown"
-    text = (
-        f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, compute capability "
-        f"{facts.major}.{facts.minor}; driver {numbers[0] if numbers else 'unknown'}, "
-        f"for CUDA up to {highest}; torch's CUDA {torch.version.cuda}, cuDNN "
-        f"{torch.backends.cudnn.version()}; {cores}; {python}."
-    )
-    return {"name": facts.name, "text": text}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def model(name: str, bench: Bench, folder: Path) -> None:
     """One model's calls and its network alone, and where a call's time goes."""
     rows = QUICK if bench.quick else ROWS[name]
     source = models.write(name, folder)
+    before = bench.fresh()
     plain = models.load(source, "torch", bench.device)
+    bench.note((name, "–", "ours, torch, after loading"), before)
     bench.rows_left = sum(1 + len(sizes) for _, sizes in rows)
     named = name in ("rfdetr-nano", "resnet50")
     bench.rows_left += named
@@ -125,7 +54,7 @@ def model(name: str, bench: Bench, folder: Path) -> None:
     calls = {"ours, torch": plain, **others(bench, name, source, folder)}
     hand = written_by_hand(bench, name, plain)
     for count, sizes in rows:
-        runs = contestants.graphs(bench, plain, count)
+        runs = contestants.graphs(bench, name, plain, count)
         best = network(bench, name, count, plain.precision, runs)
         for size in sizes:
             images = [models.picture(models.SIZES[size])] * count
@@ -140,8 +69,8 @@ def model(name: str, bench: Bench, folder: Path) -> None:
             bench.send("calls", {"row": row, "kinds": kinds, **found})
         del runs, best
         bench.clean()
-    for (_, count, title), mebibytes in bench.added.items():
-        key = {"model": name, "images": count, "what": title}
+    for (_, count, what), mebibytes in bench.added.items():
+        key = {"model": name, "images": count, "what": what}
         bench.send("memory", {**key, "MiB": mebibytes})
 
 
@@ -153,8 +82,8 @@ def network(
     found = measure(bench, turns, (name, count))
     row = {"row": (name, count), "precision": precision, **found}
     bench.send("network", row)
-    known = [title for title in runs if title.startswith("graph") and title in found]
-    known = known or [title for title in runs if title in found]
+    replayed = [title for title in contestants.LAYOUTS if title in found]
+    known = replayed or [title for title in runs if title in found]
     return turns[min(known, key=found.__getitem__)] if known else None
 
 
@@ -201,7 +130,9 @@ def steps(bench: Bench, name: str, plain: Any) -> None:
         "call": lambda: plain(images),
     }
     turns = {title: wall(partial(synchronised, bench, p)) for title, p in parts.items()}
-    found = measure(bench, turns, (name, 1, "steps"))
+    found = measure(bench, turns, (name, 1))
+    for step in parts:
+        bench.added.pop((name, 1, step), None)
     bench.send("steps", {"model": name, **found})
 
 
@@ -212,7 +143,7 @@ def compiled(name: str, bench: Bench, folder: Path) -> None:
     bench.rows_left = 2 * len(counts)
     for count in counts:
         pixels = models.prepared(plain, count, plain.precision)
-        runs = contestants.graphs(bench, plain, count)
+        runs = contestants.graphs(bench, name, plain, count)
         runs["ours, forward"] = partial(plain.forward, {"input": pixels})
         if name in models.DEPTHS:
             bytes_ = torch.zeros_like(pixels, dtype=torch.uint8)
@@ -263,6 +194,8 @@ def pipeline(bench: Bench, folder: Path) -> None:
 
 def official(bench: Bench, folder: Path) -> None:
     """The official package of RF-DETR beside ours, on the same checkpoint."""
+    import rfdetr  # noqa: F401 - where it is missing, no files are made
+
     sizes = ("nano",) if bench.quick else ("nano", "base")
     bench.rows_left = len(sizes)
     array = models.picture(models.SIZES["1080p"])

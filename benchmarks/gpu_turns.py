@@ -64,6 +64,20 @@ class Bench:
         if self.on_gpu:
             torch.cuda.empty_cache()
 
+    def fresh(self) -> int:
+        """Begin a new peak; the bytes that torch holds now."""
+        if not self.on_gpu:
+            return 0
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return int(torch.cuda.memory_allocated())
+
+    def note(self, contestant: tuple[Any, ...], before: int) -> None:
+        """Keep how far a contestant's peak is above what was held before it."""
+        if self.on_gpu:
+            peak = (torch.cuda.max_memory_allocated() - before) / 2**20
+            self.added[contestant] = max(self.added.get(contestant, 0.0), peak)
+
     def share(self) -> float:
         """When the next row's time ends: all rows that are left have equal shares."""
         share = max(0.0, self.left()) / max(1, self.rows_left)
@@ -134,26 +148,15 @@ def measure(
 
 def _warm(bench: Bench, name: str, turn: Timed, row: tuple[Any, ...]) -> bool:
     """Three turns that are not counted, and what memory they took."""
-    before = _reset(bench)
+    before = bench.fresh()
     try:
         for _ in range(1 if bench.quick else 3):
             turn()
     except Exception as error:  # noqa: BLE001 - whatever it is, others go on
         bench.failed(", ".join(map(str, (*row, name))), error)
         return False
-    if bench.on_gpu:
-        key = (*row[:2], name)
-        peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-        bench.added[key] = max(bench.added.get(key, 0.0), peak)
+    bench.note((*row[:2], name), before)
     return True
-
-
-def _reset(bench: Bench) -> int:
-    if not bench.on_gpu:
-        return 0
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    return int(torch.cuda.memory_allocated())
 
 
 def used(bench: Bench) -> float:
