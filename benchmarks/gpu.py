@@ -46,7 +46,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["INFERENCE_MODELS_CACHE"] = str(Path(folder) / "cache")
         os.environ["HF_HUB_OFFLINE"] = "1"
-        wanted = {n: s for n, s in SECTIONS.items() if n in (options.only or SECTIONS)}
+        names = {"limits", *(options.only or SECTIONS)}
+        wanted = {name: own for name, own in SECTIONS.items() if name in names}
         while wanted:
             share = (end - time.monotonic()) / sum(part for part, _ in wanted.values())
             name, (part, _) = next(iter(wanted.items()))
@@ -109,12 +110,14 @@ def section(
     process = fork.Process(target=child, args=(name, deadline, folder, options, sender))
     process.start()
     sender.close()
-    why = received(receiver, deadline + GRACE, keep(records, options))
+    try:
+        why = received(receiver, deadline + GRACE, keep(records, options))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(int(process.pid or 0), signal.SIGKILL)
+        process.join()
     if why:
         records.append(("failures", {"what": name, "why": why}))
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid or 0, signal.SIGKILL)
-    process.join()
     print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     write(records, options)
 
@@ -163,6 +166,7 @@ def child(
 
     bench = Bench(options.device, options.quick, deadline, send)
     try:
+        bench.begin()
         SECTIONS[name][1](bench, folder)
     except Exception as error:  # noqa: BLE001 - told on the page
         bench.failed(name, error)

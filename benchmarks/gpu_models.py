@@ -29,7 +29,7 @@ def picture(size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC))
 
 
 def write(name: str, folder: Path) -> str:

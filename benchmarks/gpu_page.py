@@ -7,6 +7,8 @@ import datetime
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from inference_models.model import DEFAULT_BATCH
+
 Row = dict[str, Any]
 Records = Sequence[tuple[str, Row]]
 
@@ -23,13 +25,14 @@ STEPS = ("pre_process", "forward", "post_process", "call")
 CONDITIONS = (
     "Random weights in the files' real formats, of real sizes; pictures are NumPy "
     "arrays of uint8 on the host. Medians of rounds in which the columns of a row take "
-    "turns, after three turns that are not counted; as many rounds as fit, 5 to 100. "
+    "turns, after up to three that are not counted; as many rounds as fit, 5 to 100. "
     "Milliseconds for all pictures of a row, unless said. What ends with results on "
     "the host is timed by the wall clock; the network alone by CUDA events around up "
     "to 20 runs."
 )
 ABOUT_CALLS = (
-    "`ours` are calls of this library from pictures to results. `network` is the same "
+    "`ours` are calls of this library from pictures to results, at most "
+    f"{DEFAULT_BATCH} of them at a time. `network` is the same "
     'module in the precision of "ours, torch", replayed from a CUDA graph in the '
     "faster of two layouts, on a batch of all pictures that is there already. `by "
     "hand` is eager torch in float32: upload, antialiased resize, normalise, module, "

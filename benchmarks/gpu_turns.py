@@ -39,6 +39,11 @@ class Bench:
         """Whether there is a stream to wait for."""
         return self.device.startswith("cuda")
 
+    def begin(self) -> None:
+        """Make the device the one that streams and events are on."""
+        if self.on_gpu:
+            torch.cuda.set_device(self.device)
+
     def left(self) -> float:
         """Seconds that are left to this section."""
         return self.deadline - time.monotonic()
@@ -100,9 +105,16 @@ def on_device(bench: Bench, run: Call) -> Timed:
     """A turn of a run that leaves its results on the device: the mean of several."""
     if not bench.on_gpu:
         return wall(run)
-    once = _events(run, 1)
-    times = max(3, min(REPLAYS, int(ENOUGH / max(once, 1e-3))))
-    return lambda: _events(run, times)
+    times: list[int] = []
+
+    def turn() -> float:
+        if not times:
+            _events(run, 3)
+            once = _events(run, 1)
+            times.append(max(3, min(REPLAYS, int(ENOUGH / max(once, 1e-3)))))
+        return _events(run, times[0])
+
+    return turn
 
 
 def _events(run: Call, times: int) -> float:
@@ -137,23 +149,33 @@ def measure(
             del working[name]
     least, most = (2, 3) if bench.quick else (5, 100)
     times: dict[str, list[float]] = {name: [] for name in working}
-    for done in range(most):
-        if done >= least and time.monotonic() >= until:
-            break
-        for name, turn in working.items():
-            times[name].append(turn())
-    medians = {name: statistics.median(own) for name, own in times.items()}
-    return {**medians, "rounds": max((len(own) for own in times.values()), default=0)}
+    done = 0
+    while done < least or (done < most and time.monotonic() < until):
+        for name, turn in list(working.items()):
+            try:
+                times[name].append(turn())
+            except Exception as error:  # noqa: BLE001 - the others go on
+                bench.failed(_titled(row, name), error)
+                del working[name]
+        done += 1
+    medians = {name: statistics.median(times[name]) for name in working}
+    return {**medians, "rounds": done}
+
+
+def _titled(row: tuple[Any, ...], name: str) -> str:
+    return ", ".join(map(str, (*row, name)))
 
 
 def _warm(bench: Bench, name: str, turn: Timed, row: tuple[Any, ...]) -> bool:
-    """Three turns that are not counted, and what memory they took."""
-    before = bench.fresh()
+    """Turns that are not counted, and what memory they took; whether they worked."""
+    before, start = bench.fresh(), time.monotonic()
     try:
-        for _ in range(1 if bench.quick else 3):
+        for done in range(1 if bench.quick else 3):
+            if done == 2 and time.monotonic() - start > 1:
+                break
             turn()
     except Exception as error:  # noqa: BLE001 - whatever it is, others go on
-        bench.failed(", ".join(map(str, (*row, name))), error)
+        bench.failed(_titled(row, name), error)
         return False
     bench.note((*row[:2], name), before)
     return True
