@@ -45,7 +45,7 @@ def main() -> int:
     code = 0 if options.skip_tests else tests(records, options.seconds / 2)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["INFERENCE_MODELS_CACHE"] = str(Path(folder) / "cache")
-        os.environ["HF_HUB_OFFLINE"] = "1"
+        os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
         names = {"limits", *(options.only or SECTIONS)}
         wanted = {name: own for name, own in SECTIONS.items() if name in names}
         while wanted:

@@ -50,6 +50,11 @@ ABOUT_RESIDENT = (
     "uint8 batch of the network's size. `share` is the images a second of `forward` "
     "to those of `compiled`."
 )
+ABOUT_MEMORY = (
+    "MiB at the peak of loading (no images) or of calls, beyond what was held before: "
+    "for `graph`, its module and capture, too. What ONNX Runtime takes is seen from "
+    "outside, and after loading alone."
+)
 
 
 def page(records: Records, options: argparse.Namespace) -> str:
@@ -250,16 +255,19 @@ def florence(rows: list[Row]) -> list[str]:
 
 
 def memory(rows: list[Row]) -> list[str]:
-    """What calls take at their peak."""
+    """What loading and calling take at their peak."""
     if not rows:
         return []
-    text = (
-        "MiB at the peak of calls, beyond what was there before the first; what runs "
-        "outside torch's allocator is seen after loading alone."
+    names = list(dict.fromkeys(row["what"] for row in rows))
+    found: dict[Any, dict[str, float]] = {}
+    for row in rows:
+        found.setdefault((row["model"], row["images"]), {})[row["what"]] = row["MiB"]
+    cells = (
+        [*key, *(f"{own[name]:.0f}" if name in own else "–" for name in names)]
+        for key, own in found.items()
     )
-    cells = ([r["model"], r["images"], r["what"], f"{r['MiB']:.0f}"] for r in rows)
-    head = ("model", "images", "what", "MiB")
-    return ["## Memory", "", text, "", *table(head, cells)]
+    head = ("model", "images", *names)
+    return ["## Memory", "", ABOUT_MEMORY, "", *table(head, cells)]
 
 
 def failures(rows: list[Row]) -> list[str]:
