@@ -16,6 +16,7 @@ from inference_models import (
     Facts,
     InvalidOption,
     ModelCard,
+    Operations,
     Plan,
     Session,
     Unavailable,
@@ -31,6 +32,10 @@ Providers = tuple[tuple[str, Mapping[str, Any]], ...]
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
+
+# By default it takes the next power of two, and so up to twice what a model needs. What
+# it takes it gives back when the session ends.
+_FRUGAL = {"arena_extend_strategy": "kSameAsRequested"}
 _ON_NVIDIA = (_CUDA, "NvTensorRTRTXExecutionProvider", "TensorrtExecutionProvider")
 
 
@@ -51,6 +56,21 @@ def _to_provider(given: Provider) -> tuple[str, Mapping[str, Any]]:
     raise InvalidOption(f"provider {given!r} is neither a name nor (name, options)")
 
 
+def _check_cuda_graph(backend: OnnxBackend, _: object, cuda_graph: bool) -> None:
+    """Raise `InvalidOption` where options of providers and `cuda_graph` both speak."""
+    given = backend.providers or ()
+    if cuda_graph and given:
+        raise InvalidOption(
+            "cuda_graph=True is for the providers that are chosen by default; give one "
+            "of cuda_graph and providers"
+        )
+    if any("enable_cuda_graph" in options for _, options in given):
+        raise InvalidOption(
+            "'enable_cuda_graph' among a provider's options would replay old inputs; "
+            "give cuda_graph=True and no providers"
+        )
+
+
 @attrs.frozen
 class OnnxBackend(Backend):
     """Runs ONNX files with ONNX Runtime.
@@ -60,6 +80,10 @@ class OnnxBackend(Backend):
     on `threads` threads, by default one for each core. While it runs, they wait awake
     for the next operator; `spinning=False` lets them sleep, which is slower alone and
     faster where other processes want the same cores.
+
+    With `cuda_graph`, CUDA records what a session does for each of the first shapes of
+    its inputs and replays it as one piece, which is faster where a network has many
+    small steps. Such a session makes one run at a time. Graphs with states run without.
     """
 
     name = "onnx"
@@ -70,6 +94,7 @@ class OnnxBackend(Backend):
     providers: Providers | None = attrs.field(default=None, converter=_to_providers)
     threads: int | None = attrs.field(default=None, validator=check_at_least_one)
     spinning: bool = True
+    cuda_graph: bool = attrs.field(default=False, validator=_check_cuda_graph)
 
     def devices(self) -> Sequence[str]:
         """The GPUs, if this build of ONNX Runtime has code for them, and the CPU."""
@@ -94,6 +119,10 @@ class OnnxBackend(Backend):
                 f"the ONNX file is {artifact.precision} and runs as it is; "
                 f"choose quantization={artifact.precision!r}"
             )
+        if self.cuda_graph and first != _CUDA:
+            return (
+                "cuda_graph=True needs an NVIDIA GPU; choose device='cuda', or omit it"
+            )
         if first in artifact.needs.get("incompatible_providers", ()):
             return f"the ONNX file does not work with {first!r}; choose another device"
         opset = installed.refuse_opset(artifact.needs.get("opset"))
@@ -114,6 +143,14 @@ class OnnxBackend(Backend):
         return {
             graph: self._session(bundle.path(graph), plan.device) for graph in graphs
         }
+
+    def operations(self, device: str) -> Operations:
+        """The host's; on an NVIDIA GPU torch's, if its plugin reaches that GPU."""
+        if not device.startswith("cuda"):
+            return super().operations(device)
+        from inference_models_onnx.operations import operations_on
+
+        return operations_on(device)
 
     def inspect(self, path: Path) -> Facts | None:
         """Tensors, opset and metadata of an `.onnx` file, without ONNX Runtime."""
@@ -141,14 +178,19 @@ class OnnxBackend(Backend):
             raise Unavailable(
                 f"ONNX Runtime is installed and cannot be imported: {error}"
             ) from error
-        return OnnxSession(path, device, self._providers(device), self._threads(device))
+        has_state = any(n.startswith("state.") for n in contents.inputs)
+        cuda_graph = self.cuda_graph and not has_state
+        providers = self._providers(device, cuda_graph)
+        return OnnxSession(path, device, providers, self._threads(device), cuda_graph)
 
-    def _providers(self, device: str) -> Providers:
+    def _providers(self, device: str, cuda_graph: bool = False) -> Providers:
         if self.providers is not None:
             return self.providers
         kind, _, number = device.partition(":")
         if kind == "cuda":
-            return (_CUDA, {"device_id": int(number or 0)}), (_CPU, {})
+            capture = {"enable_cuda_graph": "1"} if cuda_graph else {}
+            options = {"device_id": int(number or 0), **_FRUGAL, **capture}
+            return (_CUDA, options), (_CPU, {})
         return ((_CPU, {}),)
 
     def _threads(self, device: str) -> Threads:

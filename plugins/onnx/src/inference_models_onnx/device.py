@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,76 +13,101 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from inference_models import Array
 from inference_models_onnx.arrays import dtype_name, host_array
-from inference_models_onnx.dtypes import numpy_name
+from inference_models_onnx.device_array import DeviceArray
+from inference_models_onnx.dtypes import itemsize, numpy_name
 from inference_models_onnx.installed import find_installed
+from inference_models_onnx.stream import stream_on
 
-# DLPack's number of CUDA memory, and its word for CUDA's legacy default stream.
+# DLPack's number of CUDA memory.
 _CUDA = 2
-_DEFAULT_STREAM = 1
 
 # From here on ONNX Runtime reads from a capsule whether its bytes are booleans, and
 # takes no second argument that says so.
 _BOOL_IN_CAPSULE = (1, 32)
 
 
-class DeviceArray:
-    """An output where it was computed; it speaks DLPack, and is the caller's."""
+class Device:
+    """Where a session's arrays lie, and the order of the work on them.
 
-    def __init__(self, value: OrtValue) -> None:
-        self.value = value
-        self.shape = tuple(value.shape())
-        self.dtype = numpy_name(value.data_type())
+    ONNX Runtime computes on a stream of its own, which waits for no other, and a run
+    ends by waiting for it (unless disable_synchronize_execution_providers is set), so
+    outputs are ready. Its synchronize_inputs waits for the whole GPU. Here the makers
+    of inputs are waited for alone: DLPack puts their work before our stream, and the
+    host waits for that.
+    """
 
-    def __repr__(self) -> str:
-        return f"DeviceArray({self.dtype}, {self.shape}, {self.value.device_name()!r})"
+    def __init__(self, kind: str, number: int) -> None:
+        self._place = (kind, number)
+        self._stream = stream_on(number) if kind == "cuda" else None
 
-    def __dlpack__(self, *, stream: int | None = None) -> Any:
-        """Share the memory; it is ready on every stream, as runs wait for their end."""
-        return self.value._get_c_value().__dlpack__(stream=stream)
+    def run(
+        self,
+        session: InferenceSession,
+        inputs: Mapping[str, Array],
+        outputs: Iterable[str],
+        options: Any = None,
+    ) -> dict[str, DeviceArray]:
+        """Run once; inputs on the device are read there, and outputs stay there."""
+        values = self.take(inputs)
+        binding = session.io_binding()
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, self._upload(value))
+        for name in outputs:
+            binding.bind_output(name, *self._place)
+        self.wait()
+        session.run_with_iobinding(binding, options)
+        values = dict(zip(outputs, binding.get_outputs(), strict=True))
+        return {n: DeviceArray(value, self._stream) for n, value in values.items()}
 
-    def __dlpack_device__(self) -> tuple[int, int]:
-        """Kind and number of the device, as DLPack numbers them."""
-        kind, number = self.value._get_c_value().__dlpack_device__()
-        return kind, number
+    def take(self, inputs: Mapping[str, Array]) -> dict[str, OrtValue]:
+        """The inputs in their own memory, with the work on them before our stream."""
+        if self._stream is not None:
+            self._stream.follow_readers()
+        return {name: self._value(array) for name, array in inputs.items()}
 
-    def cpu(self) -> np.ndarray:
-        """A copy in host memory."""
-        return np.asarray(self.value.numpy())
+    def wait(self) -> None:
+        """Wait until inputs that were taken are made, and copies are done."""
+        if self._stream is not None:
+            self._stream.wait()
 
+    def empty(self, like: OrtValue) -> OrtValue:
+        """Memory of the device for a tensor of the same shape and type."""
+        shape, kind = like.shape(), like.element_type()
+        return OrtValue.ortvalue_from_shape_and_type(shape, kind, *self._place)
 
-def run_on_device(
-    session: InferenceSession,
-    inputs: Mapping[str, Array],
-    outputs: Iterable[str],
-    device: tuple[str, int],
-) -> dict[str, Array]:
-    """Run once; inputs on the device are read there, and outputs stay there."""
-    binding = session.io_binding()
-    for name, array in inputs.items():
-        binding.bind_ortvalue_input(name, _to_value(array))
-    for name in outputs:
-        binding.bind_output(name, *device)
-    # Work of other streams on the inputs must be done: the session has its own stream.
-    binding.synchronize_inputs()
-    session.run_with_iobinding(binding)
-    return dict(zip(outputs, map(DeviceArray, binding.get_outputs()), strict=True))
+    def copy(self, to: OrtValue, source: OrtValue) -> None:
+        """Begin to copy one tensor to another of the same shape and type."""
+        assert self._stream is not None  # noqa: S101 - only graphs on a GPU are captured
+        size = math.prod(source.shape()) * itemsize(numpy_name(source.data_type()))
+        self._stream.copy(to.data_ptr(), source.data_ptr(), size)
 
+    def hand_out(self, value: OrtValue) -> DeviceArray:
+        """A tensor of the device as the caller's own."""
+        return DeviceArray(value, self._stream)
 
-def _to_value(array: Array) -> OrtValue:
-    if isinstance(array, DeviceArray):
-        return array.value
-    if isinstance(array, np.ndarray):
-        return OrtValue.ortvalue_from_numpy(host_array(array))
-    if getattr(array, "requires_grad", False):
-        array = array.detach()
-    if hasattr(array, "contiguous"):
-        array = array.contiguous()
-    on_device = array.__dlpack_device__()[0] == _CUDA
-    is_bool = dtype_name(array) == "bool"
-    if is_bool and not on_device:  # DLPack's booleans are known from 1.32 on
-        return OrtValue.ortvalue_from_numpy(host_array(array))
-    capsule = array.__dlpack__(stream=_DEFAULT_STREAM if on_device else None)
-    return _from_capsule(capsule, is_bool)
+    def _upload(self, value: OrtValue) -> OrtValue:
+        texts = numpy_name(value.data_type()) == "object"
+        if self._stream is None or texts or value.device_name() != "cpu":
+            return value
+        copied = self.empty(value)
+        self.copy(copied, value)
+        return copied
+
+    def _value(self, array: Array) -> OrtValue:
+        if isinstance(array, DeviceArray):
+            return array.value
+        if isinstance(array, np.ndarray):
+            return OrtValue.ortvalue_from_numpy(host_array(array))
+        if getattr(array, "requires_grad", False):
+            array = array.detach()
+        if hasattr(array, "contiguous"):
+            array = array.contiguous()
+        on_device = array.__dlpack_device__()[0] == _CUDA
+        is_bool = dtype_name(array) == "bool"
+        if is_bool and not on_device:  # DLPack's booleans are known from 1.32 on
+            return OrtValue.ortvalue_from_numpy(host_array(array))
+        stream = self._stream.handle if self._stream and on_device else None
+        return _from_capsule(array.__dlpack__(stream=stream), is_bool)
 
 
 def _from_capsule(capsule: Any, is_bool: bool) -> OrtValue:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 # TensorProto.DataType, from 0 on, as NumPy names it; NumPy holds texts as objects.
 _BY_NUMBER = (
     *("undefined", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64"),
@@ -22,3 +24,10 @@ def numpy_name(text: str) -> str:
     """The name of one of ONNX Runtime's types, such as "tensor(float)"."""
     word = text.removeprefix("tensor(").removesuffix(")")
     return _BY_WORD.get(word, word.replace("float8e", "float8_e"))
+
+
+def itemsize(name: str) -> int:
+    """Bytes of one element of a type that takes whole ones."""
+    if name == "bfloat16":
+        return 2
+    return 1 if name in NUMPY_LACKS else np.dtype(name).itemsize

@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from inference_models import (
     Array,
-    InvalidInput,
-    InvalidWeights,
     ModelClosed,
-    RunFailed,
     Session,
     TensorSpec,
     Unavailable,
 )
 from inference_models_onnx.arrays import check_inputs, host_array
-from inference_models_onnx.device import run_on_device
+from inference_models_onnx.captured import CapturedRuns
+from inference_models_onnx.device import Device
 from inference_models_onnx.dtypes import NUMPY_LACKS, numpy_name
+from inference_models_onnx.failures import FAILURES, Run, explain_opening, explain_run
+from inference_models_onnx.placement import RECORD, report_placement
 from inference_models_onnx.threads import Threads
 
 Providers = Sequence[tuple[str, Mapping[str, Any]]]
 
 _CPU = "CPUExecutionProvider"
-_NOISE = (
-    r"^\[ONNXRuntimeError\] : \d+ : \w+ : ",
-    r"^Load model from .* failed:",
-    r"/onnxruntime_src/\S+:\d+ [^()]*\([^()]*\)(?: const)? ",
-)
 _ERRORS_ONLY = 3
 
 # A thread that sleeps between two operators costs a third of a small model's time; one
@@ -49,61 +42,63 @@ _SPINNING = {
     False: {"session.intra_op.allow_spinning": "0"},
 }
 
-# ONNX Runtime's exceptions share no root, only the module that they come from.
-_NATIVE = [v for v in vars(native).values() if isinstance(v, type)]
-_FAILURES: tuple[type[Exception], ...] = (
-    *(v for v in _NATIVE if issubclass(v, Exception)),
-    RuntimeError,
-    ValueError,
-)
-
 
 class OnnxSession(Session):
     """A graph on one device; on the CPU it reads the caller's memory in place."""
 
     def __init__(
-        self, path: Path, device: str, providers: Providers, threads: Threads
+        self,
+        path: Path,
+        device: str,
+        providers: Providers,
+        threads: Threads,
+        cuda_graph: bool = False,
     ) -> None:
         self._session: Any = _create(path, providers, threads)
         self._path = path
-        kind, _, number = device.partition(":")
-        self._device = (kind, int(number or 0))
+        self._device_name = device
         self.inputs = _specs(self._session.get_inputs())
         self.outputs = _specs(self._session.get_outputs())
-        tensors = [*self.inputs.values(), *self.outputs.values()]
-        self._on_host = kind == "cpu" and not any(
-            t.dtype in NUMPY_LACKS for t in tensors
-        )
+        kind, _, number = device.partition(":")
+        self._device = None
+        if kind != "cpu" or _beyond_numpy((self.inputs, self.outputs)):
+            self._device = Device(kind, int(number or 0))
+        self._captured = None
+        if self._device is not None and cuda_graph:
+            outputs = list(self.outputs)
+            self._captured = CapturedRuns(self._session, self._device, outputs)
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """Run the graph once; NumPy arrays on the CPU, else arrays that speak DLPack.
 
         Raises `InvalidInput` for a wrong name, dtype or shape: nothing is cast.
         """
-        session = self._session
+        session, captured = self._session, self._captured
         if session is None:
             raise ModelClosed(f"the session of '{self._path}' is closed; load it again")
         check_inputs(self.inputs, inputs)
         try:
+            if captured is not None:
+                return dict(captured.run(inputs))
             return self._run(session, inputs)
-        except native.InvalidArgument as error:
-            raise InvalidInput(
-                f"'{self._path}' takes other inputs: {_brief(error)}"
-            ) from error
-        except _FAILURES as error:
-            raise RunFailed(
-                f"ONNX Runtime failed to run '{self._path}': {_brief(error)}"
-            ) from error
+        except FAILURES as error:
+            run = Run(self._path, self._device_name, captured is not None)
+            raise explain_run(error, run, inputs) from error
 
     def close(self) -> None:
         """Let ONNX Runtime free its memory, once running calls are done."""
         self._session = None
+        self._captured = None
 
     def _run(self, session: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        if not self._on_host:
-            return run_on_device(session, inputs, self.outputs, self._device)
+        if self._device is not None:
+            return dict(self._device.run(session, inputs, self.outputs))
         feeds = {name: host_array(array) for name, array in inputs.items()}
         return dict(zip(self.outputs, session.run(None, feeds), strict=True))
+
+
+def _beyond_numpy(sides: Sequence[Mapping[str, TensorSpec]]) -> bool:
+    return any(spec.dtype in NUMPY_LACKS for side in sides for spec in side.values())
 
 
 def _specs(nodes: Sequence[Any]) -> dict[str, TensorSpec]:
@@ -125,24 +120,28 @@ def _create(path: Path, providers: Providers, threads: Threads) -> Any:
         # By default it prints when a provider fails, and tries the CPU.
         session = onnxruntime.InferenceSession(
             str(path),
-            _options(threads),
+            _options(threads, names[0] != _CPU),
             providers=[(name, dict(options)) for name, options in providers],
             enable_fallback=0,
         )
-    except _FAILURES as error:
-        raise _explained(error, path, names) from error
+    except FAILURES as error:
+        raise explain_opening(error, path, names[0]) from error
     session.disable_fallback()
     _require_running(names, session.get_providers())
+    if names[0] != _CPU:
+        report_placement(session, path)
     return session
 
 
-def _options(threads: Threads) -> Any:
+def _options(threads: Threads, recorded: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads.count
     options.inter_op_num_threads = 1
     for key, value in _SPINNING[threads.spinning].items():
         options.add_session_config_entry(key, value)
+    if recorded:
+        options.add_session_config_entry(RECORD, "1")
     return options
 
 
@@ -172,27 +171,3 @@ def _require_running(names: Sequence[str], running: Sequence[str]) -> None:
                 "libraries are missing or of another version; for NVIDIA GPUs, "
                 'pip install "onnxruntime-gpu[cuda,cudnn]"'
             )
-
-
-def _explained(error: Exception, path: Path, names: Sequence[str]) -> Exception:
-    """The typed error for what ONNX Runtime raised when it opened a file."""
-    reason = _brief(error)
-    if isinstance(error, native.NotImplemented):
-        return Unavailable(
-            f"ONNX Runtime {onnxruntime.__version__} lacks an operator of '{path}': "
-            f"{reason}; try a newer one with pip install -U, or another backend"
-        )
-    if names[0] != _CPU and isinstance(error, (RuntimeError, native.EPFail)):
-        return Unavailable(f"{names[0]!r} cannot run '{path}': {reason}")
-    return InvalidWeights(
-        f"ONNX Runtime cannot open '{path}': {reason}; fetch it again, or export it "
-        "anew"
-    )
-
-
-def _brief(error: Exception) -> str:
-    """What happened, without the numbers, paths and source lines around it."""
-    text = str(error)
-    for pattern in _NOISE:
-        text = re.sub(pattern, "", text)
-    return text.strip()
