@@ -55,6 +55,15 @@ def start(save, bundle):
 
 
 @pytest.fixture
+def cuda():
+    """The first GPU, where ONNX Runtime has code for it."""
+    devices = OnnxBackend().devices()
+    if "cuda:0" not in devices:
+        pytest.skip(f"needs an NVIDIA GPU and onnxruntime-gpu; here is {devices}")
+    return "cuda:0"
+
+
+@pytest.fixture
 def two_gpus(monkeypatch):
     """A machine with two GPUs, and a driver for CUDA 12.8."""
     gpu = hardware.Gpu("Test", (9, 0), 2**34)

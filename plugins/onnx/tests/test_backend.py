@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import attrs
+import onnx.parser
 import pytest
 
 from inference_models import (
@@ -56,7 +57,9 @@ def test_no_runtime_is_imported_before_a_model_is_opened(save):
 def test_settings_survive_pickling():
     providers = [(CUDA, {"device_id": 1}), "CPUExecutionProvider"]
     backend = OnnxBackend(providers=providers, threads=3, spinning=False)
+    graphs = OnnxBackend(cuda_graph=True)
 
+    assert pickle.loads(pickle.dumps(graphs)) == graphs
     assert pickle.loads(pickle.dumps(backend)) == backend
 
 
@@ -64,6 +67,69 @@ def test_settings_survive_pickling():
 def test_providers_that_are_none_are_refused(providers):
     with pytest.raises(InvalidOption, match="provider"):
         OnnxBackend(providers=providers)
+
+
+def test_providers_and_cuda_graph_do_not_both_speak():
+    with pytest.raises(InvalidOption, match="give one of cuda_graph and providers"):
+        OnnxBackend(providers=[CUDA], cuda_graph=True)
+
+
+def test_a_provider_that_would_replay_old_inputs_is_refused():
+    with pytest.raises(InvalidOption, match="would replay old inputs; give cuda_graph"):
+        OnnxBackend(providers=[(CUDA, {"enable_cuda_graph": "1"})])
+
+
+def test_a_cuda_graph_needs_a_gpu():
+    one = Artifact("onnx", {"main": "model.onnx"})
+    card = ModelCard("test", "test", "test", (one,))
+    reason = OnnxBackend(cuda_graph=True).refuse(card, one, Plan("cpu", "fp32"))
+
+    assert reason == (
+        "cuda_graph=True needs an NVIDIA GPU; choose device='cuda', or omit it"
+    )
+
+
+@pytest.fixture
+def opened(monkeypatch, save, bundle):
+    """How a session of a graph would be opened on the second GPU."""
+    session = pytest.importorskip("inference_models_onnx.session")
+
+    def opened(graph, **settings):
+        backend, calls = OnnxBackend(**settings), []
+        monkeypatch.setattr(session, "OnnxSession", lambda *a: calls.append(a))
+        backend.open(bundle(save(graph)), None, Plan("cuda:1", "fp32"))
+        (_, _, providers, _, captured), *_ = calls
+        return dict(providers)[CUDA], captured
+
+    return opened
+
+
+PLAIN = "graph (float[N] x) => (float[N] y) { y = Relu(x) }"
+
+
+def test_a_session_on_a_gpu_takes_no_more_memory_than_it_needs(opened):
+    options, captured = opened(PLAIN)
+
+    assert options == {"device_id": 1, "arena_extend_strategy": "kSameAsRequested"}
+    assert not captured
+
+
+def test_a_cuda_graph_is_asked_of_the_provider(opened):
+    options, captured = opened(PLAIN, cuda_graph=True)
+
+    assert options["enable_cuda_graph"] == "1"
+    assert captured
+
+
+@pytest.mark.parametrize(("before", "after"), [("x", "state.0"), ("y", "state.1")])
+def test_a_graph_with_states_runs_without_a_cuda_graph(opened, before, after):
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {PLAIN}')
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.name = after if tensor.name == before else tensor.name
+    options, captured = opened(model, cuda_graph=True)
+
+    assert "enable_cuda_graph" not in options
+    assert not captured
 
 
 def test_threads_must_be_a_number_above_zero():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from inference_models import Operations
-from inference_models_onnx import OnnxBackend
 
 GRAPH = """graph (float[N, 4] input, {state}[N, 2] state)
     => (float[N, 4] output, {state}[N, 2] next)
@@ -57,46 +56,3 @@ def test_booleans_go_in_by_dlpack(start, torch):
     output = start(graph)(x=torch.tensor([True, False]), state=state)["y"]
 
     assert output.cpu().tolist() == [False, True]
-
-
-@pytest.fixture
-def cuda():
-    devices = OnnxBackend().devices()
-    if "cuda:0" not in devices:
-        pytest.skip(f"needs an NVIDIA GPU and onnxruntime-gpu; here is {devices}")
-    return "cuda:0"
-
-
-@pytest.mark.gpu
-def test_a_tensor_on_the_gpu_stays_there(start, torch, cuda):
-    session = start(GRAPH.format(state="float16", number=10), device=cuda)
-    state = torch.ones(1, 2, dtype=torch.float16, device=cuda)
-    first = session(input=torch.ones(1, 4, device=cuda), state=state)
-    second = session(input=first["output"], state=first["next"])
-    output = torch.from_dlpack(second["output"])
-
-    assert str(output.device) == cuda
-    assert output.tolist() == [[4] * 4]
-    assert Operations().host(second["next"]).tolist() == [[4, 4]]
-
-
-@pytest.mark.gpu
-def test_work_of_another_stream_is_waited_for(start, torch, cuda):
-    graph = "graph (float[N] x) => (float[N] y) { y = Add(x, x) }"
-    session = start(graph, device=cuda)
-    with torch.cuda.stream(torch.cuda.Stream(cuda)):
-        x = torch.zeros(1 << 20, device=cuda)
-        torch.cuda._sleep(200_000_000)
-        x.add_(1)
-        y = torch.from_dlpack(session(x=x)["y"])
-
-    assert (y == 2).all()
-
-
-@pytest.mark.gpu
-def test_booleans_and_host_arrays_are_taken_by_the_gpu(start, torch, cuda):
-    session = start(BOOL, device=cuda)
-    x = torch.tensor([True, False], device=cuda)
-
-    assert session(x=x)["y"].cpu().tolist() == [False, True]
-    assert session(x=np.array([True, False]))["y"].cpu().tolist() == [False, True]

@@ -178,7 +178,8 @@ class OnnxBackend(Backend):
             raise Unavailable(
                 f"ONNX Runtime is installed and cannot be imported: {error}"
             ) from error
-        has_state = any(n.startswith("state.") for n in contents.inputs)
+        tensors = (*contents.inputs, *contents.outputs)
+        has_state = any(name.startswith("state.") for name in tensors)
         cuda_graph = self.cuda_graph and not has_state
         providers = self._providers(device, cuda_graph)
         return OnnxSession(path, device, providers, self._threads(device), cuda_graph)

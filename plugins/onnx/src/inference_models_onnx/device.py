@@ -50,14 +50,16 @@ class Device:
         """Run once; inputs on the device are read there, and outputs stay there."""
         values = self.take(inputs)
         binding = session.io_binding()
-        for name, value in values.items():
-            binding.bind_ortvalue_input(name, self._upload(value))
+        try:
+            for name, value in values.items():
+                binding.bind_ortvalue_input(name, self._upload(value))
+        finally:
+            self.wait()
         for name in outputs:
             binding.bind_output(name, *self._place)
-        self.wait()
         session.run_with_iobinding(binding, options)
-        values = dict(zip(outputs, binding.get_outputs(), strict=True))
-        return {n: DeviceArray(value, self._stream) for n, value in values.items()}
+        results = map(self.hand_out, binding.get_outputs())
+        return dict(zip(outputs, results, strict=True))
 
     def take(self, inputs: Mapping[str, Array]) -> dict[str, OrtValue]:
         """The inputs in their own memory, with the work on them before our stream."""
