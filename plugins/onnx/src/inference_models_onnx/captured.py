@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 from onnxruntime import InferenceSession, IOBinding, OrtValue, RunOptions
@@ -33,13 +34,28 @@ class _Recorded:
     options: RunOptions
 
 
+class _OneThread:
+    """A session that runs in one thread: ONNX Runtime records for each thread anew."""
+
+    def __init__(self, session: InferenceSession) -> None:
+        self._session = session
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cuda-graph")
+
+    def io_binding(self) -> IOBinding:
+        return self._session.io_binding()
+
+    def run_with_iobinding(self, binding: IOBinding, options: RunOptions) -> None:
+        run = self._session.run_with_iobinding
+        self._thread.submit(run, binding, options).result()
+
+
 class CapturedRuns:
     """The runs of one session, one at a time: replays share their memory."""
 
     def __init__(
         self, session: InferenceSession, device: Device, outputs: Sequence[str]
     ) -> None:
-        self._session = session
+        self._session = _OneThread(session)
         self._device = device
         self._outputs = outputs
         self._lock = threading.Lock()
