@@ -106,18 +106,18 @@ class Device:
             array = array.contiguous()
         on_device = array.__dlpack_device__()[0] == _CUDA
         is_bool = dtype_name(array) == "bool"
-        if is_bool and not on_device:  # DLPack's booleans are known from 1.32 on
+        if is_bool and (not on_device or _lacks_bool()):
             return OrtValue.ortvalue_from_numpy(host_array(array))
         stream = self._stream.handle if self._stream and on_device else None
-        return _from_capsule(array.__dlpack__(stream=stream), is_bool)
+        return _from_capsule(array.__dlpack__(stream=stream))
 
 
-def _from_capsule(capsule: Any, is_bool: bool) -> OrtValue:
-    said = (is_bool,) if _must_say_bool() else ()
+def _from_capsule(capsule: Any) -> OrtValue:
+    said = (False,) if _lacks_bool() else ()
     return OrtValue(native.OrtValue.from_dlpack(capsule, *said))
 
 
 @functools.cache
-def _must_say_bool() -> bool:
+def _lacks_bool() -> bool:
     version = find_installed().version
     return version is not None and version < _BOOL_IN_CAPSULE

@@ -115,7 +115,8 @@ class Decoder(nn.Module):
 
     def _sines(self, boxes: Tensor) -> Tensor:
         """Sine and cosine of y, x, w, h at each frequency: (B, Q, 2C)."""
-        angles = boxes[..., [1, 0, 2, 3], None] * self.frequencies
+        x, y, size = boxes.tensor_split((1, 2), dim=-1)
+        angles = torch.cat([y, x, size], dim=-1)[..., None] * self.frequencies
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(2)
 
 

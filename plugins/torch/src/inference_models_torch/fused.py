@@ -1,8 +1,9 @@
-"""Everything between uploaded pixels and a network's batch, in one kernel of Triton."""
+"""Everything between uploaded pixels and a network's batch, in one kernel of Triton.
+
+Triton reads annotations as code, and knows none of Python's types.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
@@ -12,13 +13,13 @@ _BLOCK = 128
 
 
 @triton.jit
-def _level(value: Any) -> Any:
+def _level(value):
     """Rounded and clipped, as a grey level is."""
     return tl.minimum(tl.maximum(tl.floor(value + 0.5), 0.0), 255.0)
 
 
 @triton.jit
-def _luma(pixels: Any, channel: Any) -> Any:
+def _luma(pixels, channel):
     """ITU-R 601 luma of RGB in Pillow's fixed point, for each channel."""
     first = tl.where(channel == 0, 19595, 38470)
     weights = tl.where(channel == 2, 7471, first)[None, :]
@@ -28,23 +29,23 @@ def _luma(pixels: Any, channel: Any) -> Any:
 
 @triton.jit(do_not_specialize=["height", "width", "canvas", "row_taps", "column_taps"])
 def _mix(
-    source: Any,
-    height: Any,
-    width: Any,
-    source_row: Any,
-    source_column: Any,
-    source_channel: Any,
-    target: Any,
-    canvas: Any,
-    target_row: Any,
-    target_column: Any,
-    target_channel: Any,
-    rows: Any,
-    row_taps: Any,
-    columns: Any,
-    column_taps: Any,
-    affine: Any,
-    padding: Any,
+    source,
+    height,
+    width,
+    source_row,
+    source_column,
+    source_channel,
+    target,
+    canvas,
+    target_row,
+    target_column,
+    target_channel,
+    rows,
+    row_taps,
+    columns,
+    column_taps,
+    affine,
+    padding,
     turned: tl.constexpr,
     gray: tl.constexpr,
     stepwise: tl.constexpr,

@@ -42,7 +42,7 @@ def _turn(device: torch.device) -> _Turn:
 
     Graphs share their memory with others of their module, and cuBLAS's with all.
     """
-    return _Turn(threading.Lock(), torch.cuda.Event())
+    return _Turn(threading.Lock(), torch.cuda.Event(), torch.cuda.Stream(device))
 
 
 @attrs.frozen(eq=False)
@@ -50,6 +50,8 @@ class _Turn:
     lock: threading.Lock
     done: torch.cuda.Event
     """Recorded on the stream that took the last turn."""
+    recording: torch.cuda.Stream
+    """On which runs are recorded: cuBLAS keeps memory for each stream that it sees."""
 
 
 class Graphs:
@@ -146,7 +148,7 @@ class Graphs:
         inputs = [tensor.clone() for tensor in tensors]
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         current = torch.cuda.current_stream(self._device)
-        stream = torch.cuda.Stream(self._device)
+        stream = self._turn.recording
         current.wait_event(self._turn.done)
         stream.wait_stream(current)
         with torch.cuda.stream(stream), torch.inference_mode():
@@ -175,17 +177,20 @@ def _recorded(pool: Any, module: nn.Module, inputs: Sequence[Tensor]) -> Recordi
         returned = module(*inputs)
         graph.capture_end()
     except torch.OutOfMemoryError:
-        _abandon(graph)
+        _abandon(graph, pool)
         raise
     except Exception as error:
-        _abandon(graph)
+        _abandon(graph, pool)
         raise _Unrecordable(str(error).strip().partition("\n")[0]) from error
     return Recording(graph, inputs, returned)
 
 
-def _abandon(graph: torch.cuda.CUDAGraph) -> None:
+def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
     with contextlib.suppress(RuntimeError):  # says again that it failed
         graph.capture_end()
+    # Which leaves the allocator believing that it goes on: nothing would be given back.
+    with contextlib.suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
 
 
 def _copied(returned: Any) -> Any:

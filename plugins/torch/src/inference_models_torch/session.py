@@ -69,9 +69,12 @@ class TorchSession(Session):
                 f"the graph takes {_described(self.inputs)}; it was given "
                 f"{', '.join(map(repr, inputs)) or 'nothing'}"
             )
-        tensors = [self._accept(n, s, inputs[n]) for n, s in self.inputs.items()]
+        tensors = [
+            inputs[n] if n.startswith("state.") else as_tensor(inputs[n])
+            for n in self.inputs
+        ]
         try:
-            return self._run(module, tensors)
+            return self._run(module, [*map(self._accept, self.inputs, tensors)])
         except _REJECTIONS as error:
             raise self._explained(error, tensors) from error
 
@@ -91,13 +94,12 @@ class TorchSession(Session):
     def _has_state(self) -> bool:
         return any(name.startswith("state.") for name in (*self.inputs, *self.outputs))
 
-    def _accept(self, name: str, spec: TensorSpec, array: Array) -> Any:
+    def _accept(self, name: str, array: Any) -> Any:
         if name.startswith("state."):
             return array
-        tensor = as_tensor(array)
-        wanted = getattr(torch, spec.dtype)
-        both_float = tensor.is_floating_point() and wanted.is_floating_point
-        tensor = tensor.to(self._device, wanted if both_float else tensor.dtype)
+        wanted = getattr(torch, self.inputs[name].dtype)
+        both_float = array.is_floating_point() and wanted.is_floating_point
+        tensor = array.to(self._device, wanted if both_float else array.dtype)
         if tensor.ndim == 4:
             tensor = tensor.contiguous(memory_format=self._format)
         return tensor
