@@ -115,21 +115,21 @@ def trained():
     return tokenizer
 
 
-def write_tokenizer(folder: Path) -> int:
-    """A small tokenizer's files, and the number of its tokens."""
-    tokenizer = trained()
+def write_tokenizer(folder: Path, tokenizer=None) -> int:
+    """A tokenizer's files, a small one's by default, and the number of its tokens."""
+    tokenizer = tokenizer or trained()
     tokenizer.save(str(folder / "tokenizer.json"))
     _write(folder / "special_tokens_map.json", {**NAMES, "image_token": "<image>"})
     _write(folder / "tokenizer_config.json", _kind(tokenizer))
     return tokenizer.get_vocab_size()
 
 
-def write_vocabulary(folder: Path, described: bool = True) -> None:
+def write_vocabulary(folder: Path, described: bool = True, tokenizer=None) -> None:
     """The same tokenizer's files as older versions wrote them, without the whole.
 
     The tokens that were added are in its settings, or else in a file of their own.
     """
-    tokenizer = trained()
+    tokenizer = tokenizer or trained()
     model = json.loads(tokenizer.to_str())["model"]
     (folder / "merges.txt").write_text(
         "\n".join(["#version: 0.2", *map(" ".join, model["merges"]), ""]), "utf-8"

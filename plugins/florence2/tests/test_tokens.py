@@ -13,8 +13,10 @@ from PIL import Image
 
 from inference_models import InvalidOption, InvalidWeights
 from inference_models_florence2 import tokens
+from inference_models_florence2.tasks import TASKS
 from inference_models_florence2.tokens import Stream, Tokens
 
+from .bart import bart, blingfire
 from .florence_folders import write_settings, write_tokenizer, write_vocabulary
 
 TEXTS = [
@@ -89,6 +91,18 @@ def reference_whole(tmp_path_factory):
     return transformers.BartTokenizer.from_pretrained(path)
 
 
+@pytest.fixture(scope="module", params=[write_tokenizer, write_vocabulary])
+def real(request, tmp_path_factory):
+    """BART's real vocabulary and Florence-2's tokens, as read here and elsewhere."""
+    transformers = pytest.importorskip("transformers")
+    files = blingfire()
+    if files is None:
+        pytest.skip("blingfire, which has the vocabulary, is not installed")
+    path = tmp_path_factory.mktemp("real")
+    request.param(path, tokenizer=bart(files))
+    return Tokens.read(path), transformers.BartTokenizer.from_pretrained(path)
+
+
 def pieces_of(read, ids, special=True):
     stream = Stream(read, special)
     return [stream.push(token) for token in ids], stream.rest()
@@ -124,6 +138,50 @@ def test_the_processor_of_transformers_makes_the_same_of_prompts(tmp_path):
 
     assert ids.tolist() == found["input_ids"][:, features:].tolist()
     assert mask.tolist() == found["attention_mask"][:, features:].tolist()
+
+
+@pytest.mark.slow
+def test_the_real_vocabulary_is_of_the_published_size(real):
+    read, _ = real
+
+    assert read.tokenizer.get_vocab_size() == 51_289
+    assert (read.start, read.pad, read.end) == (0, 1, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("Hello world!", [0, 31414, 232, 328, 2]),
+        ("What does the image describe?", [0, 2264, 473, 5, 2274, 6190, 116, 2]),
+    ],
+)
+def test_a_text_has_the_published_tokens(real, text, ids):
+    assert real[0].encode(text) == ids
+
+
+REAL = [*TEXTS, *(task.words.format(input="a green car") for task in TASKS.values())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", REAL)
+def test_the_real_vocabulary_gives_the_tokens_of_transformers(real, text):
+    read, reference = real
+    expected = reference(f"<s>{text}</s>", add_special_tokens=False)["input_ids"]
+
+    assert read.encode(text) == expected
+    decoded = reference.decode(expected, clean_up_tokenization_spaces=False)
+    assert read.decode(expected, special=True) == decoded
+
+
+@pytest.mark.slow
+def test_each_location_is_one_token(real):
+    read, reference = real
+    names = [f"<loc_{number}>" for number in range(1000)]
+
+    ids = read.encode("".join(names))
+    assert [0, *range(50_269, 51_269), 2] == ids
+    assert reference.convert_tokens_to_ids(names) == ids[1:-1]
 
 
 def test_a_batch_is_padded_behind_each_text(whole):
