@@ -11,6 +11,7 @@ for transformers' processor, the same for ours; what takes turns is compared.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -21,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import florence2_pasts
 import numpy as np
 import scenes
 import torch
@@ -60,6 +62,8 @@ def main() -> None:
         folder = write_florence(Path(name) / "base", size="base")
         photo = scenes.photo((640, 427))
         lines = [*header(options), *rows(folder, options, photo)]
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        lines += florence2_pasts.section(config, options.rounds, measure)
     print("\n".join(lines))
     if options.output:
         options.output.write_text("\n".join(lines) + "\n", "utf-8")
