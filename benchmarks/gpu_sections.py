@@ -69,7 +69,7 @@ def model(name: str, bench: Bench, folder: Path) -> None:
             bench.send("calls", {"row": row, "kinds": kinds, **found})
         del runs, best, turns
         bench.clean()
-    send_memory(bench)
+        send_memory(bench)
 
 
 def send_memory(bench: Bench) -> None:
