@@ -48,7 +48,8 @@ class TorchBackend(Backend):
     `threads` sets torch's threads for the whole process; by default they are left
     alone, unless they are more than this process may use. `channels_last` stores images
     and filters with their channels innermost; by default on the CPU, where convolutions
-    gain up to a fifth from it.
+    gain up to a fifth from it, and in half precision on an NVIDIA GPU, where ResNet-50
+    gains a half at a batch of 32.
 
     On NVIDIA GPUs runs are recorded as CUDA graphs, for the `graphs` input shapes used
     most lately; 0 records none. `compiled=True` has `torch.compile` write faster code
@@ -143,7 +144,7 @@ class TorchBackend(Backend):
                 architecture.signature(graph),
                 plan.device,
                 DTYPES[plan.precision],
-                self._channels_last(plan.device),
+                self._channels_last(plan),
                 self.graphs,
                 self.compiled,
             )
@@ -178,8 +179,11 @@ class TorchBackend(Backend):
 
         return export_bundle(source, architecture, plan.precision, folder, report)
 
-    def _channels_last(self, device: str) -> bool:
-        return device == "cpu" if self.channels_last is None else self.channels_last
+    def _channels_last(self, plan: Plan) -> bool:
+        if self.channels_last is not None:
+            return self.channels_last
+        half = plan.device.startswith("cuda") and plan.precision != "fp32"
+        return plan.device == "cpu" or half
 
 
 def check_exportable(precision: str) -> None:
