@@ -29,28 +29,6 @@ PROCESSES = get_context("forkserver" if sys.platform == "linux" else "spawn")
 PROCESSES.set_forkserver_preload(["httpx", "numpy", "pytest", "torch"])
 
 
-def run(test, source, said):
-    """Run one test in a process with this folder's code, its output to a file."""
-    process = PROCESSES.Process(target=tested, args=(test, str(source), str(said)))
-    process.start()
-    process.join(600)
-    process.kill()
-    process.join()
-    return process.exitcode
-
-
-def tested(test, source, said):
-    """The process of one test: it ends as pytest ends."""
-    assert "inference_models" not in sys.modules
-    sys.path.insert(0, source)
-    os.environ["PYTHONPATH"] = source
-    os.chdir(ROOT)
-    with Path(said).open("wb") as file:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
-    sys.exit(pytest.main([*PYTEST, test]))
-
-
 def without(guard, folder):
     """A copy of the sources that the guard stands in, without it."""
     path = Path(guard["file"])
@@ -64,15 +42,42 @@ def without(guard, folder):
     return copy
 
 
+def outcome(guard, folder):
+    """How pytest ends without the guard, and what it says; for a process of its own."""
+    assert "inference_models" not in sys.modules
+    source = str(without(guard, folder))
+    sys.path.insert(0, source)
+    os.environ["PYTHONPATH"] = source
+    os.chdir(ROOT)
+    said = folder / "said.txt"
+    with said.open("wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    code = pytest.main([*PYTEST, guard["test"]])
+    return int(code), said.read_text("utf-8", "replace")
+
+
+@pytest.fixture(scope="module")
+def outcomes(request, tmp_path_factory):
+    """How each guard that is asked for is missed; as many at once as there are cores."""
+    name = test_a_guard_that_is_switched_off_is_noticed.__name__
+    asked = [item for item in request.session.items if item.originalname == name]
+    with PROCESSES.Pool(maxtasksperchild=1) as pool:
+        yield {
+            item.name: pool.apply_async(
+                outcome, (item.callspec.params["guard"], tmp_path_factory.mktemp("off"))
+            )
+            for item in asked
+        }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard["guard"])
-def test_a_guard_that_is_switched_off_is_noticed(guard, tmp_path):
-    said = tmp_path / "said.txt"
-    code = run(guard["test"], without(guard, tmp_path), said)
-    text = said.read_text("utf-8", "replace")
+def test_a_guard_that_is_switched_off_is_noticed(guard, outcomes, request):
+    code, said = outcomes[request.node.name].get(600)
 
-    assert code == 1, text[-2000:]
-    assert "1 failed" in text
+    assert code == 1, said[-2000:]
+    assert "1 failed" in said
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard["guard"])
