@@ -371,8 +371,12 @@ def rf_detr():
 def enlivened(model, seed=0):
     """The model with weights that let each pixel matter, whatever the depth.
 
-    Squeeze-and-excite halves what comes in, and takes larger ones.
+    Squeeze-and-excite halves what comes in, and takes larger ones. RT-DETR begins with
+    norms around 0, which leave queries as good as equal, and their order to rounding.
     """
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)
     gain = 6 if "efficientnet" in model.config.model_type else 1.5
     generator = torch.Generator().manual_seed(seed)
     for tensor in model.state_dict().values():
