@@ -59,7 +59,7 @@ def outcome(guard, folder):
 
 @pytest.fixture(scope="module")
 def outcomes(request, tmp_path_factory):
-    """How each guard that is asked for is missed; as many at once as there are cores."""
+    """The outcome of each guard that is asked for, several at once."""
     name = test_a_guard_that_is_switched_off_is_noticed.__name__
     asked = [item for item in request.session.items if item.originalname == name]
     with PROCESSES.Pool(maxtasksperchild=1) as pool:
