@@ -63,7 +63,7 @@ def main() -> None:
         photo = scenes.photo((640, 427))
         lines = [*header(options), *rows(folder, options, photo)]
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        lines += florence2_pasts.section(config, options.rounds, measure)
+        lines += florence2_pasts.section(config, options.rounds)
     print("\n".join(lines))
     if options.output:
         options.output.write_text("\n".join(lines) + "\n", "utf-8")

@@ -8,6 +8,8 @@ first. Both write the same tokens.
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -130,17 +132,15 @@ def _text_of(make: Call, beams: int) -> Call:
     return call
 
 
-def section(
-    config: dict[str, Any], rounds: int, measure: Callable[[list[Call], int], Any]
-) -> Iterator[str]:
+def section(config: dict[str, Any], rounds: int) -> Iterator[str]:
     """The page's part on pasts."""
     yield from ("", "## Pasts that grow, and pasts in buffers", "")
     yield (
-        f"Seconds for {TOKENS} tokens of one prompt by the decoder alone, of random "
-        f"weights; medians of {rounds} rounds in which both take turns. As it is, it "
-        "hands on longer tensors with every token. Buffers have room for all tokens "
-        "at once: what is new is copied into them, and attention is over a view of "
-        "what is filled."
+        f"Seconds of processor time for {TOKENS} tokens of one prompt by the decoder "
+        f"alone, of random weights, on one thread; medians of {rounds} rounds in which "
+        "both take turns. As it is, it hands on longer tensors with every token. "
+        "Buffers have room for all tokens at once: what is new is copied into them, "
+        "and attention is over a view of what is filled."
     )
     yield from ("", "| beams | as it is | buffers | |", "| --- | --- | --- | --- |")
     for beams in BEAMS:
@@ -148,6 +148,20 @@ def section(
         grown, reserved = (call() for call in calls)
         if grown != reserved:
             raise SystemExit(f"with {beams} beams, both ways write other texts")
-        growing, buffers = measure(calls, rounds)
+        growing, buffers = _measured(calls, rounds)
         ratio = f"{growing / buffers:.2f}×"
         yield f"| {beams} | {growing:.2f} | {buffers:.2f} | {ratio} |"
+
+
+def _measured(calls: list[Call], rounds: int) -> list[float]:
+    """The median of each, in seconds that other processes do not count in."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for own, call in zip(times, calls, strict=True):
+            start = time.process_time()
+            call()
+            own.append(time.process_time() - start)
+    torch.set_num_threads(threads)
+    return [statistics.median(own) for own in times]
