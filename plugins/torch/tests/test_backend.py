@@ -221,3 +221,9 @@ def test_wants_a_hash_of_a_pickle_from_elsewhere(file, refused):
     reason = refusal(Artifact("torch", {"main": "a.pth"}, (file,)))
 
     assert refused == (reason is not None)
+
+
+@pytest.mark.parametrize("graphs", [-1, True, 2.5, "8"])
+def test_a_number_of_graphs_is_a_whole_one_from_0_up(graphs):
+    with pytest.raises(InvalidOption, match=r"graphs .* is not a number from 0 up"):
+        TorchBackend(graphs=graphs)
