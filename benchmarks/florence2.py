@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -29,13 +27,13 @@ import torch
 import transformers as t
 from PIL import Image
 from run import processor
+from turns import Call, measure
 
 from inference_models import AutoModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from plugins.florence2.tests.florence_folders import write_florence
 
-Call = Callable[[], Any]
 PROMPTS = ("<CAPTION>", "<OD>", "<OCR>")
 TOKENS = 20
 CONTESTANTS = (
@@ -154,19 +152,6 @@ def ours(model: Any, picture: Image.Image, pictures: int, prompts: Any) -> Call:
         return model.prompt([picture] * pictures, asked, max_new_tokens=TOKENS)
 
     return call
-
-
-def measure(calls: list[Call], rounds: int) -> list[float]:
-    """The median of each (seconds); in a round each has its turn."""
-    for call in calls:
-        call()
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for own, call in zip(times, calls, strict=True):
-            start = time.perf_counter()
-            call()
-            own.append(time.perf_counter() - start)
-    return [statistics.median(own) for own in times]
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ first. Both write the same tokens.
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
+from turns import Call, measure
 
 from inference_models.generation import Decoding, Rules, generate
 from inference_models.interfaces import Operations
@@ -29,8 +29,6 @@ from inference_models_florence2.text import chosen
 TOKENS = 64
 BEAMS = (1, 3)
 RULES = Rules(start=2, ends=(), pad=1)
-
-Call = Callable[[], Any]
 
 
 class Grown:
@@ -157,11 +155,6 @@ def _measured(calls: list[Call], rounds: int) -> list[float]:
     """The median of each, in seconds that other processes do not count in."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for own, call in zip(times, calls, strict=True):
-            start = time.process_time()
-            call()
-            own.append(time.process_time() - start)
+    medians = measure(calls, rounds, time.process_time)
     torch.set_num_threads(threads)
-    return [statistics.median(own) for own in times]
+    return medians

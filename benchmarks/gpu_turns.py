@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from turns import Call
 
-Call = Callable[[], Any]
 Timed = Callable[[], float]
 """A turn: does its work, and returns its milliseconds."""
 

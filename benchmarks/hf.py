@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,9 @@ import torch
 import transformers as t
 from PIL import Image
 from run import processor
+from turns import Call, measure
 
 from inference_models import AutoModel
-
-Call = Callable[[], Any]
 
 
 def main() -> None:
@@ -130,7 +127,7 @@ def rows(folder: Path, photo: Image.Image, rounds: int) -> Iterator[str]:
         for count in counts:
             calls = contestants(path, task, model.eval(), [photo] * count)
             few = max(5, rounds // count)
-            medians = measure(list(calls.values()), few)
+            medians = [1e3 * s for s in measure(list(calls.values()), few)]
             yield row(name, count, dict(zip(calls, medians, strict=True)))
 
 
@@ -159,19 +156,6 @@ def contestants(
         own = AutoModel.from_pretrained(path, backend="torch")
         calls["torch"] = lambda: own(photos)
     return calls
-
-
-def measure(calls: Sequence[Call], rounds: int) -> list[float]:
-    """The median of each (milliseconds); in a round each has its turn."""
-    for call in calls:
-        call()
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for own, call in zip(times, calls, strict=True):
-            start = time.perf_counter()
-            call()
-            own.append((time.perf_counter() - start) * 1e3)
-    return [statistics.median(own) for own in times]
 
 
 def row(name: str, count: int, found: dict[str, float]) -> str:

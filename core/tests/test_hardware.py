@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 import pytest
@@ -105,8 +106,16 @@ def test_another_machine_is_no_jetson(root, text):
     assert hardware._jetson(root(files)) == (None, None)
 
 
+def test_the_driver_is_looked_for_by_the_name_that_it_has_here(monkeypatch):
+    names = []
+    monkeypatch.setattr(ctypes, "CDLL", names.append)
+    hardware.driver_library()
+
+    assert names in (["libcuda.so.1"], ["nvcuda.dll"])
+
+
 @pytest.mark.skipif(
-    hardware._driver_library() is not None, reason="there is an NVIDIA driver here"
+    hardware.driver_library() is not None, reason="there is an NVIDIA driver here"
 )
 def test_without_a_driver_there_is_no_gpu():
     facts = hardware.detect()

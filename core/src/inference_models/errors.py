@@ -114,6 +114,14 @@ class ModelClosed(InferenceModelsError):
     """The model was used after `close()`."""
 
 
+def out_of_memory(device: object, batch: int) -> RunFailed:
+    """What to raise where a batch is too large for its device."""
+    return RunFailed(
+        f"{device} has too little memory for a batch of {batch}; load the model with a "
+        "smaller batch_size"
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x' or 'y'?"` for the nearest known words, else `""`."""
     from difflib import get_close_matches

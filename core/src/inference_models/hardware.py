@@ -104,7 +104,7 @@ def _jetson(root: Path) -> tuple[str | None, str | None]:
 
 def _nvidia() -> tuple[tuple[Gpu, ...], tuple[int, int] | None]:
     """GPUs and CUDA version by the driver library; nothing where it does not answer."""
-    driver = _driver_library()
+    driver = driver_library()
     if driver is None or driver.cuInit(0) != 0:
         return (), None
     version, count = ctypes.c_int(), ctypes.c_int()
@@ -116,7 +116,8 @@ def _nvidia() -> tuple[tuple[Gpu, ...], tuple[int, int] | None]:
     return gpus, (version.value // 1000, version.value % 1000 // 10)
 
 
-def _driver_library() -> ctypes.CDLL | None:
+def driver_library() -> ctypes.CDLL | None:
+    """NVIDIA's driver as a library, or None where there is none."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         return ctypes.CDLL(name)

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import ctypes
-
 import pytest
 
+from inference_models import Unavailable
 from inference_models_onnx import stream as module
 
 OWN = 77
@@ -34,7 +33,7 @@ class Driver:
 @pytest.fixture
 def driver(monkeypatch):
     driver = Driver()
-    monkeypatch.setattr(module, "_driver", lambda: driver)
+    monkeypatch.setattr(module, "driver_library", lambda: driver)
     return driver
 
 
@@ -109,9 +108,7 @@ def test_a_failure_says_what_the_driver_says_and_restores_the_context(driver, st
     assert driver.calls[-1][0] == "cuCtxPopCurrent_v2"
 
 
-def test_the_driver_is_looked_for_by_the_name_that_it_has_here(monkeypatch):
-    names = []
-    monkeypatch.setattr(ctypes, "CDLL", names.append)
-    module._driver()
-
-    assert names in (["libcuda.so.1"], ["nvcuda.dll"])
+def test_without_a_driver_there_is_no_stream(monkeypatch):
+    monkeypatch.setattr(module, "driver_library", lambda: None)
+    with pytest.raises(Unavailable, match="driver library is missing"):
+        module.Stream(0)

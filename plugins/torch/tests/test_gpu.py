@@ -16,15 +16,14 @@ from inference_models_torch import TorchBackend
 from inference_models_torch.mixer import mixer
 from inference_models_torch.session import TorchSession
 
+from .pictures import IMAGENET, RANDOM, grey_levels, in_every_mode, picture, resized
+
 pytestmark = pytest.mark.gpu
 
 DEVICE = "cuda:0"
-RANDOM = np.random.default_rng(0)
 BATCH = RANDOM.random((3, 3, 32, 32), np.float32)
 IMAGES = {"x": TensorSpec("float32", ("batch", 3, "height", "width"))}
 OUTPUT = {"y": TensorSpec("float32", ("batch", 3, "height", "width"))}
-MODES = ["stretch", "letterbox", "letterbox-reflect", "center-crop", "fit-longer-edge"]
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 MEGABYTE = 2**20
 
 
@@ -61,23 +60,6 @@ def test_gives_what_the_cpu_gives(
         np.testing.assert_allclose(found, workshop.reference(batch), atol=tolerance)
 
 
-def picture(height, width):
-    """Noise over a ramp, with a hard edge: bicubic overshoots are clipped in it."""
-    ramp = np.linspace(0, 180, width)[None, :, None]
-    pixels = ramp + RANDOM.integers(0, 76, (height, width, 3))
-    pixels[: height // 3] = 255
-    return pixels.astype(np.uint8)
-
-
-def levels(ops, batch, spec):
-    """A batch before its normalisation, as (N, 3, H, W)."""
-    array = ops.host(batch).astype(np.float32)
-    if spec.layout == "NHWC":
-        array = array.transpose(0, 3, 1, 2)
-    multiply, add = (values[:, None, None] for values in spec.affine)
-    return (array - add) / multiply
-
-
 PICTURES = [picture(57, 81), picture(57, 181), picture(9, 9)]
 
 
@@ -90,7 +72,7 @@ def check(ops, spec):
     assert batch.device.type == "cuda"
     assert batch.is_contiguous()
     assert str(batch.dtype).removeprefix("torch.") == spec.dtype
-    apart = np.abs(levels(ops, batch, spec) - levels(ops, expected, spec))
+    apart = np.abs(grey_levels(ops.host(batch), spec) - grey_levels(expected, spec))
     # A half keeps eleven bits, and float16 normalised values have a few of them left.
     assert apart.max() <= (2.6 if spec.dtype == "float16" else 2.01)
 
@@ -101,23 +83,13 @@ def in_steps(ops, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["one kernel", "in steps"])
-@pytest.mark.parametrize("resize", MODES)
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
-@pytest.mark.parametrize("antialias", [True, False])
+@in_every_mode
 def test_prepares_as_the_host_does(
     way, resize, interpolation, antialias, ops, monkeypatch
 ):
     ops = in_steps(ops, monkeypatch) if way == "in steps" else ops
     for size in ((31, 47), (90, 200)):
-        spec = Preprocessing(
-            size=size,
-            resize=resize,
-            interpolation=interpolation,
-            antialias=antialias,
-            padding_value=114,
-            **IMAGENET,
-        )
-        check(ops, spec)
+        check(ops, resized(size, resize, interpolation, antialias, **IMAGENET))
 
 
 @pytest.mark.parametrize("way", ["one kernel", "in steps"])

@@ -13,38 +13,20 @@ from inference_models.images import read_images
 from inference_models_torch import TorchBackend
 from inference_models_torch.resize import in_floats, resize
 
-RANDOM = np.random.default_rng(0)
+from .pictures import (
+    IMAGENET,
+    IMAGES,
+    RANDOM,
+    grey_levels,
+    in_every_mode,
+    resized,
+)
+
 OPS = TorchBackend().operations("cpu")
-MODES = ["stretch", "letterbox", "letterbox-reflect", "center-crop", "fit-longer-edge"]
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-
-
-def picture(height, width):
-    """Noise over a ramp, with a hard edge: bicubic overshoots are clipped in it."""
-    ramp = np.linspace(0, 180, width)[None, :, None]
-    pixels = ramp + RANDOM.integers(0, 76, (height, width, 3))
-    pixels[: height // 3] = 255
-    return pixels.astype(np.uint8)
-
-
-# Pillow 13 resizes the height first where it shrinks more; torch never does, and clips
-# between the two. No image here shrinks more in its height.
-IMAGES = [picture(37, 53), picture(21, 33), picture(64, 97), picture(17, 17)]
 
 
 def tensor_of(image):
     return torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))
-
-
-def grey_levels(batch, spec):
-    """A batch before its normalisation."""
-    array = OPS.host(batch)
-    if spec.dtype == "uint8":
-        return array.astype(np.float32)
-    if spec.layout == "NHWC":
-        array = array.transpose(0, 3, 1, 2)
-    multiply, add = (values[:, None, None] for values in spec.affine)
-    return (array - add) / multiply
 
 
 def check(images, spec, tolerance=2.01):
@@ -56,24 +38,14 @@ def check(images, spec, tolerance=2.01):
     assert expected.shape == tuple(batch.shape)
     assert batch.is_contiguous()
     assert str(expected.dtype) == str(batch.dtype).removeprefix("torch.")
-    difference = grey_levels(batch, spec) - grey_levels(expected, spec)
+    difference = grey_levels(OPS.host(batch), spec) - grey_levels(expected, spec)
     assert np.abs(difference).max() <= tolerance
 
 
-@pytest.mark.parametrize("resize", MODES)
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
-@pytest.mark.parametrize("antialias", [True, False])
+@in_every_mode
 def test_agrees_with_the_reference(resize, interpolation, antialias):
     for size in ((31, 23), (50, 77), (8, 8)):
-        spec = Preprocessing(
-            size=size,
-            resize=resize,
-            interpolation=interpolation,
-            antialias=antialias,
-            padding_value=114,
-            **IMAGENET,
-        )
-        check(IMAGES, spec)
+        check(IMAGES, resized(size, resize, interpolation, antialias, **IMAGENET))
 
 
 @pytest.mark.parametrize(

@@ -10,19 +10,7 @@ from inference_models.images import read_images
 from inference_models.preprocess import place
 from inference_models_torch.taps import PADDING, axes, plain_axes, table
 
-RANDOM = np.random.default_rng(0)
-MODES = ["stretch", "letterbox", "letterbox-reflect", "center-crop", "fit-longer-edge"]
-
-
-def picture(height, width):
-    """Noise over a ramp, with a hard edge: bicubic overshoots are clipped in it."""
-    ramp = np.linspace(0, 180, width)[None, :, None]
-    pixels = ramp + RANDOM.integers(0, 76, (height, width, 3))
-    pixels[: height // 3] = 255
-    return pixels.astype(np.uint8)
-
-
-IMAGES = [picture(37, 53), picture(21, 33), picture(64, 97), picture(17, 17)]
+from .pictures import IMAGES, in_every_mode, resized
 
 
 def mixed(pixels, axis, made):
@@ -46,21 +34,11 @@ def by_tables(pixels, rows, columns, spec):
     return tall
 
 
-@pytest.mark.parametrize("resize", MODES)
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
-@pytest.mark.parametrize("antialias", [True, False])
+@in_every_mode
 @pytest.mark.parametrize("size", [(31, 23), (50, 77), (8, 8)])
 def test_tables_give_what_the_reference_does(resize, interpolation, antialias, size):
-    spec = Preprocessing(
-        size=size,
-        resize=resize,
-        interpolation=interpolation,
-        antialias=antialias,
-        padding_value=114,
-        color="bgr",
-        dtype="uint8",
-        layout="NHWC",
-    )
+    plain = {"color": "bgr", "dtype": "uint8", "layout": "NHWC"}
+    spec = resized(size, resize, interpolation, antialias, **plain)
     for image in IMAGES:
         pair = axes(image.shape[:2], place(spec, *image.shape[:2]), spec)
         (expected,), _ = prepare.prepare(read_images(image), spec)

@@ -18,6 +18,7 @@ from inference_models import (
     RunFailed,
     Unavailable,
 )
+from inference_models.errors import out_of_memory
 
 _CPU = "CPUExecutionProvider"
 _NOISE = (
@@ -59,10 +60,7 @@ def explain_run(
     reason = _brief(error)
     if _NO_MEMORY.search(reason):
         batch = next((len(a) for a in inputs.values() if a.shape), 1)
-        return RunFailed(
-            f"{run.device} has too little memory for a batch of {batch}; load the "
-            "model with a smaller batch_size"
-        )
+        return out_of_memory(run.device, batch)
     if isinstance(error, native.InvalidArgument):
         return InvalidInput(f"'{run.path}' takes other inputs: {reason}")
     failed = f"ONNX Runtime failed to run '{run.path}': {reason}"

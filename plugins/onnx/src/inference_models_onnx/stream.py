@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from inference_models import Unavailable
+from inference_models.hardware import driver_library
 
 # What the driver calls a stream that no other waits for unasked, and an event that
 # takes no time.
@@ -26,7 +28,12 @@ class Stream:
     """
 
     def __init__(self, number: int) -> None:
-        self._driver = _driver()
+        driver = driver_library()
+        if driver is None:
+            raise Unavailable(
+                "NVIDIA's driver library is missing; install the GPU's driver"
+            )
+        self._driver = driver
         device, self._context = ctypes.c_int(), ctypes.c_void_p()
         self._call("cuInit", 0)
         self._call("cuDeviceGet", ctypes.byref(device), number)
@@ -101,8 +108,3 @@ class Stream:
 def stream_on(number: int) -> Stream:
     """The one stream of a GPU; threads share it, and wait for a little more."""
     return Stream(number)
-
-
-def _driver() -> ctypes.CDLL:
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    return ctypes.CDLL(name)

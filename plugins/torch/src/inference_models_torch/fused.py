@@ -9,7 +9,10 @@ import torch
 import triton
 import triton.language as tl
 
+from inference_models.prepare import LUMA
+
 _BLOCK = 128
+_RED, _GREEN, _BLUE = (tl.constexpr(weight) for weight in LUMA["rgb"])
 
 
 @triton.jit
@@ -21,8 +24,8 @@ def _level(value):
 @triton.jit
 def _luma(pixels, channel):
     """ITU-R 601 luma of RGB in Pillow's fixed point, for each channel."""
-    first = tl.where(channel == 0, 19595, 38470)
-    weights = tl.where(channel == 2, 7471, first)[None, :]
+    first = tl.where(channel == 0, _RED, _GREEN)
+    weights = tl.where(channel == 2, _BLUE, first)[None, :]
     luma = tl.sum(pixels.to(tl.int32) * weights, axis=1) + 0x8000
     return (luma >> 16)[:, None]
 

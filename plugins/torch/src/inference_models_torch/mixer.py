@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +108,7 @@ def mixer(device: torch.device) -> Mixer | None:
     return made
 
 
-def _try(made: Mixer, device: torch.device) -> Any:
+def _try(made: Mixer, device: torch.device) -> None:
     pixels = torch.zeros((1, 2, 2), dtype=torch.uint8, device=device)
     axis = Axis(2, 1, 0, 1, "bilinear", True, False)
     planes = torch.empty((3, 1, 1), device=device)

@@ -11,7 +11,7 @@ from inference_models import Array, Frame, Image, Operations, Preprocessing
 from inference_models.prepare import LUMA, equalize
 from inference_models.preprocess import Placement, place_batch
 from inference_models_torch.arrays import as_tensor
-from inference_models_torch.memory import out_of_memory
+from inference_models_torch.memory import ran_out
 from inference_models_torch.mixer import mixer
 from inference_models_torch.resize import resize
 from inference_models_torch.upload import upload
@@ -33,7 +33,7 @@ class TorchOperations(Operations):
         try:
             batch = self._prepare(images, spec, places, canvas)
         except torch.OutOfMemoryError as error:
-            raise out_of_memory(self._device, len(images)) from error
+            raise ran_out(self._device, len(images)) from error
         return batch, [place.frame for place in places]
 
     def _prepare(
@@ -47,12 +47,9 @@ class TorchOperations(Operations):
         dtype = getattr(torch, spec.dtype)
         working = dtype if fused or spec.dtype == "uint8" else torch.float32
         batch, planes = self._new_batch(len(images), canvas, spec, working)
+        lay = fused.lay if fused else _lay_in_steps
         for own, image, place in zip(planes, images, places, strict=True):
-            pixels, color = _pixels(image, spec, place, self._resizing)
-            if fused:
-                fused.lay(own, pixels, color, spec, place)
-            else:
-                _lay_in_steps(own, pixels, color, spec, place)
+            lay(own, *_pixels(image, spec, place, self._resizing), spec, place)
         return batch.to(self._device, dtype)
 
     def _new_batch(

@@ -20,7 +20,7 @@ from inference_models import (
 )
 from inference_models_torch.arrays import as_tensor
 from inference_models_torch.graphs import Graphs
-from inference_models_torch.memory import out_of_memory
+from inference_models_torch.memory import ran_out
 
 Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]
 
@@ -137,7 +137,7 @@ class TorchSession(Session):
         reason = str(error).strip().partition("\n")[0]
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in reason:
             batch = next((len(t) for t in tensors if getattr(t, "ndim", 0)), 1)
-            return out_of_memory(self._device, batch)
+            return ran_out(self._device, batch)
         if isinstance(error, torch.AcceleratorError) or "cuDNN error" in reason:
             return RunFailed(f"{self._device} failed: {reason}")
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):

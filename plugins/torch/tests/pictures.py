@@ -1,0 +1,57 @@
+"""Pictures, and what is done to them before a network, for tests of that."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inference_models import Preprocessing
+
+RANDOM = np.random.default_rng(0)
+MODES = ["stretch", "letterbox", "letterbox-reflect", "center-crop", "fit-longer-edge"]
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def picture(height, width):
+    """Noise over a ramp, with a hard edge: bicubic overshoots are clipped in it."""
+    ramp = np.linspace(0, 180, width)[None, :, None]
+    pixels = ramp + RANDOM.integers(0, 76, (height, width, 3))
+    pixels[: height // 3] = 255
+    return pixels.astype(np.uint8)
+
+
+# Pillow 13 resizes the height first where it shrinks more; torch never does, and clips
+# between the two. No image here shrinks more in its height.
+IMAGES = [picture(37, 53), picture(21, 33), picture(64, 97), picture(17, 17)]
+
+
+def in_every_mode(test):
+    """Run a test for each way of resizing, with what it takes of `resized`."""
+    for name, values in (
+        ("antialias", [True, False]),
+        ("interpolation", ["nearest", "bilinear", "bicubic"]),
+        ("resize", MODES),
+    ):
+        test = pytest.mark.parametrize(name, values)(test)
+    return test
+
+
+def resized(size, resize, interpolation, antialias, **more):
+    """Preprocessing that resizes so, with padding that shows."""
+    return Preprocessing(
+        size=size,
+        resize=resize,
+        interpolation=interpolation,
+        antialias=antialias,
+        padding_value=114,
+        **more,
+    )
+
+
+def grey_levels(array, spec):
+    """A batch on the host as (N, 3, H, W), before its normalisation."""
+    levels = array.astype(np.float32)
+    if spec.layout == "NHWC":
+        levels = levels.transpose(0, 3, 1, 2)
+    multiply, add = (values[:, None, None] for values in spec.affine)
+    return (levels - add) / multiply
