@@ -68,17 +68,19 @@ class Mixer:
 
         gray = spec.grayscale and len(source) > 1
         rows, columns = map(self._table, wanted)
-        mix(
-            source,
-            planes,
-            (rows, columns),
-            self._affine(None if plain else spec),
-            float(spec.padding_value),
-            turned=color == "bgr" if gray else color != spec.color,
-            gray=gray,
-            stepwise=spec.antialias,
-            none=PADDING,
-        )
+        # Triton launches on the thread's GPU, wherever the tensors are.
+        with torch.cuda.device(self._device):
+            mix(
+                source,
+                planes,
+                (rows, columns),
+                self._affine(None if plain else spec),
+                float(spec.padding_value),
+                turned=color == "bgr" if gray else color != spec.color,
+                gray=gray,
+                stepwise=spec.antialias,
+                none=PADDING,
+            )
 
     def _make_table(self, axis: Axis) -> torch.Tensor:
         return torch.from_numpy(table(axis)).to(self._device)
