@@ -81,19 +81,30 @@ class ResNet(Architecture[ConfidenceOptions]):
             },
         )
 
+    @property
+    def layout(self) -> Layout:
+        """What the config says, with as many classes as there are labels."""
+        config = self.bundle.config
+        return Layout(config["depth"], len(self.card.labels), config.get("width", 64))
+
     def modules(self, loaded: Any = None) -> Mapping[str, Any]:
-        """The network of the config's depth, one logit a label; or what was loaded."""
+        """The network of the config's depth, one logit a label; or what was loaded.
+
+        It has no normalisations of its own: `weights` folds them into convolutions.
+        """
         if loaded is not None:
             return {"main": loaded}
-        from inference_models_resnet import network
+        from inference_models_resnet import folding, network
 
-        config = self.bundle.config
-        layout = Layout(config["depth"], len(self.card.labels), config.get("width", 64))
-        return {"main": network.ResNet(*layout)}
+        built = network.ResNet(*self.layout)
+        return {"main": folding.without_norms(built, self.layout)}
 
     def weights(self, graph: str, tensors: dict[str, Any]) -> dict[str, Any]:
-        """Under torchvision's names, whose own they are or transformers'."""
-        return {from_transformers(name): tensors[name] for name in tensors}
+        """From torchvision's names or transformers'; normalisations folded."""
+        from inference_models_resnet import folding
+
+        named = {from_transformers(name): tensors[name] for name in tensors}
+        return folding.folded(named, self.layout, self.bundle.path(graph))
 
     def signature(
         self, graph: str

@@ -16,6 +16,11 @@ BLOCKS = {  # residual blocks in each of the four stages, by depth
     152: (3, 8, 36, 3),
 }
 
+STATISTICS = ("weight", "bias", "running_mean", "running_var")
+"""Tensors of a normalisation, apart from its counter."""
+
+COUNTER = "num_batches_tracked"
+
 
 class Layout(NamedTuple):
     """What a checkpoint's shapes tell; also the arguments of `network.ResNet`."""
@@ -77,40 +82,42 @@ def of_config(config: Mapping[str, Any], classes: int) -> Layout | None:
 
 
 def _counts(name: str) -> bool:
-    return name.endswith(".num_batches_tracked")
+    return name.endswith(f".{COUNTER}")
 
 
 def tensors(layout: Layout) -> Iterator[tuple[str, Shape]]:
     """Name and shape of each tensor in torchvision's naming, counters left out."""
-    yield from _convolution("conv1", "bn1", (layout.width, 3, 7, 7))
+    for conv, norm, shape in convolutions(layout):
+        yield f"{conv}.weight", shape
+        for statistic in STATISTICS:
+            yield f"{norm}.{statistic}", shape[:1]
+    yield "fc.weight", (layout.classes, 8 * layout.width * layout.expansion)
+    yield "fc.bias", (layout.classes,)
+
+
+def convolutions(layout: Layout) -> Iterator[tuple[str, str, Shape]]:
+    """Each convolution, the normalisation behind it, and its weight's shape."""
+    yield "conv1", "bn1", (layout.width, 3, 7, 7)
     inputs = layout.width
     for stage, blocks in enumerate(BLOCKS[layout.depth]):
         width = layout.width << stage
         for block in range(blocks):
             yield from _block(f"layer{stage + 1}.{block}", layout, inputs, width)
             inputs = width * layout.expansion
-    yield "fc.weight", (layout.classes, inputs)
-    yield "fc.bias", (layout.classes,)
 
 
 def _block(
     name: str, layout: Layout, inputs: int, width: int
-) -> Iterator[tuple[str, Shape]]:
+) -> Iterator[tuple[str, str, Shape]]:
     outputs = width * layout.expansion
     kernels = (1, 3, 1) if layout.bottleneck else (3, 3)
     channels = [inputs] + [width] * (len(kernels) - 1) + [outputs]
     for i, kernel in enumerate(kernels):
         shape = (channels[i + 1], channels[i], kernel, kernel)
-        yield from _convolution(f"{name}.conv{i + 1}", f"{name}.bn{i + 1}", shape)
+        yield f"{name}.conv{i + 1}", f"{name}.bn{i + 1}", shape
     if inputs != outputs:
         shape = (outputs, inputs, 1, 1)
-        yield from _convolution(f"{name}.downsample.0", f"{name}.downsample.1", shape)
-
-
-def _convolution(conv: str, norm: str, shape: Shape) -> Iterator[tuple[str, Shape]]:
-    yield f"{conv}.weight", shape
-    for tensor in ("weight", "bias", "running_mean", "running_var"):
-        yield f"{norm}.{tensor}", shape[:1]
+        yield f"{name}.downsample.0", f"{name}.downsample.1", shape
 
 
 _SHORT = {"convolution": "conv", "normalization": "bn"}
