@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference_models import AutoModel, InvalidWeights, NoBackend, RunFailed, registry
+from inference_models import (
+    AutoModel,
+    InvalidOption,
+    InvalidWeights,
+    NoBackend,
+    RunFailed,
+    registry,
+)
 
 from .distributions import install, others
 
@@ -65,7 +72,7 @@ def test_by_default_the_next_best_runs_with_one_warning(compiler, caplog):
     assert model.backend == "acme"
     assert warning == (
         "acme-colors would run better on acme-compiled, cpu, which has to be built "
-        "first: derive=True does"
+        "first: inference-models compile acme-colors --backend acme-compiled"
     )
     assert compiler.derived == []
 
@@ -167,19 +174,79 @@ def test_a_newer_deriver_builds_anew(compiler, tmp_path, monkeypatch):
     assert len(compiler.derived) == 2
 
 
-@pytest.mark.parametrize("damage", ["missing", "shorter", "manifest"])
-def test_a_damaged_build_says_what_to_remove(compiler, cache, damage):
+@pytest.mark.parametrize("damage", ["missing", "shorter", "manifest", "link"])
+def test_a_damaged_build_is_built_anew(compiler, cache, damage):
     load("acme-colors", backend="acme-compiled").close()
     (folder,) = cache.glob("derived/*")
     if damage == "missing":
         (folder / "compiled.json").unlink()
     elif damage == "shorter":
         (folder / "compiled.json").write_text("{}")
-    else:
+    elif damage == "manifest":
         (folder / "artifact.json").write_text("{")
+    else:
+        (folder / "artifact.json").write_text('{"artifact": {"format": 1}}')
+    model = load("acme-colors", backend="acme-compiled")
 
-    with pytest.raises(InvalidWeights, match="remove it"):
-        load("acme-colors", backend="acme-compiled")
+    assert model(RED).class_id.tolist() == [0]
+    assert len(compiler.derived) == 2
+    assert sorted(built(cache)) == ["artifact.json", "compiled.json"]
+
+
+def test_a_damaged_build_is_told(compiler, cache):
+    load("acme-colors", backend="acme-compiled").close()
+    (folder,) = cache.glob("derived/*")
+    (folder / "compiled.json").unlink()
+    best = AutoModel.explain("acme-colors").candidates[0]
+
+    assert best.verdict == "buildable"
+    assert best.reason.endswith("; what was built is damaged")
+
+
+@pytest.mark.parametrize("damage", [b"{", b""], ids=["flipped", "cut off"])
+def test_native_code_that_is_not_what_was_written_is_built_anew(
+    compiler, cache, monkeypatch, damage
+):
+    monkeypatch.setattr(compiler.AcmeCompiler, "file", "compiled.plan")
+    load("acme-colors", backend="acme-compiled").close()
+    (path,) = cache.glob("derived/*/compiled.plan")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + damage)
+    model = load("acme-colors", backend="acme-compiled")
+
+    assert model(RED).class_id.tolist() == [0]
+    assert path.read_bytes() == content
+
+
+def test_what_was_built_for_another_version_is_told_and_built_beside_it(
+    compiler, cache, monkeypatch
+):
+    load("acme-colors", backend="acme-compiled").close()
+    monkeypatch.setattr(compiler.AcmeCompiler, "version", "2")
+    told = AutoModel.explain("acme-colors").candidates[0].reason
+    load("acme-colors", backend="acme-compiled").close()
+    monkeypatch.setattr(compiler.AcmeCompiler, "version", "1")
+    load("acme-colors", backend="acme-compiled").close()
+
+    assert "does not fit: compiled for version 1, and here is 2" in told
+    assert len(compiler.derived) == len(list(cache.glob("derived/*"))) == 2
+
+
+def test_a_smaller_batch_than_was_built_for_is_not_built_anew(compiler):
+    AutoModel.compile("acme-colors", backend="acme-compiled", batch_size=(1, 4, 8))
+    models = [load("acme-colors"), load("acme-colors", batch_size=8)]
+
+    assert [model.backend for model in models] == ["acme-compiled"] * 2
+    assert len(compiler.derived) == 1
+
+
+def test_a_larger_batch_than_was_built_for_is_told_and_built_beside_it(compiler):
+    AutoModel.compile("acme-colors", backend="acme-compiled", batch_size=(1, 4, 8))
+    best = AutoModel.explain("acme-colors", batch_size=16).candidates[0]
+    load("acme-colors", backend="acme-compiled", batch_size=16)
+
+    assert best.reason.endswith("what was built is for batches of (1, 4, 8)")
+    assert len(compiler.derived) == 2
 
 
 def folder_of(tmp_path, preprocessing):
@@ -254,3 +321,101 @@ def test_half_precision_may_differ_more(compiler, monkeypatch, error, kept):
         load("acme-colors", backend="acme-compiled")
     with contextlib.nullcontext() if kept else pytest.raises(InvalidWeights):
         load("acme-colors", backend="acme-compiled", quantization="fp16")
+
+
+def test_compiling_builds_once_and_says_where_it_lies(compiler, cache):
+    bundles = [
+        AutoModel.compile("acme-colors", backend="acme-compiled") for _ in range(2)
+    ]
+
+    assert bundles[0] == bundles[1]
+    assert bundles[0].folder.parent == cache / "derived"
+    assert bundles[0].path().name == "compiled.json"
+    assert compiler.derived == ["acme-colors"]
+
+
+@pytest.mark.parametrize(("given", "count"), [(None, 4), ([RED, RED], 2)])
+def test_compiling_judges_on_the_pictures_that_are_given(
+    compiler, monkeypatch, given, count
+):
+    judged = []
+    monkeypatch.setattr(
+        "inference_models.derive._judge", lambda *given: judged.append(given[-1])
+    )
+    AutoModel.compile("acme-colors", backend="acme-compiled", calibration=given)
+
+    assert [len(pictures) for pictures in judged] == [count]
+
+
+def test_half_precision_that_is_too_far_off_falls_back_to_full(
+    compiler, monkeypatch, caplog
+):
+    monkeypatch.setattr(compiler.AcmeCompiler, "devices", lambda self: ["cuda:0"])
+    monkeypatch.setattr(compiler.AcmeCompiler, "half_error", 0.5)
+    bundle = AutoModel.compile("acme-colors", backend="acme-compiled")
+
+    assert bundle.artifact.precision == "fp32"
+    assert "acme-colors is built in fp32, because fp16: the derived" in caplog.text
+
+
+def test_a_precision_that_was_named_does_not_fall_back(compiler, monkeypatch):
+    monkeypatch.setattr(compiler.AcmeCompiler, "devices", lambda self: ["cuda:0"])
+    monkeypatch.setattr(compiler.AcmeCompiler, "half_error", 0.5)
+    with pytest.raises(InvalidWeights, match="differs from its source"):
+        AutoModel.compile("acme-colors", backend="acme-compiled", quantization="fp16")
+
+
+def test_what_is_built_for_elsewhere_is_judged_there(compiler, cache, monkeypatch):
+    monkeypatch.setattr(
+        compiler.AcmeCompiler, "targets", lambda self: ["cpu", "far-away"]
+    )
+    monkeypatch.setattr(compiler.AcmeCompiler, "error", 0.5)
+    AutoModel.compile(
+        "acme-colors", backend="acme-compiled", device="far-away", quantization="fp32"
+    )
+    (folder,) = cache.glob("derived/*")
+    with pytest.raises(InvalidWeights, match="differs from its source"):
+        load("acme-colors", backend="acme-compiled")
+
+    assert not folder.exists()
+    assert compiler.derived == ["acme-colors"]
+
+
+def test_what_is_right_and_built_elsewhere_is_judged_once(compiler, monkeypatch):
+    monkeypatch.setattr(
+        compiler.AcmeCompiler, "targets", lambda self: ["cpu", "far-away"]
+    )
+    AutoModel.compile(
+        "acme-colors", backend="acme-compiled", device="far-away", quantization="fp32"
+    )
+    judged = []
+    monkeypatch.setattr(
+        "inference_models.derive._judge", lambda *given: judged.append(given)
+    )
+    models = [load("acme-colors") for _ in range(2)]
+
+    assert [model.backend for model in models] == ["acme-compiled"] * 2
+    assert len(judged) == len(compiler.derived) == 1
+
+
+def test_a_device_elsewhere_is_only_built_for(compiler, monkeypatch):
+    monkeypatch.setattr(
+        compiler.AcmeCompiler, "targets", lambda self: ["cpu", "far-away"]
+    )
+    with pytest.raises(NoBackend, match="offers cpu here, not far-away"):
+        load("acme-colors", backend="acme-compiled", device="far-away")
+
+
+def test_what_is_written_and_would_not_be_opened_is_not_kept(
+    compiler, cache, monkeypatch
+):
+    monkeypatch.setattr(compiler.AcmeCompiler, "written", "9")
+    with pytest.raises(InvalidWeights, match="cannot run: compiled for version 9"):
+        AutoModel.compile("acme-colors", backend="acme-compiled")
+
+    assert built(cache) == partial(cache) == []
+
+
+def test_what_is_ready_needs_no_compiling(compiler):
+    with pytest.raises(InvalidOption, match="needs nothing built for 'acme'"):
+        AutoModel.compile("acme-colors", backend="acme")

@@ -17,6 +17,7 @@ from inference_models import (
 )
 from inference_models.explain import Explanation
 from inference_models.negotiate import (
+    Cached,
     Wishes,
     advice,
     chain,
@@ -64,7 +65,7 @@ def negotiated(classes, *artifacts, built=(), **named):
         card(*artifacts),
         wishes(**named),
         registry(*classes),
-        lambda option: option.backend.name in built,
+        lambda option: Cached(option.backend.name in built),
     )
 
 
@@ -549,14 +550,14 @@ def test_an_explanation_is_a_table():
     picky = backend("picky", formats=("onnx",), rank=9, refuse=giving("too new"))
     classes = registry(ONNX, BUILDER, picky)
     mine = card(artifact("onnx"))
-    found = negotiate(mine, wishes(), classes, lambda option: False)
+    found = negotiate(mine, wishes(), classes, lambda option: Cached())
 
     assert f"{Explanation.of(mine, found, classes)}\n" == TABLE
 
 
 def test_an_explanation_is_data():
     classes = registry(ONNX, TORCH)
-    found = negotiate(card(), wishes(), classes, lambda option: False)
+    found = negotiate(card(), wishes(), classes, lambda option: Cached())
     explanation = Explanation.of(card(), found, classes)
 
     assert explanation.best == explanation.candidates[0]
@@ -565,7 +566,7 @@ def test_an_explanation_is_data():
 
 def test_an_explanation_of_nothing_says_so():
     classes = registry(backend("other", formats=("x",)))
-    found = negotiate(card(), wishes(), classes, lambda option: False)
+    found = negotiate(card(), wishes(), classes, lambda option: Cached())
     explanation = Explanation.of(card(), found, classes)
 
     assert explanation.best is None

@@ -29,6 +29,7 @@ from inference_models.errors import (
     did_you_mean,
 )
 from inference_models.explain import Explanation
+from inference_models.images import Image, read_images
 from inference_models.interfaces import Access, Architecture, Backend
 from inference_models.model import (
     CPU_PIXELS,
@@ -202,8 +203,8 @@ class _Search:
         return self.found.card
 
     def negotiation(self) -> Negotiation:
-        is_built = functools.partial(derive.is_built, self.store, self.card)
-        return negotiate(self.card, self.wishes, self.registry, is_built)
+        look = functools.partial(derive.cached, self.store, self.card)
+        return negotiate(self.card, self.wishes, self.registry, look)
 
     def bundle(self, artifact: Artifact) -> Bundle:
         """Fetch an artifact, and what it adapts, and complete its card."""
@@ -373,6 +374,53 @@ class AutoModel:
         return Explanation.of(search.card, search.negotiation(), search.registry)
 
     @classmethod
+    def compile(
+        cls,
+        model_id_or_path: str | os.PathLike[str],
+        *,
+        backend: str | Backend,
+        device: Any = None,
+        quantization: str | None = None,
+        batch_size: int | tuple[int, ...] | None = None,
+        calibration: Any = None,
+        task: str | None = None,
+        model_type: str | None = None,
+        labels: Sequence[str | None] | None = None,
+        allow_licenses: Sequence[str] | None = None,
+        allow_untrusted_packages: bool = False,
+        weights_provider: str | None = None,
+        sha256: str | None = None,
+        api_key: str | None = None,
+        revision: str | None = None,
+        weights_provider_extra_headers: Mapping[str, str] | None = None,
+        weights_provider_extra_query_params: Pairs | None = None,
+        **unknown: Any,
+    ) -> Bundle:
+        """Build now what a backend runs best, and keep it; `from_pretrained` finds it.
+
+        backend      whose format is built
+        device       one that is here, or a kind of device that is not, as the backend
+                     names it; what is built for another is judged where it first runs
+        batch_size   the largest batch, or (min, max), or (min, best, max)
+        calibration  images, in any form that models take, on which what was built is
+                     compared with its source; by default pictures of the library's
+
+        The rest is that of `from_pretrained`. Returns what lies in the cache, built
+        before or now. Where no precision is named, half precision that differs too much
+        from its source falls back to full precision with one WARNING. Raises
+        `InvalidOption` where the backend needs nothing built, and what
+        `from_pretrained` raises.
+        """
+        derive = True
+        given = _Secret(locals())
+        del api_key, unknown
+        del weights_provider_extra_headers, weights_provider_extra_query_params
+        search = _Call.of(given).search(model_id_or_path)
+        pictures = [] if calibration is None else read_images(calibration)
+        wishes = attrs.evolve(search.wishes, elsewhere=True)
+        return _compile(attrs.evolve(search, wishes=wishes), pictures)
+
+    @classmethod
     def models(cls) -> list[str]:
         """Every id and alias that installed packs and card folders name, sorted."""
         registry = installed()
@@ -440,6 +488,34 @@ def _load(search: _Search, recipe: Recipe) -> Model:
     raise _failure(search, negotiation, failures, errors)
 
 
+def _compile(search: _Search, pictures: Sequence[Image]) -> Bundle:
+    """Build the first option that can be built and agrees with its source."""
+    negotiation = search.negotiation()
+    options = [option for option in negotiation.order if option.steps]
+    if negotiation.order and not options:
+        ready = negotiation.order[0]
+        raise InvalidOption(
+            f"{search.card.id!r} needs nothing built for {ready.backend.name!r}: it "
+            f"has {ready.format} ready"
+        )
+    failures: list[str] = []
+    errors: list[Exception] = []
+    for option in options:
+        try:
+            bundle = derive.derived(
+                search.store, search.card, option, search.bundle, search.make, pictures
+            )
+        except Exception as error:  # noqa: BLE001 - any failure of a plugin or a file
+            failures.append(f"{option.plan.precision}: {error}")
+            errors.append(error)
+            continue
+        if failures:
+            built = f"{search.card.id} is built in {option.plan.precision}"
+            log.warning("%s, because %s", built, "; ".join(failures))
+        return bundle
+    raise _failure(search, negotiation, failures, errors)
+
+
 def _warn_of_fallback(card: ModelCard, model: Model, failures: Sequence[str]) -> None:
     log.warning(
         "%s runs on %s, %s, because the better choice failed: %s",
@@ -452,10 +528,13 @@ def _warn_of_fallback(card: ModelCard, model: Model, failures: Sequence[str]) ->
 
 def _warn_of_buildable(card: ModelCard, option: Option) -> None:
     log.warning(
-        "%s would run better on %s, %s, which has to be built first: derive=True does",
+        "%s would run better on %s, %s, which has to be built first: "
+        "inference-models compile %s --backend %s",
         card.id,
         option.backend.name,
         option.plan.device,
+        card.id,
+        option.backend.name,
     )
 
 

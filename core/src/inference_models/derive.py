@@ -1,12 +1,18 @@
-"""One artifact out of another: written by a backend, judged and kept by core."""
+"""One artifact out of another: written by a backend, judged and kept by core.
+
+What is kept lies in `derived/<name>/`, and its manifest says what it is: the key of
+what it was made of, and what it `needs` of a machine. One model can so have several, for
+several machines that share a cache, or for several sizes of batches.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +22,22 @@ import numpy as np
 from inference_models.batching import wrapped
 from inference_models.card import (
     Artifact,
+    Batch,
     Bundle,
     File,
     ModelCard,
     Plan,
     structure,
 )
-from inference_models.disk import hash_file, move_folder
-from inference_models.errors import InferenceModelsError, InvalidWeights
-from inference_models.images import Array, read_images
+from inference_models.disk import hash_file, move_folder, remove, write_atomically
+from inference_models.errors import InferenceModelsError, InvalidWeights, Unavailable
+from inference_models.images import Array, Image, read_images
 from inference_models.interfaces import Architecture, Backend, Operations
-from inference_models.negotiate import Option
-from inference_models.progress import shown
+from inference_models.negotiate import Cached, Option, install_hint
+from inference_models.progress import Report, shown
 from inference_models.registry import installed
 from inference_models.store import Store
+from inference_models.trust import kind_of
 
 log = logging.getLogger("inference_models")
 
@@ -44,8 +52,42 @@ _PICTURES = 4
 _MANIFEST = "artifact.json"
 
 
+@attrs.frozen
+class _Kept:
+    """What was derived, as its manifest describes it."""
+
+    folder: Path
+    artifact: Artifact
+    judged: bool
+    """False for what was built for another machine and has not run on it yet."""
+    asked: Any
+    card: Any
+
+    def bundle(self) -> Bundle:
+        """As something to open."""
+        return Bundle(ModelCard.from_json(self.card), self.artifact, self.folder)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its files are, in their sizes."""
+        paths = {file: self.folder / file.name for file in self.artifact.files}
+        return all(
+            path.is_file() and file.size in (None, path.stat().st_size)
+            for file, path in paths.items()
+        )
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether files of native code are those that were written."""
+        return self.is_there and all(
+            file.sha256 in (None, hash_file(self.folder / file.name))
+            for file in self.artifact.files
+            if kind_of(file.name, self.artifact.format) == "engine"
+        )
+
+
 def key(store: Store, card: ModelCard, option: Option) -> str | None:
-    """Names what an option derives; None while the source's hashes are not known."""
+    """Names what an option derives from; None while a source's hash is not known."""
     digests = [store.digest(file) for file in option.artifact.files]
     if not digests or None in digests:
         return None
@@ -56,8 +98,12 @@ def key(store: Store, card: ModelCard, option: Option) -> str | None:
         "base": option.artifact.base,
         "config": {**card.config, **option.artifact.config},
         "steps": [(_version(backend), form) for backend, form in option.steps],
-        "plan": [option.plan.precision, option.plan.batch],
+        "precision": option.plan.precision,
     }
+    return _digest(facts)
+
+
+def _digest(facts: Any) -> str:
     text = json.dumps(facts, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -74,10 +120,16 @@ def _package(module: str) -> str:
     return module.partition(".")[0]
 
 
-def is_built(store: Store, card: ModelCard, option: Option) -> bool:
-    """Whether the cache holds what this option derives."""
+def cached(store: Store, card: ModelCard, option: Option) -> Cached:
+    """Whether the cache holds what an option derives, and why what it has is no use."""
     name = key(store, card, option)
-    return name is not None and _is_whole(_folder(store, name))
+    reasons = []
+    for kept in () if name is None else _all_kept(store, name):
+        reason = _misfit(kept, card, option)
+        if reason is None:
+            return Cached(True)
+        reasons.append(reason)
+    return Cached(False, "; ".join(dict.fromkeys(reasons)))
 
 
 def derived(
@@ -86,54 +138,140 @@ def derived(
     option: Option,
     fetch: Fetch,
     make: MakeArchitecture,
+    pictures: Sequence[Image] = (),
 ) -> Bundle:
-    """The bundle of a derived artifact: from the cache, or built and judged now."""
-    if option.built and (kept := _kept(store, card, option)) is not None:
-        return kept
+    """The bundle of a derived artifact: from the cache, or built and judged now.
+
+    It is judged on `pictures`, by default on core's own. What is built for another
+    machine is judged there, when it is first opened.
+    """
+    here = _is_here(option)
+    kept = _fitting(store, card, option) if option.built else None
+    if kept is not None and kept.asked == _plain(card) and (kept.judged or not here):
+        return kept.bundle()
     source = fetch(option.artifact)
     name = key(store, card, option)  # whatever was fetched has a known hash
     if name is None:
         raise InvalidWeights(f"{source.card.id!r} has no files to derive from")
-    folder = _folder(store, name)
-    if not _is_whole(folder):
+    making = _Making(source, card, option, make, pictures or _pictures(), here)
+    kept = _fitting(store, card, option)
+    if kept is None:
         with store.locked(name):
-            if not _is_whole(folder):
-                _build(store, card, option, source, make, folder)
-    artifact, _ = _manifest(folder)
-    return attrs.evolve(source, artifact=artifact, folder=folder)
+            kept = _fitting(store, card, option) or making.build(store, name)
+    if here and not kept.judged:
+        making.judge_now(kept, name)
+    return attrs.evolve(source, artifact=kept.artifact, folder=kept.folder)
 
 
-def _folder(store: Store, name: str) -> Path:
-    return store.root / "derived" / name
+def _is_here(option: Option) -> bool:
+    """Whether the device of a plan is one of this machine's."""
+    return option.plan.device in option.backend.devices()
 
 
-def _is_whole(folder: Path) -> bool:
-    """The manifest is written last, and the folder moved to its place after that."""
-    return (folder / _MANIFEST).is_file()
+def _all_kept(store: Store, name: str) -> Iterator[_Kept]:
+    """All that was derived under one key; what cannot be read is built anew."""
+    for manifest in sorted((store.root / "derived").glob(f"*/{_MANIFEST}")):
+        with contextlib.suppress(
+            OSError, ValueError, KeyError, TypeError, InferenceModelsError
+        ):
+            data = json.loads(manifest.read_text("utf-8"))
+            if data["key"] == name:
+                artifact = structure(Artifact, data["artifact"])
+                told = data["judged"] is True, data["asked"], data["card"]
+                yield _Kept(manifest.parent, artifact, *told)
 
 
-def _build(
-    store: Store,
-    card: ModelCard,
-    option: Option,
-    source: Bundle,
-    make: MakeArchitecture,
-    folder: Path,
-) -> None:
-    reader = option.steps[0][0]
-    with store.unfinished() as partial, shown(f"deriving {card.id}") as report:
-        bundle = source
-        for number, (deriver, form) in enumerate(option.steps):
+def _misfit(kept: _Kept, card: ModelCard, option: Option) -> str | None:
+    """Why something in the cache is not what an option wants; None if it is."""
+    artifact, plan = kept.artifact, option.plan
+    if not kept.is_there:
+        return "what was built is damaged"
+    if not _covers(artifact.batch, plan.batch):
+        return f"what was built is for batches of {artifact.batch}"
+    reason = option.backend.refuse(card, artifact, plan)
+    return reason and f"what was built does not fit: {reason}"
+
+
+def _covers(built: Batch | None, wanted: Batch | None) -> bool:
+    if built is None or wanted is None:
+        return True
+    return built[0] <= wanted[0] and wanted[2] <= built[2]
+
+
+def _fitting(store: Store, card: ModelCard, option: Option) -> _Kept | None:
+    """The first in the cache that fits, and whose native code is intact."""
+    name = key(store, card, option)
+    for kept in () if name is None else _all_kept(store, name):
+        if _misfit(kept, card, option) is None and kept.is_intact:
+            return kept
+    return None
+
+
+@attrs.frozen
+class _Making:
+    """One derivation: what is read, what is wanted, and where it is to run."""
+
+    source: Bundle
+    asked: ModelCard
+    option: Option
+    make: MakeArchitecture
+    pictures: Sequence[Image]
+    here: bool
+
+    def build(self, store: Store, name: str) -> _Kept:
+        """Write, judge and keep it; nothing is kept of what fails."""
+        subject = f"deriving {self.source.card.id}"
+        with store.unfinished() as partial, shown(subject) as report:
+            bundle = self._written(partial, report)
+            if reason := self._refusal(bundle):
+                raise InvalidWeights(f"what was derived cannot run: {reason}")
+            if self.here:
+                report("comparing it with its source", 1.0)
+                self._judge(bundle)
+            folder = _folder(store, name, bundle.artifact)
+            kept = _Kept(
+                folder,
+                bundle.artifact,
+                self.here,
+                _plain(self.asked),
+                _plain(bundle.card),
+            )
+            _write_manifest(bundle.folder, kept, name)
+            move_folder(bundle.folder, folder)
+        return kept
+
+    def judge_now(self, kept: _Kept, name: str) -> None:
+        """Judge what was built elsewhere, and remove it if it is wrong."""
+        try:
+            self._judge(
+                attrs.evolve(self.source, artifact=kept.artifact, folder=kept.folder)
+            )
+        except InvalidWeights:
+            remove(kept.folder)
+            raise
+        _write_manifest(kept.folder, attrs.evolve(kept, judged=True), name)
+
+    def _written(self, partial: Path, report: Report) -> Bundle:
+        bundle, make = self.source, self.make
+        for number, (deriver, form) in enumerate(self.option.steps):
             step = partial / str(number)
             step.mkdir(parents=True)
-            log.info("deriving %s of %r with %s", form, source.card.id, deriver.name)
-            artifact = deriver.derive(bundle, make(bundle), option.plan, step, report)
+            log.info("deriving %s of %r with %s", form, bundle.card.id, deriver.name)
+            plan = self.option.plan
+            artifact = deriver.derive(bundle, make(bundle), plan, step, report)
             bundle = attrs.evolve(bundle, artifact=artifact, folder=step)
-        bundle = _with_files(bundle, source, make(source).reads)
-        report("comparing it with its source", 1.0)
-        _judge(source, reader, bundle, option, make(source))
-        _write_manifest(bundle, card)
-        move_folder(bundle.folder, folder)
+        return _with_files(bundle, self.source, make(self.source).reads)
+
+    def _refusal(self, bundle: Bundle) -> str | None:
+        """Why the backend would not open here what was written for here."""
+        if not self.here:
+            return None
+        option = self.option
+        return option.backend.refuse(self.asked, bundle.artifact, option.plan)
+
+    def _judge(self, result: Bundle) -> None:
+        architecture = self.make(self.source)
+        _judge(self.source, result, self.option, architecture, self.pictures)
 
 
 def _with_files(bundle: Bundle, source: Bundle, names: Iterable[str]) -> Bundle:
@@ -149,19 +287,17 @@ def _with_files(bundle: Bundle, source: Bundle, names: Iterable[str]) -> Bundle:
 
 def _judge(
     source: Bundle,
-    reader: Backend,
     result: Bundle,
     option: Option,
     architecture: Architecture[Any],
+    pictures: Sequence[Image],
 ) -> None:
-    """Raise `InvalidWeights` unless both give the same outputs on a real input."""
+    """Raise `InvalidWeights` unless both give the same outputs on real inputs."""
     inputs, _ = architecture.preprocess(
-        read_images([picture(480, 640, seed) for seed in range(_PICTURES)]),
-        architecture.trial,
-        Operations(),
-        architecture.preprocessing,
+        pictures, architecture.trial, Operations(), architecture.preprocessing
     )
     plan = Plan("cpu", source.artifact.precision)
+    reader = _reader(option, source.artifact.format)
     expected = _outputs(reader, source, architecture, plan, inputs)
     form = result.artifact.format
     try:
@@ -182,6 +318,23 @@ def _judge(
             f"the derived {form} differs from its source by {difference:.3g} of its "
             f"values, in {option.plan.precision}; it was discarded"
         )
+
+
+def _reader(option: Option, form: str) -> Backend:
+    """A backend that runs the source on the CPU: who derived from it, or the best."""
+    deriver = option.steps[0][0]
+    if form in deriver.formats:
+        return deriver
+    for cls in sorted(installed().backends.values(), key=lambda cls: -cls.rank):
+        if form in cls.formats:
+            with contextlib.suppress(Unavailable):
+                if "cpu" in cls().devices():
+                    return cls()
+    hint = install_hint("format", form)
+    raise Unavailable(
+        f"what is built is compared with its source, and nothing here runs {form} on "
+        f"the CPU; {hint or 'install a backend for it'}"
+    )
 
 
 def _outputs(
@@ -213,43 +366,28 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.asarray(np.stack(planes, axis=-1) + grain).astype(np.uint8)
 
 
-def _write_manifest(bundle: Bundle, asked: ModelCard) -> None:
+def _pictures() -> list[Image]:
+    return read_images([picture(480, 640, seed) for seed in range(_PICTURES)])
+
+
+def _folder(store: Store, name: str, artifact: Artifact) -> Path:
+    """Where it is kept: each machine's and each range of batches has its own."""
+    own = _digest([name, artifact.needs, artifact.batch])
+    return store.root / "derived" / own
+
+
+def _write_manifest(folder: Path, kept: _Kept, name: str) -> None:
     """What was derived, and the complete card that belongs to the one asked for."""
     data = {
-        "artifact": attrs.asdict(bundle.artifact),
-        "asked": asked.to_json(),
-        "card": bundle.card.to_json(),
+        "key": name,
+        "artifact": attrs.asdict(kept.artifact),
+        "judged": kept.judged,
+        "asked": kept.asked,
+        "card": kept.card,
     }
-    (bundle.folder / _MANIFEST).write_text(json.dumps(data), "utf-8")
+    write_atomically(folder / _MANIFEST, json.dumps(data).encode())
 
 
-def _kept(store: Store, asked: ModelCard, option: Option) -> Bundle | None:
-    """What was derived for this very card: its source is not needed again."""
-    name = key(store, asked, option)
-    if name is None:
-        return None
-    folder = _folder(store, name)
-    artifact, data = _manifest(folder)
-    if data.get("asked") != json.loads(json.dumps(asked.to_json())):
-        return None
-    return Bundle(ModelCard.from_json(data.get("card")), artifact, folder)
-
-
-def _manifest(folder: Path) -> tuple[Artifact, dict[str, Any]]:
-    """What lies in a folder, whose files are there, and all that its manifest says."""
-    try:
-        data: dict[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
-        artifact = structure(Artifact, data["artifact"])
-    except (OSError, ValueError, KeyError, TypeError, InferenceModelsError) as error:
-        raise InvalidWeights(
-            f"what was derived in {str(folder)!r} cannot be read: {error}; remove it"
-        ) from error
-    for file in artifact.files:
-        _check_present(folder, file)
-    return artifact, data
-
-
-def _check_present(folder: Path, file: File) -> None:
-    path = folder / file.name
-    if not path.is_file() or file.size not in (None, path.stat().st_size):
-        raise InvalidWeights(f"{str(path)!r} is damaged; remove its folder")
+def _plain(card: ModelCard) -> Any:
+    """A card as its JSON comes back."""
+    return json.loads(json.dumps(card.to_json()))

@@ -99,6 +99,8 @@ class Backend(ABC):
     rank: ClassVar[int] = 0
     derives: ClassVar[Mapping[str, str]] = {}
     """Format read -> format written by `derive`."""
+    converts: ClassVar[bool] = True
+    """Whether `derive` writes what precision is wanted, or keeps its source's."""
 
     @abstractmethod
     def devices(self) -> Sequence[str]:
@@ -106,6 +108,13 @@ class Backend(ABC):
 
         Told from metadata and core's hardware facts, without importing the runtime.
         """
+
+    def targets(self) -> Sequence[str]:
+        """What `derive` can write for: devices here, and kinds of devices elsewhere.
+
+        What it writes for a device that `devices` has not is judged where it is opened.
+        """
+        return self.devices()
 
     def precisions(self, artifact: Artifact, device: str) -> Sequence[str]:
         """Precisions this artifact can run in there, best first; no int8 unasked."""

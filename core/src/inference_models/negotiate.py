@@ -34,13 +34,17 @@ _DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
 
 @attrs.frozen
 class Wishes:
-    """What the user named; None is left to negotiation, and only that may change."""
+    """What the user named; None is left to negotiation, and only that may change.
+
+    `elsewhere`: something is built, perhaps for a device that is not here.
+    """
 
     backends: tuple[str | Backend, ...] | None = None
     device: str | None = None
     precision: str | None = None
     batch: Batch | None = None
     derive: bool = False
+    elsewhere: bool = False
 
     @classmethod
     def read(
@@ -126,9 +130,9 @@ class Option:
     """A plan that can be carried out: open `artifact` with `backend`.
 
     `steps` are the backends that derive it first, in order; empty where the card has
-    the artifact ready. `built` says that the derived artifact lies in the cache.
-    `place` is that of its precision in the backend's order, and whether its batch
-    differs from what was asked for.
+    the artifact ready. `built` says that the derived artifact lies in the cache, and
+    `misfit` why what lies there is of no use. `place` is that of its precision in the
+    backend's order, and whether its batch differs from what was asked for.
     """
 
     backend: Backend
@@ -136,6 +140,7 @@ class Option:
     plan: Plan
     steps: Steps = ()
     built: bool = False
+    misfit: str = ""
     place: tuple[int, bool] = (0, False)
 
     @property
@@ -154,6 +159,7 @@ class Option:
         reason = ""
         if self.steps:
             reason = f"derived, {route}" if self.built else f"can be derived, {route}"
+            reason += f"; {self.misfit}" if self.misfit else ""
         return Candidate(
             self.backend.name,
             "runs" if self.ready else "buildable",
@@ -165,7 +171,15 @@ class Option:
         )
 
 
-IsBuilt = Callable[[Option], bool]
+@attrs.frozen
+class Cached:
+    """Whether what an option derives is in the cache, and why what is there is not."""
+
+    is_built: bool = False
+    misfit: str = ""
+
+
+Look = Callable[[Option], Cached]
 
 
 @attrs.frozen
@@ -195,7 +209,7 @@ class Negotiation:
 
 
 def negotiate(
-    card: ModelCard, wishes: Wishes, registry: Registry, is_built: IsBuilt
+    card: ModelCard, wishes: Wishes, registry: Registry, look: Look
 ) -> Negotiation:
     """Every plan for the card, sorted: accelerators, then rank, then precision."""
     backends = [cls() for cls in registry.backends.values()]
@@ -208,7 +222,7 @@ def negotiate(
         if reason:
             refusals.append(Candidate(backend.name, "refused", reason))
             continue
-        found, refused = _plans(card, backend, backends, wishes, is_built)
+        found, refused = _plans(card, backend, backends, wishes, look)
         refusals += refused
         if wishes.device != "cpu" and any(_routes(card, backend, backends)):
             sentences += _untold(advice_of(backend), refused)
@@ -303,12 +317,13 @@ def _plans(
     backend: Backend,
     backends: Sequence[Backend],
     wishes: Wishes,
-    is_built: IsBuilt,
+    look: Look,
 ) -> tuple[list[tuple[int, Option]], list[Candidate]]:
     """Options of one backend with their artifact's number, and its refusals."""
     refuse = functools.partial(Candidate, backend.name, "refused")
     try:
-        devices, refused = _devices(backend, wishes)
+        offered = _offered_devices(backend, wishes)
+        devices, refused = _devices(offered, wishes)
     except Unavailable as error:
         return [], [refuse(str(error))]
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
@@ -324,17 +339,23 @@ def _plans(
     options, refusals = [], []
     for number, artifact, steps in routes:
         for device in devices:
-            found = _plan(card, backend, artifact, steps, device, wishes)
-            if isinstance(found, Candidate):
-                refusals.append(found)
-            else:
-                built = bool(steps) and is_built(found)
-                options.append((number, attrs.evolve(found, built=built)))
+            for found in _ways(card, backend, artifact, steps, device, wishes):
+                if isinstance(found, Candidate):
+                    refusals.append(found)
+                    continue
+                kept = look(found) if steps else Cached()
+                option = attrs.evolve(found, built=kept.is_built, misfit=kept.misfit)
+                options.append((number, option))
     return options, refusals
 
 
-def _devices(backend: Backend, wishes: Wishes) -> tuple[list[str], str | None]:
-    offered = list(backend.devices())
+def _offered_devices(backend: Backend, wishes: Wishes) -> list[str]:
+    """Its devices here; where one is named to build for, what it can build for."""
+    named = wishes.elsewhere and wishes.device is not None
+    return list(backend.targets() if named else backend.devices())
+
+
+def _devices(offered: Sequence[str], wishes: Wishes) -> tuple[list[str], str | None]:
     strange = [d for d in offered if not _DEVICE.fullmatch(d)]
     if strange:
         return [], f"devices() gave {strange[0]!r}, which is no device's name"
@@ -406,9 +427,31 @@ def chain(source: str, targets: Sequence[str], backends: Sequence[Backend]) -> S
 
 def _available(backend: Backend) -> bool:
     try:
-        return bool(backend.devices())
+        return bool(backend.targets())
     except Exception:  # noqa: BLE001 - why not is said where the backend itself is asked
         return False
+
+
+def _ways(
+    card: ModelCard,
+    backend: Backend,
+    artifact: Artifact,
+    steps: Steps,
+    device: str,
+    wishes: Wishes,
+) -> Iterable[Option | Candidate]:
+    """The best plan, and one in full precision for what half precision derives.
+
+    Half precision may turn out to be too far from its source.
+    """
+    found = _plan(card, backend, artifact, steps, device, wishes)
+    yield found
+    halved = isinstance(found, Option) and found.plan.precision != "fp32"
+    if halved and steps and wishes.precision is None:
+        full = attrs.evolve(wishes, precision="fp32")
+        again = _plan(card, backend, artifact, steps, device, full)
+        if isinstance(again, Option):
+            yield again
 
 
 def _plan(
@@ -430,7 +473,7 @@ def _plan(
         if reason := _source_refused(card, artifact, steps):
             return Candidate(backend.name, "refused", reason, form, device)
         asked = "precisions()"
-        offered = _offered(backend, opened, device, derived=bool(steps))
+        offered = _offered(backend, opened, device, steps)
         wanted, reason = _wanted(offered, wishes.precision, form)
         asked = "refuse()"
         for choice in wanted:
@@ -449,12 +492,14 @@ def _plan(
 
 
 def _offered(
-    backend: Backend, artifact: Artifact, device: str, derived: bool
+    backend: Backend, artifact: Artifact, device: str, steps: Steps
 ) -> list[str]:
     """Precisions of an artifact; one to be derived is written in what suits best."""
-    if not derived:
+    if not steps:
         return list(backend.precisions(artifact, device))
-    writable = _WRITABLE if device == "cpu" else _WRITABLE[::-1]
+    writable: Sequence[str] = _WRITABLE if device == "cpu" else _WRITABLE[::-1]
+    if not any(deriver.converts for deriver, _ in steps):
+        writable = (artifact.precision,)
     return [
         precision
         for precision in writable

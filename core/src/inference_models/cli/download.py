@@ -11,7 +11,7 @@ from inference_models.card import Artifact, ModelCard
 from inference_models.cli.explain import Backend, Device, Precision
 from inference_models.errors import InvalidOption, NoBackend
 from inference_models.interfaces import Access
-from inference_models.negotiate import Wishes, negotiate
+from inference_models.negotiate import Cached, Wishes, negotiate
 from inference_models.registry import installed
 from inference_models.store import Store
 
@@ -47,7 +47,7 @@ def _download(model_id: str, wishes: Wishes, form: str | None) -> str:
 
 
 def _best(card: ModelCard, wishes: Wishes) -> Artifact:
-    order = negotiate(card, wishes, installed(), lambda option: False).order
+    order = negotiate(card, wishes, installed(), lambda option: Cached()).order
     if not order:
         raise NoBackend(
             f"nothing here can run {card.id!r}; inference-models explain {card.id} "
