@@ -9,12 +9,16 @@ so that nothing is copied between convolutions and linear layers.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
+
+# Values in a strip of a picture: what is made of it is four times as much.
+_STRIP = 2**20
 
 
 class Vision(nn.Module):
@@ -103,13 +107,14 @@ class _Half(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.norm2 = nn.LayerNorm(width)
         self.ffn = feed_forward(width, int(width * config["mlp_ratio"]))
+        self.side = config["window_size"]
 
-    def around(self, attention: nn.Module, x: Tensor) -> Tensor:
-        """Both residual steps, each behind a convolution of its own."""
-        x = x + convolved(self.conv1, x)
-        x = x + attention(self.norm1(x))
-        x = x + convolved(self.conv2, x)
-        return x + self.ffn(self.norm2(x))
+    def feed(self, x: Tensor) -> Tensor:
+        """The second convolution and the feed-forward, each a residual step."""
+        x = convolved(self.conv2, x).add_(x)
+        for strip in strips(x, self.side):
+            strip += self.ffn(self.norm2(strip))
+        return x
 
 
 class SpatialBlock(_Half):
@@ -121,7 +126,10 @@ class SpatialBlock(_Half):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
-        return self.around(self.window_attn, x)
+        x = convolved(self.conv1, x).add_(x)
+        for strip in strips(x, self.side):
+            strip += self.window_attn(self.norm1(strip))
+        return self.feed(x)
 
 
 class ChannelBlock(_Half):
@@ -133,7 +141,25 @@ class ChannelBlock(_Half):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
-        return self.around(self.channel_attn, x)
+        x = convolved(self.conv1, x).add_(x)
+        parts = strips(x, self.side)
+        mixed = self.channel_attn([self.norm1(strip) for strip in parts])
+        for strip, own in zip(parts, mixed, strict=True):
+            strip += own
+        return self.feed(x)
+
+
+def strips(x: Tensor, side: int) -> list[Tensor]:
+    """Views of (B, H, W, C) that are whole windows high.
+
+    On a CPU, what is made of one stays in its caches and in memory that the process
+    has; in an exported graph, and on a GPU, there is one.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return [x]
+    row = side * x[:, 0].numel()
+    high = side * max(1, _STRIP // row)
+    return [x[:, top : top + high] for top in range(0, x.shape[1], high)]
 
 
 def feed_forward(width: int, hidden: int) -> nn.Sequential:
@@ -192,18 +218,29 @@ class ChannelAttention(_Attention):
         super().__init__(config, stage)
         self.groups = config["num_groups"][stage]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> the same shape."""
-        batch, height, width, channels = x.shape
-        positions = height * width
-        split = self.qkv(x).reshape(batch, positions, 3, self.groups, -1)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-        # Not torch's own attention, which is slow where heads are as long as pictures.
-        # Scaled first: sums over a picture are too large for half precision.
-        alike = (query * positions**-0.5).transpose(-1, -2) @ key
-        mixed = value @ alike.softmax(dim=-1).transpose(-1, -2)
-        mixed = mixed.transpose(1, 2).reshape(batch, height, width, channels)
-        return self.proj(mixed)
+    def forward(self, strips: Sequence[Tensor]) -> list[Tensor]:
+        """What makes a picture, each (B, h, W, C) -> the same shapes."""
+        positions = sum(strip.shape[1] * strip.shape[2] for strip in strips)
+        alike: list[Tensor] = []
+        values: list[Tensor] = []
+        for query, key, value in map(self._split, strips):
+            # Not torch's own attention, which is slow where heads are as long as
+            # pictures. Scaled first: sums over one are too large for half precision.
+            alike.append((query * positions**-0.5).transpose(-1, -2) @ key)
+            # A copy, or the queries and keys of all strips would stay in memory.
+            values.append(value if len(strips) == 1 else value.contiguous())
+        weights = reduce(torch.add, alike).softmax(dim=-1).transpose(-1, -2)
+        mixed = [(value @ weights).transpose(1, 2) for value in values]
+        return [
+            self.proj(own.reshape(strip.shape))
+            for own, strip in zip(mixed, strips, strict=True)
+        ]
+
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, h, W, C) -> queries, keys and values (B, groups, h*W, C/groups)."""
+        batch, height, width, _ = x.shape
+        split = self.qkv(x).reshape(batch, height * width, 3, self.groups, -1)
+        return split.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class Projector(nn.Module):
