@@ -240,7 +240,7 @@ class ChannelAttention(_Attention):
         """(B, h, W, C) -> queries, keys and values (B, groups, h*W, C/groups)."""
         batch, height, width, _ = x.shape
         split = self.qkv(x).reshape(batch, height * width, 3, self.groups, -1)
-        return split.permute(2, 0, 3, 1, 4).unbind(0)
+        return tuple(split.permute(2, 0, 3, 1, 4))
 
 
 class Projector(nn.Module):
