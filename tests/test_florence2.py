@@ -22,12 +22,15 @@ from inference_models import (
     InvalidOption,
     InvalidWeights,
     NoBackend,
+    generation,
 )
 from inference_models_florence2 import tasks
 
 from .cards import write_florence2_cards
 
 BACKENDS = ["torch", "hf", "onnx"]
+TIE = 0.5
+"""Best logits that are nearer than that may change places in half precision."""
 PROMPTS = ["<CAPTION>", "<CAPTION_TO_PHRASE_GROUNDING>a small cat on a table", "<OD>"]
 
 
@@ -127,6 +130,40 @@ def test_tokens_are_those_of_generate(backend, count, beams, load, images, netwo
     outputs = model.forward(inputs, prompt=PROMPTS[:count], **options)
 
     assert expected == [trimmed(row) for row in outputs["tokens"].tolist()]
+
+
+@pytest.fixture
+def gaps(monkeypatch):
+    """How far apart the two best logits are that may follow, of each step."""
+    found, follow = [], generation._follow
+
+    def followed(rules, scores, texts, most):
+        follow(rules, scores, texts, most)
+        second, best = np.sort(scores[0])[-2:]
+        found.append(best - second)
+
+    monkeypatch.setattr(generation, "_follow", followed)
+    return found
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")
+@pytest.mark.parametrize("number", range(3))
+def test_half_precision_on_a_gpu_writes_what_the_cpu_writes(number, load, images, gaps):
+    cpu = load("torch", device="cpu", quantization="fp32")
+    gpu = load("torch", device="cuda:0", quantization="fp16")
+    options = {"prompt": PROMPTS[number], "max_new_tokens": 20}
+    expected, found = (
+        model.forward(model.pre_process(images[number])[0], **options)["tokens"][0]
+        for model in (cpu, gpu)
+    )
+
+    # Where the best two are nearly tied, half precision may choose the other, and the
+    # texts part: what is compared ends before the first such step.
+    margins = gaps[: len(expected)]  # the CPU's, which writes first
+    certain = next((i for i, gap in enumerate(margins) if gap < TIE), len(margins))
+    assert certain > 1
+    assert expected.tolist()[:certain] == found.tolist()[:certain]
 
 
 def test_one_folder_has_artifacts_for_three_backends(folder):
