@@ -243,7 +243,8 @@ def test_stopped_while_parts_come_the_next_run_asks_for_the_rest(blow, server, s
     gate.set()
 
     assert contents(store, artifact(server)) == [CONTENT]
-    assert server.requests[-1].headers["range"] == f"bytes={SIZE // 2}-"
+    start = int(server.requests[-1].headers["range"].strip("bytes=-"))
+    assert SIZE // 2 <= start < SIZE // 2 + SIZE // 8  # where the last whole part ends
     assert list(store.root.glob("partial/*")) == []
 
 

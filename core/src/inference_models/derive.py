@@ -1,8 +1,8 @@
 """One artifact out of another: written by a backend, judged and kept by core.
 
 What is kept lies in `derived/<name>/`, and its manifest says what it is: the key of
-what it was made of, and what it `needs` of a machine. One model can so have several, for
-several machines that share a cache, or for several sizes of batches.
+what it was made of, and what it `needs` of a machine. One model can so have several,
+for several machines that share a cache, or for several sizes of batches.
 """
 
 from __future__ import annotations
