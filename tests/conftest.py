@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,18 +18,18 @@ from .cards import florence2_card, resnet_card
 from .checkpoints import rfdetr_cards
 
 
-@pytest.fixture(scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache in which nothing is that other sources derived."""
-    return tmp_path_factory.mktemp("own_cache")
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Nobody's cache, and unknown ids are asked of nobody outside this machine.
 
-
-@pytest.fixture(autouse=True)
-def _nobodys(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
-    """Nobody's cache, and unknown ids are asked of nobody outside this machine."""
-    monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(own_cache))
-    monkeypatch.setenv("ROBOFLOW_API_HOST", "http://127.0.0.1:9")
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    From the start: fixtures of a module load models before those of a test are made.
+    """
+    folder = tmp_path_factory.mktemp("own_cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFERENCE_MODELS_CACHE", str(folder))
+        patch.setenv("ROBOFLOW_API_HOST", "http://127.0.0.1:9")
+        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        yield folder
 
 
 def package_folder(name: str) -> Path:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from inference_models.registry import build
 
-from .distributions import others, output, python
+from .distributions import install, others, output, python
 from .fakes import backend, plugin
 
 RUN = "from inference_models.cli import main; main()"
@@ -144,6 +146,44 @@ def test_an_error_is_one_sentence(typer, acme_site, arguments, sentence):
     assert ended.stdout == ""
     assert ended.stderr.startswith(sentence)
     assert "Traceback" not in ended.stderr
+
+
+@pytest.fixture
+def compilers(acme_site, tmp_path):
+    """A folder in which acme-vision and acme-deriver are installed."""
+    site = shutil.copytree(acme_site, tmp_path / "site")
+    shutil.copy(Path(__file__).with_name("acme_deriver.py"), site)
+    install(site, "acme-deriver", {"acme-deriver": "acme_deriver"})
+    return site
+
+
+COMPILE = ("compile", "acme-colors", "--backend", "acme-compiled")
+
+
+def test_compile_builds_and_says_where_it_lies(typer, compilers, tmp_path):
+    cache = tmp_path / "mine"
+    sizes = ("--batch-size", "1,4,8", "--quantization", "fp16")
+    ended = cli(*COMPILE, *sizes, site=compilers, INFERENCE_MODELS_CACHE=str(cache))
+    (folder,) = (cache / "derived").iterdir()
+    manifest = json.loads((folder / "artifact.json").read_text("utf-8"))
+
+    assert ended.stdout == f"acme-colors: acme-compiled, fp16: {folder}\n"
+    assert manifest["artifact"]["batch"] == [1, 4, 8]
+
+
+def test_compile_compares_on_the_pictures_that_are_given(typer, compilers, tmp_path):
+    picture = str(tmp_path / "there is none.jpg")
+    ended = cli(*COMPILE, "--calibration", picture, site=compilers)
+
+    assert ended.returncode == 1
+    assert picture in ended.stderr
+
+
+def test_compile_refuses_what_is_no_size(typer, compilers):
+    ended = cli(*COMPILE, "--batch-size", "1;4", site=compilers)
+
+    assert ended.returncode == 1
+    assert "--batch-size '1;4' is not a number, nor numbers such as" in ended.stderr
 
 
 def test_an_unknown_command_is_refused(typer, acme_site):

@@ -161,10 +161,20 @@ def test_other_weights_are_built_anew(compiler, acme, tmp_path):
     assert len(compiler.derived) == 2
 
 
-def test_a_newer_deriver_builds_anew(compiler, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("distribution", "points"),
+    [
+        ("acme-deriver", {"acme-deriver": "acme_deriver"}),
+        ("acme-vision", {"acme": "acme_vision"}),
+    ],
+    ids=["backend", "architecture"],
+)
+def test_a_newer_plugin_derives_anew(
+    compiler, tmp_path, monkeypatch, distribution, points
+):
     load("acme-colors", backend="acme-compiled")
     newer = tmp_path / "newer"
-    info = install(newer, "acme-deriver", {"acme-deriver": "acme_deriver"})
+    info = install(newer, distribution, points)
     metadata = (info / "METADATA").read_text("utf-8")
     (info / "METADATA").write_text(metadata.replace("1.0", "1.1"), "utf-8")
     monkeypatch.syspath_prepend(newer)

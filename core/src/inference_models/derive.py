@@ -94,10 +94,13 @@ def key(store: Store, card: ModelCard, option: Option) -> str | None:
     facts = {
         "source": sorted(map(str, digests)),
         "graphs": dict(option.artifact.graphs),
-        "architecture": [card.architecture, card.task, len(card.labels)],
+        "architecture": [_architecture(card), card.task, len(card.labels)],
         "base": option.artifact.base,
         "config": {**card.config, **option.artifact.config},
-        "steps": [(_version(backend), form) for backend, form in option.steps],
+        "steps": [
+            (_version(backend.name, type(backend)), form)
+            for backend, form in option.steps
+        ],
         "precision": option.plan.precision,
     }
     return _digest(facts)
@@ -108,12 +111,17 @@ def _digest(facts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _version(backend: Backend) -> str:
-    """The deriver with its version, so that a new one derives anew."""
-    package = _package(type(backend).__module__)
+def _architecture(card: ModelCard) -> str:
+    cls = installed().architecture(card.architecture)
+    return card.architecture if cls is None else _version(card.architecture, cls)
+
+
+def _version(name: str, cls: type[Any]) -> str:
+    """A plugin's class with its version, so that a new one derives anew."""
+    package = _package(cls.__module__)
     plugins = [p for p in installed().plugins if _package(p.module) == package]
     versions = sorted({f"{plugin.distribution} {plugin.version}" for plugin in plugins})
-    return f"{backend.name}: {', '.join(versions)}"
+    return f"{name}: {', '.join(versions)}"
 
 
 def _package(module: str) -> str:
