@@ -186,6 +186,44 @@ def test_compile_refuses_what_is_no_size(typer, compilers):
     assert "--batch-size '1;4' is not a number, nor numbers such as" in ended.stderr
 
 
+def test_bench_says_what_a_call_costs(typer, acme_site):
+    ended = cli("bench", "acme-colors", "--batch", "2", "--rounds", "3", site=acme_site)
+    first, second = ended.stdout.splitlines()
+
+    assert first.startswith("acme-colors on acme, cpu, fp32; loaded in ")
+    assert "ms a call of 2," in second
+
+
+def test_bench_takes_pictures(typer, acme_site, tmp_path):
+    picture = str(tmp_path / "there is none.jpg")
+    ended = cli("bench", "acme-colors", "--image", picture, site=acme_site)
+
+    assert ended.returncode == 1
+    assert picture in ended.stderr
+
+
+def test_bench_verifies_with_another_backend(typer, acme_site):
+    ended = cli("bench", "acme-colors", "--rounds", "1", "--verify", site=acme_site)
+
+    assert ended.returncode == 0
+    assert ended.stdout.endswith(
+        "agrees with acme-colors on acme-spare, cpu, fp32: 0 of the values, and 0.001 "
+        "is allowed\n"
+    )
+
+
+def test_bench_fails_where_outputs_differ(typer, acme_site, tmp_path):
+    site = shutil.copytree(acme_site, tmp_path / "site")
+    path = site / "acme_vision.py"
+    kept = "        self.sessions.append(session)\n"
+    spoilt = "        session.gain = session.gain + (self.name == 'acme')\n"
+    path.write_text(path.read_text("utf-8").replace(kept, spoilt + kept), "utf-8")
+    ended = cli("bench", "acme-colors", "--rounds", "1", "--verify", site=site)
+
+    assert ended.returncode == 1
+    assert "DIFFERS from acme-colors on acme-spare, cpu, fp32: " in ended.stdout
+
+
 def test_an_unknown_command_is_refused(typer, acme_site):
     ended = cli("docter", site=acme_site)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-COMMANDS = ("cache", "compile", "doctor", "download", "explain")
+COMMANDS = ("bench", "cache", "compile", "doctor", "download", "explain")
 """Modules of this package, each with a `command`: a function, or a group of them."""
 
 
