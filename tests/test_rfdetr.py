@@ -58,7 +58,8 @@ def scores(logits) -> np.ndarray:
 
 def outputs(model, images) -> dict[str, np.ndarray]:
     inputs, _ = model.pre_process(images)
-    return {name: np.asarray(v) for name, v in model.forward(inputs).items()}
+    host = model._loaded.operations.host
+    return {name: host(array) for name, array in model.forward(inputs).items()}
 
 
 def assert_equal_outputs(expected, found):
@@ -110,13 +111,14 @@ def forward(model, inputs) -> dict[str, np.ndarray]:
     return {n: np.concatenate([np.asarray(f[n]) for f in found]) for n in found[0]}
 
 
-@pytest.mark.parametrize("size", ["nano", *SLOW_HALVES])
-def test_half_precision_onnx_keeps_scores_and_boxes(size, checkpoint):
-    path = checkpoint(size, alike=True)
+def check_half(size, path, **named):
+    """What half precision gives, beside torch in full precision on the CPU."""
     images = [picture(240, 320, seed) for seed in range(3)]
-    expected = outputs(AutoModel.from_pretrained(path, backend="torch"), images)
-    model = AutoModel.from_pretrained(path, backend="onnx", quantization="fp16")
-    found = outputs(model, images)
+    cpu = AutoModel.from_pretrained(
+        path, backend="torch", device="cpu", quantization="fp32"
+    )
+    model = AutoModel.from_pretrained(path, quantization="fp16", **named)
+    expected, found = outputs(cpu, images), outputs(model, images)
 
     assert model.precision == "fp16"
     objectness = scores(expected["objectness"]) - scores(found["objectness"])
@@ -127,6 +129,18 @@ def test_half_precision_onnx_keeps_scores_and_boxes(size, checkpoint):
     ]
     print(f"{size}: without a partner {left_out}")
     assert max(left_out) <= 0.05
+
+
+@pytest.mark.parametrize("size", ["nano", *SLOW_HALVES])
+def test_half_precision_onnx_keeps_scores_and_boxes(size, checkpoint):
+    check_half(size, checkpoint(size, alike=True), backend="onnx", device="cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")
+@pytest.mark.parametrize("size", ["nano", "base"])
+def test_half_precision_on_a_gpu_keeps_scores_and_boxes(size, checkpoint):
+    check_half(size, checkpoint(size, alike=True), backend="torch", device="cuda:0")
 
 
 def rows_of(found) -> list[np.ndarray]:
