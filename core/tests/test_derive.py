@@ -242,6 +242,29 @@ def test_what_was_built_for_another_version_is_told_and_built_beside_it(
     assert len(compiler.derived) == len(list(cache.glob("derived/*"))) == 2
 
 
+class Whole(str):
+    """A version that is compared with versions alone."""
+
+    __slots__ = ()
+
+    def __ne__(self, other):
+        return int(other) != int(self)
+
+    __hash__ = str.__hash__
+
+
+def test_needs_that_a_backend_cannot_read_are_told(compiler, cache, monkeypatch):
+    load("acme-colors", backend="acme-compiled").close()
+    (manifest,) = cache.glob("derived/*/artifact.json")
+    data = json.loads(manifest.read_text("utf-8"))
+    data["artifact"]["needs"] = {"version": {"major": 1}}
+    manifest.write_text(json.dumps(data), "utf-8")
+    monkeypatch.setattr(compiler.AcmeCompiler, "version", Whole("1"))
+    told = AutoModel.explain("acme-colors").candidates[0].reason
+
+    assert "does not fit: refuse() failed: TypeError: " in told
+
+
 def test_a_smaller_batch_than_was_built_for_is_not_built_anew(compiler):
     AutoModel.compile("acme-colors", backend="acme-compiled", batch_size=(1, 4, 8))
     models = [load("acme-colors"), load("acme-colors", batch_size=8)]

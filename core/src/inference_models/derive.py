@@ -196,7 +196,10 @@ def _misfit(kept: _Kept, card: ModelCard, option: Option) -> str | None:
         return "what was built is damaged"
     if not _covers(artifact.batch, plan.batch):
         return f"what was built is for batches of {artifact.batch}"
-    reason = option.backend.refuse(card, artifact, plan)
+    try:
+        reason = option.backend.refuse(card, artifact, plan)
+    except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+        reason = f"refuse() failed: {type(error).__name__}: {error}"
     return reason and f"what was built does not fit: {reason}"
 
 
