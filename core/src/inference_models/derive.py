@@ -154,18 +154,20 @@ def derived(
     machine is judged there, when it is first opened.
     """
     here = _is_here(option)
-    kept = _fitting(store, card, option) if option.built else None
+    before = key(store, card, option)
+    kept = _fitting(store, before, card, option)
     if kept is not None and kept.asked == _plain(card) and (kept.judged or not here):
         return kept.bundle()
     source = fetch(option.artifact)
     name = key(store, card, option)  # whatever was fetched has a known hash
     if name is None:
         raise InvalidWeights(f"{source.card.id!r} has no files to derive from")
-    making = _Making(source, card, option, make, pictures or _pictures(), here)
-    kept = _fitting(store, card, option)
+    making = _Making(source, card, option, make, pictures, here)
+    if kept is None or name != before:
+        kept = _fitting(store, name, card, option)
     if kept is None:
         with store.locked(name):
-            kept = _fitting(store, card, option) or making.build(store, name)
+            kept = _fitting(store, name, card, option) or making.build(store, name)
     if here and not kept.judged:
         making.judge_now(kept, name)
     return attrs.evolve(source, artifact=kept.artifact, folder=kept.folder)
@@ -182,7 +184,8 @@ def _all_kept(store: Store, name: str) -> Iterator[_Kept]:
         with contextlib.suppress(
             OSError, ValueError, KeyError, TypeError, InferenceModelsError
         ):
-            data = json.loads(manifest.read_text("utf-8"))
+            text = manifest.read_text("utf-8")
+            data = json.loads(text) if name in text else {"key": None}
             if data["key"] == name:
                 artifact = structure(Artifact, data["artifact"])
                 told = data["judged"] is True, data["asked"], data["card"]
@@ -209,9 +212,10 @@ def _covers(built: Batch | None, wanted: Batch | None) -> bool:
     return built[0] <= wanted[0] and wanted[2] <= built[2]
 
 
-def _fitting(store: Store, card: ModelCard, option: Option) -> _Kept | None:
+def _fitting(
+    store: Store, name: str | None, card: ModelCard, option: Option
+) -> _Kept | None:
     """The first in the cache that fits, and whose native code is intact."""
-    name = key(store, card, option)
     for kept in () if name is None else _all_kept(store, name):
         if _misfit(kept, card, option) is None and kept.is_intact:
             return kept
@@ -282,7 +286,8 @@ class _Making:
 
     def _judge(self, result: Bundle) -> None:
         architecture = self.make(self.source)
-        _judge(self.source, result, self.option, architecture, self.pictures)
+        pictures = self.pictures or _pictures()
+        _judge(self.source, result, self.option, architecture, pictures)
 
 
 def _with_files(bundle: Bundle, source: Bundle, names: Iterable[str]) -> Bundle:
