@@ -175,7 +175,10 @@ def derived(
 
 def _is_here(option: Option) -> bool:
     """Whether the device of a plan is one of this machine's."""
-    return option.plan.device in option.backend.devices()
+    try:
+        return option.plan.device in option.backend.devices()
+    except Unavailable:  # it can still build for other machines
+        return False
 
 
 def _all_kept(store: Store, name: str) -> Iterator[_Kept]:

@@ -1,0 +1,101 @@
+"""One GPU as engines use it: its memory, and a stream of our own on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inference_models import Unavailable
+
+if TYPE_CHECKING:
+    from cuda.core import Buffer
+    from cuda.core.utils import StridedMemoryView
+
+
+class Gpu:
+    """A GPU by its number.
+
+    What is asked of it needs `current()` around it, which makes it the calling thread's
+    GPU and gives the thread its own back at the end.
+    """
+
+    def __init__(self, number: int) -> None:
+        try:
+            from cuda.core import Device
+
+            self._device = Device(number)
+        except (ImportError, RuntimeError) as error:
+            raise Unavailable(
+                f"cuda-core does not reach cuda:{number}: {error}; install the GPU's "
+                "driver, and pip install -U cuda-core cuda-bindings"
+            ) from error
+        self.number = number
+        with self.current():
+            self._stream = self._device.create_stream()
+        self._is_lent = False
+
+    @property
+    def stream(self) -> int:
+        """Our stream, as DLPack and CUDA's runtime know it."""
+        return int(self._stream.handle)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The GPU is this thread's in here."""
+        from cuda.bindings import driver
+
+        _, before = driver.cuCtxGetCurrent()
+        self._device.set_current()
+        try:
+            yield
+        finally:
+            driver.cuCtxSetCurrent(before)
+
+    def lend(self) -> None:
+        """Others read our memory from now on, on streams of theirs."""
+        self._is_lent = True
+
+    def follow_readers(self) -> None:
+        """Wait until nobody reads memory of ours any more that came back meanwhile.
+
+        DLPack tells nobody when, nor on which stream, so all of the GPU's work is
+        waited for, once any memory was lent.
+        """
+        if self._is_lent:
+            self._device.sync()
+
+    def empty(self, size: int) -> Buffer:
+        """Memory of so many bytes, the caller's."""
+        return self._device.allocate(size, stream=self._stream)
+
+    def upload(self, host: np.ndarray) -> Buffer:
+        """A contiguous array of the host, copied; it may be changed after `wait`."""
+        buffer = self.empty(host.nbytes)
+        if host.nbytes:
+            buffer.copy_from(_of_host(host), stream=self._stream)
+        return buffer
+
+    def download(self, buffer: Buffer, host: np.ndarray) -> None:
+        """Copy memory to a contiguous array of the host, and wait for it."""
+        if host.nbytes:
+            buffer.copy_to(_of_host(host), stream=self._stream)
+        self.wait()
+
+    def view(self, array: Any) -> StridedMemoryView:
+        """An array of this GPU by DLPack, with the work on it before our stream."""
+        from cuda.core.utils import StridedMemoryView
+
+        return StridedMemoryView.from_dlpack(array, self.stream)
+
+    def wait(self) -> None:
+        """Wait until all that was begun on our stream is done."""
+        self._stream.sync()
+
+
+def _of_host(host: np.ndarray) -> Buffer:
+    from cuda.core import Buffer
+
+    return Buffer.from_handle(host.ctypes.data, host.nbytes, owner=host)
