@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent
 # Plain torch brings gigabytes of CUDA packages on Linux. On a machine without a GPU,
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu makes pip take the CPU build.
 TORCH = "torch==2.13.0"
+TENSORRT_STUBS = "tensorrt-stubs==10.13.0.35.1"
 FOOLBOX = "foolbox==3.3.4"  # for its labelled photos alone
 
 
@@ -97,7 +98,24 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the types of all sources with mypy, in strict mode."""
     session.install(*_group(".", "types"), *_editable(["core[cli,testing]"]))
-    session.run("mypy", *session.posargs)
+    stubs = _tensorrt_stubs(session)
+    session.run("mypy", *session.posargs, env={"MYPYPATH": str(stubs)})
+
+
+def _tensorrt_stubs(session: nox.Session) -> Path:
+    """TensorRT's stubs, in a folder of their own: they want all of it installed.
+
+    As they are published Python cannot read them: parameters are called `in`, and one
+    without a default follows others with one.
+    """
+    folder = Path(session.virtualenv.location) / "stubs"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.install("--quiet", "--no-deps", "--target", str(folder), TENSORRT_STUBS)
+    path = folder / "tensorrt_bindings" / "tensorrt.pyi"
+    text = path.read_text("utf-8").replace(" in: list", " in_: list")
+    text = text.replace("channel_axis: int) ->", "channel_axis: int = ...) ->")
+    path.write_text(text, "utf-8")
+    return folder
 
 
 @nox.session(reuse_venv=False)

@@ -32,6 +32,7 @@ from inference_models.progress import Report, paced
 from inference_models.store import cache_root
 from inference_models_trt.header import read_header
 from inference_models_trt.installed import (
+    NAMES,
     RTX_CAPABILITIES,
     Capability,
     Installed,
@@ -225,7 +226,8 @@ def _check_header(path: Path, needs: Mapping[str, Any]) -> None:
     header = read_header(path)
     if header is None:
         raise InvalidWeights(f"'{path}' is no engine of TensorRT; build it anew")
-    written = {**needs, header.module: header.version}
+    told = {key: value for key, value in needs.items() if key not in NAMES}
+    written = {**told, header.module: header.version}
     reason = refuse_version(written, find_installed(hardware.detect()))
     if reason is not None:
         raise InvalidWeights(f"'{path}' cannot be opened: {reason}; build it anew")

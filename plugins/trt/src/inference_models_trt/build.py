@@ -18,7 +18,7 @@ from inference_models_trt.gpu import Gpu
 from inference_models_trt.installed import Capability
 from inference_models_trt.phases import Phases
 from inference_models_trt.runtime import trt
-from inference_models_trt.tensors import spec_of
+from inference_models_trt.tensors import sizes_of, spec_of
 from inference_models_trt.timing import load_timings, save_timings
 
 _INTERRUPTIBLE = 0.1  # seconds; a wait without an end hears no Ctrl-C on Windows
@@ -154,7 +154,7 @@ def _describe(network: trt.INetworkDefinition, source: Path, batch: Batch) -> Bu
         raise InvalidWeights(f"TensorRT cannot read '{source}': it has no outputs")
     for tensor in inputs:
         _check_sizes(tensor, source)
-    sizes = [tuple(tensor.shape)[:1] for tensor in inputs]
+    sizes = [sizes_of(tensor.shape)[:1] for tensor in inputs]
     fixed = next((size for (size,) in filter(None, sizes) if size >= 0), 1)
     return Built(
         _specs(inputs),
@@ -164,9 +164,9 @@ def _describe(network: trt.INetworkDefinition, source: Path, batch: Batch) -> Bu
 
 
 def _check_sizes(tensor: trt.ITensor, source: Path) -> None:
-    free = [axis for axis, size in enumerate(tensor.shape) if size < 0 < axis]
+    shape = list(sizes_of(tensor.shape))
+    free = [axis for axis, size in enumerate(shape) if size < 0 < axis]
     if free:
-        shape = list(tensor.shape)
         raise InvalidWeights(
             f"input {tensor.name!r} of '{source}' has free sizes beside the batch, in "
             f"axis {free[0]} of {shape}; export it with a fixed size of images"
@@ -174,7 +174,7 @@ def _check_sizes(tensor: trt.ITensor, source: Path) -> None:
 
 
 def _specs(tensors: Sequence[trt.ITensor]) -> dict[str, TensorSpec]:
-    return {t.name: spec_of(t.name, t.dtype.name, tuple(t.shape)) for t in tensors}
+    return {t.name: spec_of(t.name, t.dtype, t.shape) for t in tensors}
 
 
 def _add_profile(
@@ -185,11 +185,12 @@ def _add_profile(
 ) -> None:
     """The sizes that the engine takes, and the one that it is tuned for."""
     inputs = [network.get_input(n) for n in range(network.num_inputs)]
-    free = [tensor for tensor in inputs if -1 in tuple(tensor.shape)]
+    free = [tensor for tensor in inputs if -1 in sizes_of(tensor.shape)]
     if not free:
         return
     profile = builder.create_optimization_profile()
     for tensor in free:
-        rest = tuple(tensor.shape)[1:]
-        profile.set_shape(tensor.name, *((size, *rest) for size in batch))
+        rest = sizes_of(tensor.shape)[1:]
+        least, best, most = (trt.Dims([size, *rest]) for size in batch)
+        profile.set_shape(tensor.name, least, best, most)
     config.add_optimization_profile(profile)

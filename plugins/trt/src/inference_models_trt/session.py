@@ -198,5 +198,5 @@ def _describe(
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
         dtype, shape = engine.get_tensor_dtype(name), engine.get_tensor_shape(name)
         side = inputs if is_input else outputs
-        side[name] = spec_of(name, dtype.name, tuple(shape))
+        side[name] = spec_of(name, dtype, shape)
     return inputs, outputs

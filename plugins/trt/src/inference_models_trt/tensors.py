@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from inference_models import InvalidWeights, TensorSpec
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 _DTYPES = {
     "FLOAT": "float32",
@@ -17,16 +20,21 @@ _DTYPES = {
 }
 
 
-def spec_of(name: str, dtype: str, shape: Iterable[int]) -> TensorSpec:
-    """A tensor of one of TensorRT's types, such as "HALF"; a size of -1 is free."""
-    if dtype not in _DTYPES:
+def sizes_of(shape: trt.Dims) -> tuple[int, ...]:
+    """A shape as numbers; -1 is free."""
+    return tuple(shape[axis] for axis in range(len(shape)))
+
+
+def spec_of(name: str, dtype: trt.DataType, shape: trt.Dims) -> TensorSpec:
+    """A tensor of one of TensorRT's types; `InvalidWeights` if NumPy has none of it."""
+    if dtype.name not in _DTYPES:
         raise InvalidWeights(
-            f"tensor {name!r} is {dtype}, and engines are run with "
+            f"tensor {name!r} is {dtype.name}, and engines are run with "
             f"{', '.join(_DTYPES.values())}; export the model with one of these"
         )
-    sizes = enumerate(shape)
+    sizes = enumerate(sizes_of(shape))
     named = [_free(axis) if size < 0 else size for axis, size in sizes]
-    return TensorSpec(_DTYPES[dtype], tuple(named))
+    return TensorSpec(_DTYPES[dtype.name], tuple(named))
 
 
 def _free(axis: int) -> str:
