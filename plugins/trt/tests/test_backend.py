@@ -127,6 +127,8 @@ def test_without_cuda_core_nothing_runs(machine, with_installed, monkeypatch):
         ({"needs": {"compute_capability": "8.9", "tensorrt_rtx": "1.7.1.116"}}, None),
         ({"needs": {"compute_capability": "8.6"}}, "NVIDIA Test has 8.9"),
         ({"needs": {"compute_capability": "8.6"}, "device": "sm_86"}, None),
+        ({"needs": {"compute_capability": "8.6"}, "device": "sm_89"}, "not for 8.9"),
+        ({"needs": {"tensorrt_rtx": "1.6.0.1"}, "device": "sm_89"}, "1.7.1.116 is in"),
         ({"needs": {"tensorrt_rtx": "1.6.0.1"}}, "TensorRT for RTX 1.7.1.116 is inst"),
         ({"needs": {"cuda_driver": 12}}, "driver of CUDA 12, and this one has 13"),
     ],

@@ -42,6 +42,7 @@ from inference_models_trt.installed import (
 from inference_models_trt.needs import (
     brings_host_code,
     needs_of,
+    refuse_kind,
     refuse_needs,
     refuse_version,
 )
@@ -111,11 +112,13 @@ class TrtBackend(Backend):
                 f"the engine is {artifact.precision} and runs as it is; "
                 f"choose quantization={artifact.precision!r}"
             )
-        facts = hardware.detect()
-        gpu = _gpu(plan.device, facts)
-        if gpu is None or not artifact.needs:
-            return None
-        return refuse_needs(artifact.needs, find_installed(facts), gpu, facts)
+        facts, needs = hardware.detect(), artifact.needs
+        gpu, kind = _gpu(plan.device, facts), _capability(plan.device)
+        if needs and gpu is not None:
+            return refuse_needs(needs, find_installed(facts), gpu, facts)
+        if needs and kind is not None:
+            return refuse_kind(needs, find_installed(facts), kind)
+        return None
 
     def derive(
         self,
@@ -132,6 +135,10 @@ class TrtBackend(Backend):
         facts = hardware.detect()
         installed, gpu = find_installed(facts), _gpu(plan.device, facts)
         capability = gpu.compute_capability if gpu else _capability(plan.device)
+        if capability is None:
+            raise InvalidOption(
+                f"device {plan.device!r} is neither a GPU here nor such as 'sm_89'"
+            )
         recipe = Recipe(
             batch=plan.batch or _BATCH,
             capability=capability if installed.is_rtx else None,
@@ -204,12 +211,10 @@ def _gpu(device: str, facts: hardware.Hardware) -> hardware.Gpu | None:
     return None if number is None else next(iter(facts.gpus[number:]), None)
 
 
-def _capability(device: str) -> Capability:
-    """(8, 9) for "sm_89"."""
+def _capability(device: str) -> Capability | None:
+    """(8, 9) for "sm_89"; None for what is no kind of GPUs."""
     found = re.fullmatch(r"sm_(\d+)(\d)", device)
-    if found is None:
-        raise InvalidOption(f"device {device!r} is neither a GPU nor such as 'sm_89'")
-    return int(found[1]), int(found[2])
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _timings(installed: Installed, capability: Capability) -> Path | None:

@@ -52,6 +52,16 @@ def refuse_version(needs: Mapping[str, Any], installed: Installed) -> str | None
     )
 
 
+def refuse_kind(
+    needs: Mapping[str, Any], installed: Installed, capability: Capability
+) -> str | None:
+    """Why an engine is none for GPUs of a kind, wherever they are; None if it is."""
+    wanted, kind = needs.get("compute_capability"), dotted(capability)
+    if wanted not in (None, kind):
+        return f"the engine is for compute capability {wanted}, and not for {kind}"
+    return refuse_version(needs, installed)
+
+
 def brings_host_code(needs: Mapping[str, Any]) -> bool:
     """Whether an engine for later versions brings the code that runs it there."""
     forward = needs.get("forward_compatible") is True

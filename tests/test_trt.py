@@ -1,0 +1,307 @@
+"""Engines of real models: built for GPUs that are not here, kept, found and refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+import attrs
+import pytest
+
+from inference_models import AutoModel, NoBackend, hardware
+from inference_models_resnet import IMAGENET, imagenet_labels
+from inference_models_resnet.network import ResNet
+from inference_models_rfdetr.layout import SIZES
+from inference_models_trt.installed import RTX_CAPABILITIES, find_installed
+
+from .cards import resnet_card
+from .checkpoints import rfdetr_state, save_checkpoint
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.skipif(
+    find_spec("tensorrt_rtx") is None,
+    reason="needs tensorrt-rtx, which is here for Linux x86-64 alone",
+)
+
+KINDS = [f"sm_{major}{minor}" for major, minor in RTX_CAPABILITIES]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def resnet18(resnet18_cards, monkeypatch) -> str:
+    """The id of a resnet18 of random weights."""
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(resnet18_cards))
+    return "resnet18"
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Say that this machine has a GPU of a compute capability."""
+
+    def machine(*capability, driver=13):
+        gpu = hardware.Gpu("NVIDIA Test", capability, 2**34)
+        facts = attrs.evolve(hardware.detect(), gpus=(gpu,), cuda=(driver, 0))
+        monkeypatch.setattr(hardware, "detect", lambda: facts)
+
+    return machine
+
+
+def compiled(model_id, device="sm_89", **wishes):
+    return AutoModel.compile(model_id, backend="trt", device=device, **wishes)
+
+
+def warnings_in(caplog) -> list[str]:
+    """Warnings of the library's."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno >= logging.WARNING and record.name == "inference_models"
+    ]
+
+
+def engines(cache) -> list[Path]:
+    return sorted(cache.glob("derived/*/engine.plan"))
+
+
+def row(model_id, **wishes):
+    """What explain says of TensorRT."""
+    rows = AutoModel.explain(model_id, **wishes).candidates
+    return next(row for row in rows if row.backend == "trt" and row.format == "trt")
+
+
+def test_an_engine_for_a_gpu_elsewhere_is_kept_with_what_it_needs(resnet18, cache):
+    bundle = compiled(resnet18, quantization="fp32", batch_size=(1, 2, 4))
+    facts = json.loads((bundle.folder / "artifact.json").read_bytes())
+
+    assert bundle.artifact.precision == "fp32"
+    assert bundle.artifact.batch == (1, 2, 4)
+    assert bundle.artifact.needs == {
+        "tensorrt_rtx": find_installed(hardware.detect()).version,
+        "compute_capability": "8.9",
+    }
+    assert facts["judged"] is False
+    assert [path.parent for path in engines(cache)] == [bundle.folder]
+
+
+def test_what_is_built_is_not_built_again(resnet18, cache, caplog):
+    caplog.set_level(logging.INFO, "inference_models")
+    first = compiled(resnet18)
+    caplog.clear()
+    again = [compiled(resnet18), compiled(resnet18, batch_size=(1, 4, 8))]
+
+    assert again == [first, first]
+    assert "deriving" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [{"device": "sm_86"}, {"batch_size": (1, 8, 32)}, {"quantization": "fp32"}],
+    ids=str,
+)
+def test_what_is_needed_otherwise_is_built_beside_it(resnet18, cache, wishes):
+    compiled(resnet18, quantization="fp16")
+    compiled(resnet18, **{"quantization": "fp16", **wishes})
+
+    assert len(engines(cache)) == 2
+
+
+def _truncate(folder):
+    path = folder / "engine.plan"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _flip(folder):
+    path = folder / "engine.plan"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def _exchange(folder):
+    manifest = folder / "artifact.json"
+    text = manifest.read_text("utf-8").replace('"8.9"', '"8.6"')
+    manifest.write_text(text, "utf-8")
+
+
+def _remove(folder):
+    (folder / "engine.plan").unlink()
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip, _exchange, _remove])
+def test_a_damaged_engine_is_built_anew(resnet18, cache, caplog, damage):
+    caplog.set_level(logging.INFO, "inference_models")
+    before = compiled(resnet18)
+    whole = before.path().read_bytes()
+    damage(before.folder)
+    caplog.clear()
+    after = compiled(resnet18)
+
+    assert "deriving trt" in caplog.text
+    assert after.artifact.needs["compute_capability"] == "8.9"
+    assert len(after.path().read_bytes()) == len(whole)
+
+
+def test_a_gpu_machine_is_told_what_to_build_in_one_line(
+    resnet18, cache, machine, caplog
+):
+    machine(8, 9)
+    model = AutoModel.from_pretrained(resnet18)
+
+    assert (model.backend, model.device) == ("torch", "cpu")
+    assert warnings_in(caplog) == [
+        (
+            "resnet18 would run better on trt, cuda:0, which has to be built first: "
+            "inference-models compile resnet18 --backend trt"
+        )
+    ]
+    assert row(resnet18).verdict == "buildable"
+    assert row(resnet18).reason == "can be derived, torch -> onnx -> trt"
+
+
+def test_an_engine_for_another_gpu_is_a_reason_and_not_used(resnet18, cache, machine):
+    compiled(resnet18, device="sm_86")
+    machine(8, 9)
+
+    assert row(resnet18).verdict == "buildable"
+    assert row(resnet18).reason.endswith(
+        "; what was built does not fit: the engine is for compute capability 8.6, and "
+        "NVIDIA Test has 8.9"
+    )
+
+
+def test_an_engine_of_another_version_is_a_reason_and_not_used(
+    resnet18, cache, machine, monkeypatch
+):
+    compiled(resnet18)
+    machine(8, 9)
+    newer = attrs.evolve(find_installed(hardware.detect()), version="1.8.0.1")
+    target = "inference_models_trt.backend.find_installed"
+    monkeypatch.setattr(target, lambda hardware: newer)
+
+    assert row(resnet18).verdict == "buildable"
+    assert "and TensorRT for RTX 1.8.0.1 is installed" in row(resnet18).reason
+
+
+def test_an_engine_that_fits_runs_first_and_falls_back_with_one_warning(
+    resnet18, cache, machine, caplog
+):
+    compiled(resnet18)
+    machine(8, 9)
+    assert row(resnet18).verdict == "runs"
+    model = AutoModel.from_pretrained(resnet18)
+
+    assert (model.backend, model.device) == ("torch", "cpu")
+    assert len(warnings_in(caplog)) == 1
+    assert "because the better choice failed: trt on cuda:0: " in caplog.text
+    assert "cuda-core does not reach cuda:0" in caplog.text
+
+
+def test_an_engine_of_others_takes_the_users_word(resnet18, cache, tmp_path, machine):
+    source = compiled(resnet18)
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    (folder / "engine.plan").write_bytes(source.path().read_bytes())
+    card = {
+        "id": "theirs",
+        "architecture": "resnet",
+        "task": "classification",
+        "labels": list(imagenet_labels()),
+        "config": {"depth": 18, "preprocessing": IMAGENET},
+        "artifacts": [
+            {
+                "format": "trt",
+                "graphs": {"main": "engine.plan"},
+                "files": [{"name": "engine.plan"}],
+                "needs": dict(source.artifact.needs),
+            }
+        ],
+    }
+    (folder / "card.json").write_text(json.dumps(card), "utf-8")
+    machine(8, 9)
+    path = f"{folder}/"
+    with pytest.raises(NoBackend, match="which is native code; allow_untrusted_pack"):
+        AutoModel.from_pretrained(path)
+    trusted = AutoModel.explain(path, allow_untrusted_packages=True).candidates
+
+    assert [row.verdict for row in trusted if row.backend == "trt"] == ["runs"]
+    machine(8, 6)
+    with pytest.raises(NoBackend, match=r"is for compute capability 8\.9, and"):
+        AutoModel.from_pretrained(path, allow_untrusted_packages=True)
+
+
+def test_without_a_gpu_engines_are_no_choice_and_nobody_is_warned(
+    resnet18, cache, caplog
+):
+    model = AutoModel.from_pretrained(resnet18)
+    rows = AutoModel.explain(resnet18).candidates
+
+    assert model.backend == "torch"
+    assert warnings_in(caplog) == []
+    assert [row.verdict for row in rows if row.backend == "trt"] == ["refused"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Files of random weights, made once each: an RF-DETR's, or a ResNet's card."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def weights(name: str) -> Path:
+        if name in SIZES:
+            path = folder / f"{name}.pth"
+            if not path.exists():
+                save_checkpoint(path, rfdetr_state(name))
+            return path
+        path = folder / name / f"{name}.pth"
+        if not path.exists():
+            path.parent.mkdir()
+            depth = int(name.removeprefix("resnet"))
+            torch.save(dict(ResNet(depth, 1000).state_dict()), path)
+            config = {"depth": depth, "preprocessing": IMAGENET}
+            card = resnet_card(path, labels=imagenet_labels(), config=config)
+            (path.parent / "card.json").write_text(json.dumps(card), "utf-8")
+        return path.parent
+
+    return weights
+
+
+def written_in(name: str, weights, precision: str, form: str, **wishes):
+    found = weights(name)
+    model_id = f"{found}/" if found.is_dir() else found
+    return AutoModel.compile(model_id, backend=form, quantization=precision, **wishes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", *SIZES])
+def test_every_model_is_built_in_both_precisions_for_batches(weights, name, precision):
+    sizes = (1, 4, 8)
+    bundle = written_in(
+        name, weights, precision, "trt", device="sm_89", batch_size=sizes
+    )
+    source = written_in(name, weights, precision, "onnx")
+    parameters = sum(file.size for file in source.artifact.files)
+
+    assert bundle.artifact.precision == precision
+    assert bundle.artifact.batch == sizes
+    assert 0.8 * parameters < bundle.path().stat().st_size < 1.5 * parameters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["resnet18", "nano"])
+def test_engines_are_built_for_every_compute_capability(weights, name, kind):
+    source = written_in(name, weights, "fp16", "onnx")
+    file, model_type = source.path(), {"nano": "rfdetr-nano"}.get(name, name)
+    bundle = compiled(file, device=kind, model_type=model_type)
+    wanted = f"{kind[3:-1]}.{kind[-1]}"
+
+    assert bundle.artifact.needs["compute_capability"] == wanted
+    assert bundle.artifact.batch == (1, 8, 16)
