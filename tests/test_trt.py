@@ -35,10 +35,31 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture(scope="module")
+def onnx_cards(tmp_path_factory, resnet18_cards) -> Path:
+    """A card folder with a resnet18 as an ONNX file in half precision."""
+    folder = tmp_path_factory.mktemp("onnx_cards")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFERENCE_MODELS_CARDS", str(resnet18_cards))
+        wishes = {"backend": "onnx", "quantization": "fp16"}
+        bundle = AutoModel.compile("resnet18", **wishes)
+    path = folder / "resnet18.onnx"
+    path.write_bytes(bundle.path().read_bytes())
+    card = resnet_card(
+        path,
+        labels=imagenet_labels(),
+        config={"depth": 18, "preprocessing": IMAGENET},
+    )
+    told = {"format": "onnx", "precision": "fp16", "rename": bundle.artifact.rename}
+    card["artifacts"][0].update(told)
+    (folder / "resnet18.json").write_text(json.dumps(card), "utf-8")
+    return folder
+
+
 @pytest.fixture
-def resnet18(resnet18_cards, monkeypatch) -> str:
-    """The id of a resnet18 of random weights."""
-    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(resnet18_cards))
+def resnet18(onnx_cards, monkeypatch) -> str:
+    """The id of a resnet18 of random weights, whose card has an ONNX file."""
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(onnx_cards))
     return "resnet18"
 
 
@@ -78,10 +99,10 @@ def row(model_id, **wishes):
 
 
 def test_an_engine_for_a_gpu_elsewhere_is_kept_with_what_it_needs(resnet18, cache):
-    bundle = compiled(resnet18, quantization="fp32", batch_size=(1, 2, 4))
+    bundle = compiled(resnet18, batch_size=(1, 2, 4))
     facts = json.loads((bundle.folder / "artifact.json").read_bytes())
 
-    assert bundle.artifact.precision == "fp32"
+    assert bundle.artifact.precision == "fp16"
     assert bundle.artifact.batch == (1, 2, 4)
     assert bundle.artifact.needs == {
         "tensorrt_rtx": find_installed(hardware.detect()).version,
@@ -102,13 +123,11 @@ def test_what_is_built_is_not_built_again(resnet18, cache, caplog):
 
 
 @pytest.mark.parametrize(
-    "wishes",
-    [{"device": "sm_86"}, {"batch_size": (1, 8, 32)}, {"quantization": "fp32"}],
-    ids=str,
+    "wishes", [{"device": "sm_86"}, {"batch_size": (1, 8, 32)}], ids=str
 )
 def test_what_is_needed_otherwise_is_built_beside_it(resnet18, cache, wishes):
-    compiled(resnet18, quantization="fp16")
-    compiled(resnet18, **{"quantization": "fp16", **wishes})
+    compiled(resnet18)
+    compiled(resnet18, **wishes)
 
     assert len(engines(cache)) == 2
 
@@ -150,10 +169,11 @@ def test_a_damaged_engine_is_built_anew(resnet18, cache, caplog, damage):
 
 
 def test_a_gpu_machine_is_told_what_to_build_in_one_line(
-    resnet18, cache, machine, caplog
+    resnet18_cards, cache, machine, caplog, monkeypatch
 ):
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(resnet18_cards))
     machine(8, 9)
-    model = AutoModel.from_pretrained(resnet18)
+    model = AutoModel.from_pretrained("resnet18")
 
     assert (model.backend, model.device) == ("torch", "cpu")
     assert warnings_in(caplog) == [
@@ -162,8 +182,8 @@ def test_a_gpu_machine_is_told_what_to_build_in_one_line(
             "inference-models compile resnet18 --backend trt"
         )
     ]
-    assert row(resnet18).verdict == "buildable"
-    assert row(resnet18).reason == "can be derived, torch -> onnx -> trt"
+    assert row("resnet18").verdict == "buildable"
+    assert row("resnet18").reason == "can be derived, torch -> onnx -> trt"
 
 
 def test_an_engine_for_another_gpu_is_a_reason_and_not_used(resnet18, cache, machine):
@@ -198,7 +218,7 @@ def test_an_engine_that_fits_runs_first_and_falls_back_with_one_warning(
     assert row(resnet18).verdict == "runs"
     model = AutoModel.from_pretrained(resnet18)
 
-    assert (model.backend, model.device) == ("torch", "cpu")
+    assert (model.backend, model.device) == ("onnx", "cpu")
     assert len(warnings_in(caplog)) == 1
     assert "because the better choice failed: trt on cuda:0: " in caplog.text
     assert "cuda-core does not reach cuda:0" in caplog.text
@@ -243,7 +263,7 @@ def test_without_a_gpu_engines_are_no_choice_and_nobody_is_warned(
     model = AutoModel.from_pretrained(resnet18)
     rows = AutoModel.explain(resnet18).candidates
 
-    assert model.backend == "torch"
+    assert model.backend == "onnx"
     assert warnings_in(caplog) == []
     assert [row.verdict for row in rows if row.backend == "trt"] == ["refused"]
 
@@ -292,6 +312,15 @@ def test_every_model_is_built_in_both_precisions_for_batches(weights, name, prec
     assert bundle.artifact.precision == precision
     assert bundle.artifact.batch == sizes
     assert 0.8 * parameters < bundle.path().stat().st_size < 1.5 * parameters
+
+
+def test_precisions_are_built_apart(resnet18_cards, cache, monkeypatch):
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(resnet18_cards))
+    for precision in ("fp32", "fp16"):
+        compiled("resnet18", quantization=precision)
+    half, full = sorted(path.stat().st_size for path in engines(cache))
+
+    assert half < 0.6 * full
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from inference_models import InvalidInput, Preprocessing
+from inference_models import InvalidInput, Operations, Preprocessing
 from inference_models.images import read_batches, read_images, to_host
 from inference_models.prepare import prepare
 
@@ -234,6 +234,38 @@ def test_a_tensor_is_read_where_it_lies(rgb):
     (image,) = read_images(Tensor(planes))
 
     assert np.shares_memory(image.host(), planes)
+
+
+class OnDevice:
+    """An array of a GPU, which is told when others want its memory."""
+
+    def __init__(self, array, dtype=None):
+        self.array, self.dtype = array, dtype or array.dtype
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, **wishes):
+        raise AssertionError("its memory was lent")
+
+    def cpu(self):
+        return self.array
+
+    def float(self):
+        return self.array.astype(np.float32)
+
+
+def test_a_devices_array_is_copied_and_not_lent():
+    values = np.arange(6, dtype=np.int64)
+
+    assert to_host(OnDevice(values)).tolist() == values.tolist()
+    assert to_host(OnDevice(values, "bfloat16")).dtype == np.float32
+
+
+def test_devices_arrays_are_joined_on_the_host():
+    joined = Operations().join([OnDevice(np.zeros(2)), np.ones(1)])
+
+    assert joined.tolist() == [0, 0, 1]
 
 
 def test_an_array_on_the_host_is_itself(bgr):

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         Array,
         Image,
     )
+    from inference_models.inputs import check_inputs
     from inference_models.interfaces import (
         Access,
         Architecture,
@@ -143,6 +144,7 @@ _HOMES = {
     "UsagePaused": "errors",
     "VisionLanguageModel": "vision_language",
     "WeightsProvider": "interfaces",
+    "check_inputs": "inputs",
     "cxcywh_to_xyxy": "boxes",
     "distinct_labels": "card",
     "hookimpl": "hookspecs",
@@ -204,6 +206,7 @@ __all__ = [
     "UsagePaused",
     "VisionLanguageModel",
     "WeightsProvider",
+    "check_inputs",
     "cxcywh_to_xyxy",
     "distinct_labels",
     "hookimpl",

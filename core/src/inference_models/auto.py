@@ -31,6 +31,7 @@ from inference_models.errors import (
 from inference_models.explain import Explanation
 from inference_models.images import Image, read_images
 from inference_models.interfaces import Access, Architecture, Backend
+from inference_models.lending import operations_of
 from inference_models.model import (
     CPU_PIXELS,
     DEFAULT_BATCH,
@@ -575,7 +576,7 @@ def _open(
     else:
         bundle = search.bundle(option.artifact)
     architecture = make(bundle)
-    operations = option.backend.operations(option.plan.device)
+    operations = operations_of(option.backend, option.plan.device, search.registry)
     opened = option.backend.open(bundle, architecture, option.plan)
     artifact = bundle.artifact
     try:

@@ -33,6 +33,7 @@ from inference_models.disk import hash_file, move_folder, remove, write_atomical
 from inference_models.errors import InferenceModelsError, InvalidWeights, Unavailable
 from inference_models.images import Array, Image, read_images
 from inference_models.interfaces import Architecture, Backend, Operations
+from inference_models.lending import operations_of
 from inference_models.negotiate import Cached, Option, install_hint
 from inference_models.progress import Report, shown
 from inference_models.registry import installed
@@ -364,7 +365,7 @@ def _outputs(
     inputs: dict[str, Array],
 ) -> dict[str, np.ndarray]:
     opened = backend.open(bundle, architecture, plan)
-    host = backend.operations(plan.device).host
+    host = operations_of(backend, plan.device, installed()).host
     sessions = wrapped(opened, bundle.artifact.rename, bundle.artifact.batch, host)
     try:
         outputs = architecture.forward(

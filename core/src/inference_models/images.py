@@ -58,6 +58,10 @@ class Image:
         return pixels[:, :, :3]
 
 
+# DLPack's numbers of ordinary memory, and of memory that CUDA has pinned.
+_HOST_KINDS = (1, 3)
+
+
 def to_host(array: Array) -> np.ndarray:
     """Any array as numpy in host memory, without a copy where it is there already.
 
@@ -69,11 +73,23 @@ def to_host(array: Array) -> np.ndarray:
         array = array.detach()
     if "bfloat16" in str(array.dtype):
         array = array.float() if hasattr(array, "float") else array.astype("float32")
+        if isinstance(array, np.ndarray):
+            return array
+    if hasattr(array, "cpu") and not _is_on_host(array):
+        # To try DLPack would tell its owner that memory was lent.
+        array = array.cpu()
     try:
         return np.from_dlpack(array)
     except (BufferError, RuntimeError, TypeError, AttributeError):
-        # A device's array: numpy asks for a copy only from version 2.1 on.
         return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
+
+
+def _is_on_host(array: Any) -> bool:
+    try:
+        kind, _ = array.__dlpack_device__()
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+        return True  # what it can do is found by trying
+    return int(kind) in _HOST_KINDS
 
 
 def read_images(source: Any, color: Color | None = None) -> list[Image]:

@@ -78,7 +78,9 @@ class Operations:
 
     def join(self, arrays: Sequence[Array]) -> Array:
         """Arrays of the device, of one output, as one batch (N, ...)."""
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        if len(arrays) == 1:
+            return arrays[0]
+        return np.concatenate([to_host(array) for array in arrays])
 
     def host(self, array: Array) -> np.ndarray:
         """A device's array as numpy; half precisions arrive as float32."""
@@ -101,6 +103,12 @@ class Backend(ABC):
     """Format read -> format written by `derive`."""
     converts: ClassVar[bool] = True
     """Whether `derive` writes what precision is wanted, or keeps its source's."""
+    lends: ClassVar[tuple[str, ...]] = ()
+    """Kinds of devices, such as "cuda", where its `operations` serve others, too.
+
+    There they take any array that speaks DLPack, and raise `Unavailable` where the
+    device is not reached.
+    """
 
     @abstractmethod
     def devices(self) -> Sequence[str]:
@@ -138,7 +146,11 @@ class Backend(ABC):
         """Open all graphs at once, as they may share weights; sessions by graph."""
 
     def operations(self, device: str) -> Operations:
-        """What surrounds a network on this device."""
+        """What surrounds a network on this device.
+
+        A backend that has none of its own has those that another one lends there, as
+        core finds them; else the host's.
+        """
         return Operations()
 
     def inspect(self, path: Path) -> Facts | None:

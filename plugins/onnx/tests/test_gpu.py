@@ -14,6 +14,8 @@ from onnx import numpy_helper
 
 from inference_models import Operations, Preprocessing, RunFailed, Unavailable
 from inference_models.images import read_images
+from inference_models.lending import operations_of
+from inference_models.registry import installed
 from inference_models_onnx import OnnxBackend
 from inference_models_onnx.device_array import DeviceArray
 from inference_models_onnx.stream import stream_on
@@ -265,7 +267,7 @@ def test_nothing_is_told_of_a_network_that_is_all_on_the_gpu(
 
 def test_torch_prepares_images_on_the_gpu_for_a_session(start, network, torch, cuda):
     pytest.importorskip("inference_models_torch")
-    operations = OnnxBackend().operations(cuda)
+    operations = operations_of(OnnxBackend(), cuda, installed())
     spec = Preprocessing(size=(32, 32))
     pixels = np.random.default_rng(0).integers(0, 256, (57, 81, 3), np.uint8)
     batch, _ = operations.prepare(read_images(pixels), spec)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 
@@ -9,8 +8,6 @@ import pytest
 
 from inference_models import Operations, Preprocessing
 from inference_models.images import read_images
-from inference_models_onnx import OnnxBackend
-from inference_models_onnx.operations import CudaOperations, CudaOperationsInTorch
 
 # The bfloat16 output has all be device arrays, on the CPU too.
 GRAPH = """graph (float[N, 2] x)
@@ -35,63 +32,28 @@ def outputs(start):
 def in_torch():
     pytest.importorskip("torch")
     operations = pytest.importorskip("inference_models_torch.operations")
-    return CudaOperationsInTorch(operations.TorchOperations("cpu"))
+    return operations.TorchOperations("cpu")
 
 
 @pytest.fixture(params=["host", "torch"])
 def operations(request):
     if request.param == "host":
-        return CudaOperations()
+        return Operations()
     return request.getfixturevalue("in_torch")
 
 
 def test_the_cpu_keeps_the_hosts_operations_and_imports_nothing():
     code = (
         "import sys, inference_models_onnx as plugin\n"
-        "operations = plugin.OnnxBackend().operations('cpu')\n"
-        "print(type(operations).__name__, 'inference_models_torch' in sys.modules)\n"
+        "from inference_models.lending import operations_of\n"
+        "from inference_models.registry import installed\n"
+        "operations = operations_of(plugin.OnnxBackend(), 'cpu', installed())\n"
+        "print(type(operations).__name__, 'torch' in sys.modules)\n"
     )
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     assert found == "Operations False\n"
-
-
-def test_a_gpu_has_the_hosts_operations_where_torchs_plugin_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "inference_models_torch", None)
-
-    assert type(OnnxBackend().operations("cuda:0")) is CudaOperations
-
-
-@pytest.fixture
-def torch_backend():
-    pytest.importorskip("torch")
-    return pytest.importorskip("inference_models_torch").backend.TorchBackend
-
-
-def test_a_torch_without_the_gpu_is_left_alone(torch_backend, monkeypatch, caplog):
-    monkeypatch.setattr(torch_backend, "devices", lambda self: ["cpu"])
-
-    assert type(OnnxBackend().operations("cuda:0")) is CudaOperations
-    assert not caplog.records
-
-
-def test_a_torch_that_promised_the_gpu_and_fails_is_warned_of(
-    torch_backend, monkeypatch, caplog
-):
-    monkeypatch.setattr(torch_backend, "devices", lambda self: ["cuda:7", "cpu"])
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    caplog.set_level(logging.WARNING, "inference_models")
-
-    assert type(OnnxBackend().operations("cuda:7")) is CudaOperations
-    assert "prepared on the CPU for cuda:7: torch" in caplog.text
-
-
-def test_a_torch_that_reaches_the_gpu_prepares_there(torch_backend, monkeypatch):
-    monkeypatch.setattr(torch_backend, "devices", lambda self: ["cuda:0", "cpu"])
-    monkeypatch.setattr(torch_backend, "ready", lambda self, device: None)
-
-    assert type(OnnxBackend().operations("cuda:0")) is CudaOperationsInTorch
 
 
 @pytest.mark.parametrize("name", EXPECTED)

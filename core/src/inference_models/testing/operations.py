@@ -14,8 +14,10 @@ import pytest
 
 from inference_models.images import Image, read_images
 from inference_models.interfaces import Operations
+from inference_models.lending import operations_of
 from inference_models.prepare import prepare
 from inference_models.preprocess import Frame, Preprocessing
+from inference_models.registry import installed
 from inference_models.testing.negotiation import NegotiationTests
 from inference_models.testing.pictures import (
     FORMS,
@@ -86,7 +88,7 @@ class OperationsTests(NegotiationTests):
     """A device prepares images as the host does, from any form of the same pixels."""
 
     def _operations(self, device: str) -> Operations:
-        return self.made().operations(device)
+        return operations_of(self.made(), device, installed())
 
     def _prepared(
         self, device: str, images: Sequence[Image], spec: Preprocessing

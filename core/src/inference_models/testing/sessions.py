@@ -25,7 +25,9 @@ from inference_models.errors import (
 )
 from inference_models.images import read_images
 from inference_models.interfaces import Backend, Operations, Session
+from inference_models.lending import operations_of
 from inference_models.prepare import prepare
+from inference_models.registry import installed
 from inference_models.testing.negotiation import NegotiationTests
 from inference_models.testing.pictures import FORMS, as_form, picture
 from inference_models.testing.toy import SIZE, ToyArchitecture
@@ -66,7 +68,7 @@ class SessionTests(NegotiationTests):
             made.open(bundle, ToyArchitecture(bundle), plan),
             artifact.rename,
             artifact.batch,
-            made.operations(plan.device).host,
+            operations_of(made, plan.device, installed()).host,
         )
         try:
             yield sessions
@@ -83,7 +85,7 @@ class SessionTests(NegotiationTests):
     @pytest.fixture
     def operations(self, device: str) -> Operations:
         """What surrounds the toy."""
-        return self.made().operations(device)
+        return operations_of(self.made(), device, installed())
 
     @pytest.fixture
     def count(self, toy: Bundle) -> int:

@@ -1,61 +1,14 @@
-"""What a call gives to a graph: checked against what the graph takes, never cast."""
+"""Arrays of any library as ONNX Runtime reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from inference_models import Array, InvalidInput, TensorSpec
+from inference_models import Array
 from inference_models.images import to_host
 
 
-def check_inputs(specs: Mapping[str, TensorSpec], inputs: Mapping[str, Array]) -> None:
-    """Raise `InvalidInput`, with what is wanted, for a wrong name, dtype or shape."""
-    if inputs.keys() != specs.keys():
-        raise InvalidInput(
-            f"the graph takes {_listed(specs)}; it was given "
-            f"{', '.join(map(repr, inputs)) or 'nothing'}"
-        )
-    for name, spec in specs.items():
-        array = inputs[name]
-        if not hasattr(array, "shape") or not hasattr(array, "dtype"):
-            raise InvalidInput(
-                f"input {name!r} is of type {type(array).__name__}; give a NumPy array "
-                f"or a tensor, {_described(spec)}"
-            )
-        given = TensorSpec(dtype_name(array), array.shape)
-        if given.dtype != spec.dtype or not _fits(given.shape, spec.shape):
-            raise InvalidInput(
-                f"input {name!r} is {_described(given)}; the graph takes "
-                f"{_described(spec)}"
-            )
-
-
-def dtype_name(array: Array) -> str:
-    """NumPy's name of an array's dtype, also of a tensor's."""
-    return getattr(array.dtype, "name", None) or str(array.dtype).rpartition(".")[2]
-
-
 def host_array(array: Array) -> np.ndarray:
-    """The array as ONNX Runtime reads it: copied only if its memory is scattered."""
+    """The array in host memory: copied only if its memory is scattered."""
     host = to_host(array)
     return np.asarray(host, host.dtype.newbyteorder("="), order="C")
-
-
-def _fits(shape: tuple[int | str, ...], wanted: tuple[int | str, ...]) -> bool:
-    # ONNX Runtime gives an input of unknown rank the shape of a scalar.
-    return not wanted or (
-        len(shape) == len(wanted)
-        and all(
-            isinstance(b, str) or a == b for a, b in zip(shape, wanted, strict=True)
-        )
-    )
-
-
-def _listed(specs: Mapping[str, TensorSpec]) -> str:
-    return ", ".join(f"{name!r}: {_described(spec)}" for name, spec in specs.items())
-
-
-def _described(spec: TensorSpec) -> str:
-    return f"{spec.dtype} ({', '.join(map(str, spec.shape))})"

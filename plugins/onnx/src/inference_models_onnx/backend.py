@@ -16,7 +16,6 @@ from inference_models import (
     Facts,
     InvalidOption,
     ModelCard,
-    Operations,
     Plan,
     Session,
     Unavailable,
@@ -143,14 +142,6 @@ class OnnxBackend(Backend):
         return {
             graph: self._session(bundle.path(graph), plan.device) for graph in graphs
         }
-
-    def operations(self, device: str) -> Operations:
-        """The host's; on an NVIDIA GPU torch's, if its plugin reaches that GPU."""
-        if not device.startswith("cuda"):
-            return super().operations(device)
-        from inference_models_onnx.operations import operations_on
-
-        return operations_on(device)
 
     def inspect(self, path: Path) -> Facts | None:
         """Tensors, opset and metadata of an `.onnx` file, without ONNX Runtime."""

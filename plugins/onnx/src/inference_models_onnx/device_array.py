@@ -59,10 +59,3 @@ class DeviceArray:
         elif size:
             ctypes.memmove(raw.ctypes.data, pointer, size)
         return raw
-
-
-def on_host(array: Any) -> Any:
-    """A device's array in host memory; any other array as it is."""
-    if not isinstance(array, DeviceArray):
-        return array
-    return array.float() if array.dtype == "bfloat16" else array.cpu()

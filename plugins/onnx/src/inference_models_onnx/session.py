@@ -16,8 +16,9 @@ from inference_models import (
     Session,
     TensorSpec,
     Unavailable,
+    check_inputs,
 )
-from inference_models_onnx.arrays import check_inputs, host_array
+from inference_models_onnx.arrays import host_array
 from inference_models_onnx.captured import CapturedRuns
 from inference_models_onnx.device import Device
 from inference_models_onnx.dtypes import NUMPY_LACKS, numpy_name

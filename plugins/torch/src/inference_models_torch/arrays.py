@@ -9,6 +9,7 @@ import torch
 
 from inference_models import Array
 from inference_models.images import to_host
+from inference_models.inputs import dtype_name
 
 
 class _Window:
@@ -24,13 +25,19 @@ class _Window:
         self.__array_interface__ = interface
 
 
+def _typed(tensor: torch.Tensor, array: Array) -> torch.Tensor:
+    """The tensor of an array; some libraries give booleans to DLPack as bytes."""
+    is_bool = tensor.dtype == torch.uint8 and dtype_name(array) == "bool"
+    return tensor.view(torch.bool) if is_bool else tensor
+
+
 def as_tensor(array: Array) -> torch.Tensor:
     """A tensor over the memory of `array`; a copy if torch cannot address it."""
     if isinstance(array, torch.Tensor):
         return array.detach()
     if not isinstance(array, np.ndarray):
         try:
-            return torch.from_dlpack(array)
+            return _typed(torch.from_dlpack(array), array)
         except (BufferError, RuntimeError, TypeError, AttributeError):
             array = to_host(array)
     if any(step < 0 or step % array.itemsize for step in array.strides):

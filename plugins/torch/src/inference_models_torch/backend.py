@@ -61,6 +61,7 @@ class TorchBackend(Backend):
     formats = ("torch",)
     rank = 300
     derives = {"torch": "onnx"}  # noqa: RUF012 - a ClassVar of the base class
+    lends = ("cuda",)
 
     threads: int | None = attrs.field(default=None, validator=check_at_least_one)
     channels_last: bool | None = None
@@ -153,11 +154,9 @@ class TorchBackend(Backend):
 
     def operations(self, device: str) -> Operations:
         """Preprocessing by torch's own resize; on an NVIDIA GPU, there."""
-        _torch()
+        self.ready(device)
         from inference_models_torch.operations import TorchOperations
-        from inference_models_torch.threads import limit_threads
 
-        limit_threads(self.threads)
         return TorchOperations(device)
 
     def inspect(self, path: Path) -> Facts | None:

@@ -67,7 +67,9 @@ class TorchOperations(Operations):
 
     def join(self, arrays: Sequence[Array]) -> Array:
         """Tensors of one output as one batch, where they are."""
-        return arrays[0] if len(arrays) == 1 else torch.cat(list(arrays))
+        if len(arrays) == 1:
+            return arrays[0]
+        return torch.cat([as_tensor(array) for array in arrays])
 
     def host(self, array: Array) -> np.ndarray:
         """Any array as numpy; half precisions arrive as float32."""

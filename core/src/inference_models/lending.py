@@ -1,0 +1,44 @@
+"""What surrounds a network on a device: the backend's own, or lent by another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from inference_models.errors import Unavailable
+from inference_models.interfaces import Backend, Operations
+from inference_models.registry import Registry
+
+log = logging.getLogger("inference_models")
+
+
+def operations_of(backend: Backend, device: str, registry: Registry) -> Operations:
+    """The backend's own; on an accelerator, where it has none, those lent for it.
+
+    Where nobody lends any, they are the host's. A backend that promised its own for the
+    device and fails to give them is warned of.
+    """
+    own = type(backend).operations is not Backend.operations
+    if own or device == "cpu":
+        return backend.operations(device)
+    for lender in _lenders(device, registry):
+        try:
+            return lender.operations(device)
+        except Unavailable as reason:
+            log.warning("images are prepared on the CPU for %s: %s", device, reason)
+    return backend.operations(device)
+
+
+def _lenders(device: str, registry: Registry) -> Sequence[Backend]:
+    """Backends that have operations for others on a device, highest rank first."""
+    kind = device.partition(":")[0]
+    classes = [cls for cls in registry.backends.values() if kind in cls.lends]
+    ranked = sorted(classes, key=lambda cls: (-cls.rank, cls.name))
+    return [cls() for cls in ranked if device in _devices(cls())]
+
+
+def _devices(backend: Backend) -> Sequence[str]:
+    try:
+        return backend.devices()
+    except Exception:  # noqa: BLE001 - why not is said where it is asked to run something
+        return ()
