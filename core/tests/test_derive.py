@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 
 from inference_models import (
+    Artifact,
     AutoModel,
     InvalidOption,
     InvalidWeights,
     NoBackend,
     RunFailed,
+    derive,
     registry,
 )
+from inference_models.cache import inventory, verify
+from inference_models.card import structure
+from inference_models.store import Store
 
 from .distributions import install, others
 
@@ -112,7 +117,8 @@ def test_what_differs_from_its_source_is_discarded(compiler, cache, monkeypatch)
     ):
         load("acme-colors", backend="acme-compiled")
 
-    assert built(cache) == partial(cache) == []
+    assert built(cache) == ["artifact.json"]
+    assert partial(cache) == []
 
 
 def test_what_differs_falls_back_where_no_backend_was_named(
@@ -123,6 +129,82 @@ def test_what_differs_falls_back_where_no_backend_was_named(
 
     assert model.backend == "acme"
     assert "differs from its source" in caplog.text
+
+
+@pytest.fixture
+def found_wrong(compiler, monkeypatch, caplog):
+    """Acme's compiler, after its file was built once and differed."""
+    with monkeypatch.context() as patch:
+        patch.setattr(compiler.AcmeCompiler, "error", 0.5)
+        load("acme-colors", derive=True)
+    caplog.clear()
+    return compiler
+
+
+def test_what_differed_is_not_built_at_every_load(found_wrong, caplog):
+    models = [load("acme-colors", derive=True) for _ in range(2)]
+
+    assert [model.backend for model in models] == ["acme", "acme"]
+    assert found_wrong.derived == ["acme-colors"]
+    assert not caplog.records
+
+
+def test_what_differed_is_a_reason_for_who_names_it(found_wrong):
+    with pytest.raises(NoBackend, match=r"differs from its source by .* builds it an"):
+        load("acme-colors", backend="acme-compiled")
+    told = AutoModel.explain("acme-colors").candidates
+    (row,) = [row for row in told if row.backend == "acme-compiled"]
+
+    assert row.verdict == "refused"
+    assert (
+        "in fp32; it was discarded; inference-models compile acme-colors" in row.reason
+    )
+
+
+def test_what_differed_is_built_anew_where_it_is_asked_for(found_wrong):
+    bundle = AutoModel.compile("acme-colors", backend="acme-compiled")
+    model = load("acme-colors", backend="acme-compiled")
+
+    assert model._loaded.bundle.folder == bundle.folder
+    assert found_wrong.derived == ["acme-colors"] * 2
+
+
+def test_what_differed_in_another_version_is_tried_in_this_one(
+    found_wrong, monkeypatch
+):
+    monkeypatch.setattr(found_wrong.AcmeCompiler, "version", "2")
+
+    assert load("acme-colors", derive=True).backend == "acme-compiled"
+
+
+def test_the_cache_lists_and_verifies_what_differed(found_wrong, cache):
+    store = Store()
+    (kept,) = [k for k in inventory(store) if k.kind == "derived"]
+
+    assert (kept.model, kept.names) == ("acme-colors", ("artifact.json",))
+    assert verify(store) == []
+
+
+def test_a_manifest_that_was_edited_is_not_believed(compiler, cache):
+    load("acme-colors", backend="acme-compiled").close()
+    (manifest,) = cache.glob("derived/*/artifact.json")
+    text = manifest.read_text("utf-8")
+    edited = text.replace('"needs": {"version": "1"}', '"needs": {}')
+    manifest.write_text(edited, "utf-8")
+    load("acme-colors", backend="acme-compiled").close()
+
+    assert edited != text
+    assert compiler.derived == ["acme-colors"] * 2
+    assert manifest.read_text("utf-8") == text
+
+
+def test_an_architecture_says_how_far_off_a_precision_may_be(compiler, monkeypatch):
+    monkeypatch.setattr(compiler.AcmeCompiler, "error", 0.5)
+    cls = registry.installed().architecture("acme-colors")
+    monkeypatch.setattr(cls, "tolerances", {"fp32": 1.0})
+    load("acme-colors", backend="acme-compiled").close()
+    with pytest.raises(InvalidWeights, match="in fp16; it was discarded"):
+        load("acme-colors", backend="acme-compiled", quantization="fp16")
 
 
 def test_what_does_not_run_is_discarded(compiler, cache, monkeypatch):
@@ -259,6 +341,8 @@ def test_needs_that_a_backend_cannot_read_are_told(compiler, cache, monkeypatch)
     data = json.loads(manifest.read_text("utf-8"))
     data["artifact"]["needs"] = {"version": {"major": 1}}
     manifest.write_text(json.dumps(data), "utf-8")
+    kept = structure(Artifact, data["artifact"])
+    manifest.parent.rename(derive._folder(Store(), data["key"], kept))
     monkeypatch.setattr(compiler.AcmeCompiler, "version", Whole("1"))
     told = AutoModel.explain("acme-colors").candidates[0].reason
 
@@ -367,17 +451,26 @@ def test_compiling_builds_once_and_says_where_it_lies(compiler, cache):
     assert compiler.derived == ["acme-colors"]
 
 
-@pytest.mark.parametrize(("given", "count"), [(None, 4), ([RED, RED], 2)])
-def test_compiling_judges_on_the_pictures_that_are_given(
-    compiler, monkeypatch, given, count
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [(None, [(384, 384), (320, 480)]), ([RED, RED], [(9, 9), (9, 9)])],
+    ids=["photographs", "given"],
+)
+def test_compiling_judges_on_pictures_that_are_given_or_on_photographs(
+    compiler, monkeypatch, given, sizes
 ):
     judged = []
-    monkeypatch.setattr(
-        "inference_models.derive._judge", lambda *given: judged.append(given[-1])
-    )
+    cls = registry.installed().architecture("acme-colors")
+    original = cls.preprocess
+
+    def preprocess(self, images, *rest):
+        judged.append([(image.height, image.width) for image in images])
+        return original(self, images, *rest)
+
+    monkeypatch.setattr(cls, "preprocess", preprocess)
     AutoModel.compile("acme-colors", backend="acme-compiled", calibration=given)
 
-    assert [len(pictures) for pictures in judged] == [count]
+    assert judged == [sizes]
 
 
 def test_half_precision_that_is_too_far_off_falls_back_to_full(
@@ -410,7 +503,7 @@ def test_what_is_built_for_elsewhere_is_judged_there(compiler, cache, monkeypatc
     with pytest.raises(InvalidWeights, match="differs from its source"):
         load("acme-colors", backend="acme-compiled")
 
-    assert not folder.exists()
+    assert [path.name for path in folder.iterdir()] == ["artifact.json"]
     assert compiler.derived == ["acme-colors"]
 
 
@@ -423,7 +516,7 @@ def test_what_is_right_and_built_elsewhere_is_judged_once(compiler, monkeypatch)
     )
     judged = []
     monkeypatch.setattr(
-        "inference_models.derive._judge", lambda *given: judged.append(given)
+        "inference_models.derive.judge", lambda *given: judged.append(given)
     )
     models = [load("acme-colors") for _ in range(2)]
 

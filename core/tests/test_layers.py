@@ -47,6 +47,7 @@ ORDER = [
     "archive",
     "negotiate",
     "batching",
+    "judging",
     "derive",
     "find",
     "explain",

@@ -427,6 +427,54 @@ def test_a_chain_ends_where_formats_lead_in_circles():
     assert chain("x", ("z",), circle) == ()
 
 
+PICKY = backend(
+    "picky",
+    formats=("onnx",),
+    precisions=lambda self, artifact, device: [artifact.precision],
+    refuse=lambda self, card, artifact, plan: artifact.needs.get("gpu"),
+)
+
+
+def test_what_is_ready_is_not_derived_from_another():
+    found = negotiated([PICKY, EXPORTER], artifact(), artifact("torch"))
+    mine = [option for option in found.options if option.backend.name == "picky"]
+
+    assert [option.steps for option in mine] == [()]
+
+
+def test_where_all_that_is_ready_is_refused_another_is_derived():
+    foreign = artifact(needs={"gpu": "it is for another GPU"})
+    found = negotiated([PICKY, EXPORTER], foreign, artifact("torch"), device="cpu")
+    (mine,) = [option for option in found.options if option.backend.name == "picky"]
+
+    assert [form for _, form in mine.steps] == ["onnx"]
+    assert reasons(found)["picky"] == "it is for another GPU"
+
+
+def test_a_precision_that_nothing_ready_has_is_derived():
+    found = negotiated(
+        [PICKY, EXPORTER], artifact(), artifact("torch"), precision="fp16"
+    )
+    (mine,) = [option for option in found.options if option.backend.name == "picky"]
+
+    assert mine.plan.precision == "fp16"
+    assert [form for _, form in mine.steps] == ["onnx"]
+
+
+def test_what_was_built_and_differs_is_out_with_its_reason():
+    found = negotiate(
+        card(artifact("torch")),
+        wishes(),
+        registry(PICKY, EXPORTER),
+        lambda option: Cached(fault="it differs"),
+    )
+
+    assert "picky" not in names(found)
+    assert reasons(found)["picky"] == (
+        "it differs; inference-models compile acme --backend picky builds it anew"
+    )
+
+
 def test_a_backend_that_cannot_run_here_derives_nothing():
     absent = backend(
         "absent",

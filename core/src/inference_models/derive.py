@@ -17,24 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
 
-from inference_models.batching import wrapped
 from inference_models.card import (
     Artifact,
     Batch,
     Bundle,
     File,
     ModelCard,
-    Plan,
     structure,
 )
 from inference_models.disk import hash_file, move_folder, remove, write_atomically
 from inference_models.errors import InferenceModelsError, InvalidWeights, Unavailable
-from inference_models.images import Array, Image, read_images
-from inference_models.interfaces import Architecture, Backend, Operations
-from inference_models.lending import operations_of
-from inference_models.negotiate import Cached, Option, install_hint
+from inference_models.images import Image
+from inference_models.interfaces import Architecture
+from inference_models.judging import Differs, judge
+from inference_models.negotiate import Cached, Option
 from inference_models.progress import Report, shown
 from inference_models.registry import installed
 from inference_models.store import Store
@@ -44,11 +41,6 @@ log = logging.getLogger("inference_models")
 
 Fetch = Callable[[Artifact], Bundle]
 MakeArchitecture = Callable[[Bundle], Architecture[Any]]
-
-TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2, "int8": 0.1}
-"""Largest `Architecture.difference` to the source, by precision."""
-
-_PICTURES = 4
 
 _MANIFEST = "artifact.json"
 
@@ -63,6 +55,8 @@ class _Kept:
     """False for what was built for another machine and has not run on it yet."""
     asked: Any
     card: Any
+    fault: str = ""
+    """Why it was discarded: it differs from its source, and its files are gone."""
 
     def bundle(self) -> Bundle:
         """As something to open."""
@@ -136,7 +130,7 @@ def cached(store: Store, card: ModelCard, option: Option) -> Cached:
     for kept in () if name is None else _all_kept(store, name):
         reason = _misfit(kept, card, option)
         if reason is None:
-            return Cached(True)
+            return Cached(not kept.fault, fault=kept.fault)
         reasons.append(reason)
     return Cached(False, "; ".join(dict.fromkeys(reasons)))
 
@@ -191,9 +185,15 @@ def _all_kept(store: Store, name: str) -> Iterator[_Kept]:
             text = manifest.read_text("utf-8")
             data = json.loads(text) if name in text else {"key": None}
             if data["key"] == name:
-                artifact = structure(Artifact, data["artifact"])
-                told = data["judged"] is True, data["asked"], data["card"]
-                yield _Kept(manifest.parent, artifact, *told)
+                kept = _read(manifest.parent, data)
+                if kept.folder == _folder(store, name, kept.artifact):
+                    yield kept
+
+
+def _read(folder: Path, data: Any) -> _Kept:
+    artifact = structure(Artifact, data["artifact"])
+    judged, fault = data["judged"] is True, str(data["fault"])
+    return _Kept(folder, artifact, judged, data["asked"], data["card"], fault)
 
 
 def _misfit(kept: _Kept, card: ModelCard, option: Option) -> str | None:
@@ -221,7 +221,8 @@ def _fitting(
 ) -> _Kept | None:
     """The first in the cache that fits, and whose native code is intact."""
     for kept in () if name is None else _all_kept(store, name):
-        if _misfit(kept, card, option) is None and kept.is_intact:
+        fits = not kept.fault and _misfit(kept, card, option) is None
+        if fits and kept.is_intact:
             return kept
     return None
 
@@ -244,31 +245,41 @@ class _Making:
             bundle = self._written(partial, report)
             if reason := self._refusal(bundle):
                 raise InvalidWeights(f"what was derived cannot run: {reason}")
-            if self.here:
-                report("comparing it with its source", 1.0)
-                self._judge(bundle)
-            folder = _folder(store, name, bundle.artifact)
             kept = _Kept(
-                folder,
+                _folder(store, name, bundle.artifact),
                 bundle.artifact,
                 self.here,
                 _plain(self.asked),
                 _plain(bundle.card),
             )
+            if self.here:
+                report("comparing it with its source", 1.0)
+                self._judge_or_note(bundle, kept, name)
             _write_manifest(bundle.folder, kept, name)
-            move_folder(bundle.folder, folder)
+            move_folder(bundle.folder, kept.folder)
         return kept
 
     def judge_now(self, kept: _Kept, name: str) -> None:
         """Judge what was built elsewhere, and remove it if it is wrong."""
+        bundle = attrs.evolve(self.source, artifact=kept.artifact, folder=kept.folder)
         try:
-            self._judge(
-                attrs.evolve(self.source, artifact=kept.artifact, folder=kept.folder)
-            )
-        except InvalidWeights:
-            remove(kept.folder)
+            self._judge_or_note(bundle, kept, name)
+        except InvalidWeights as error:
+            if not isinstance(error, Differs):
+                remove(kept.folder)
             raise
         _write_manifest(kept.folder, attrs.evolve(kept, judged=True), name)
+
+    def _judge_or_note(self, bundle: Bundle, kept: _Kept, name: str) -> None:
+        """Judge it; that it differs is noted in its place, so that it is built once."""
+        try:
+            self._judge(bundle)
+        except Differs as error:
+            remove(kept.folder)
+            empty = attrs.evolve(kept.artifact, files=())
+            noted = attrs.evolve(kept, artifact=empty, judged=True, fault=str(error))
+            _write_manifest(kept.folder, noted, name)
+            raise
 
     def _written(self, partial: Path, report: Report) -> Bundle:
         bundle, make = self.source, self.make
@@ -290,8 +301,7 @@ class _Making:
 
     def _judge(self, result: Bundle) -> None:
         architecture = self.make(self.source)
-        pictures = self.pictures or _pictures()
-        _judge(self.source, result, self.option, architecture, pictures)
+        judge(self.source, result, self.option, architecture, self.pictures)
 
 
 def _with_files(bundle: Bundle, source: Bundle, names: Iterable[str]) -> Bundle:
@@ -303,91 +313,6 @@ def _with_files(bundle: Bundle, source: Bundle, names: Iterable[str]) -> Bundle:
             shutil.copyfile(source.file(name), path)
             files.append(File(name, size=path.stat().st_size, sha256=hash_file(path)))
     return attrs.evolve(bundle, artifact=attrs.evolve(bundle.artifact, files=files))
-
-
-def _judge(
-    source: Bundle,
-    result: Bundle,
-    option: Option,
-    architecture: Architecture[Any],
-    pictures: Sequence[Image],
-) -> None:
-    """Raise `InvalidWeights` unless both give the same outputs on real inputs."""
-    inputs, _ = architecture.preprocess(
-        pictures, architecture.trial, Operations(), architecture.preprocessing
-    )
-    plan = Plan("cpu", source.artifact.precision)
-    reader = _reader(option, source.artifact.format)
-    expected = _outputs(reader, source, architecture, plan, inputs)
-    form = result.artifact.format
-    try:
-        found = _outputs(option.backend, result, architecture, option.plan, inputs)
-    except InferenceModelsError as error:
-        raise InvalidWeights(
-            f"the derived {form} does not run: {error}; it was discarded"
-        ) from error
-    for name, array in expected.items():
-        if name not in found or found[name].shape != array.shape:
-            raise InvalidWeights(
-                f"the derived {form} has no output {name!r} of shape {array.shape}; it "
-                "was discarded"
-            )
-    difference = architecture.difference(expected, found)
-    if not difference <= TOLERANCES[option.plan.precision]:
-        raise InvalidWeights(
-            f"the derived {form} differs from its source by {difference:.3g} of its "
-            f"values, in {option.plan.precision}; it was discarded"
-        )
-
-
-def _reader(option: Option, form: str) -> Backend:
-    """A backend that runs the source on the CPU: who derived from it, or the best."""
-    deriver = option.steps[0][0]
-    if form in deriver.formats:
-        return deriver
-    for cls in sorted(installed().backends.values(), key=lambda cls: -cls.rank):
-        if form in cls.formats:
-            with contextlib.suppress(Unavailable):
-                if "cpu" in cls().devices():
-                    return cls()
-    hint = install_hint("format", form)
-    raise Unavailable(
-        f"what is built is compared with its source, and nothing here runs {form} on "
-        f"the CPU; {hint or 'install a backend for it'}"
-    )
-
-
-def _outputs(
-    backend: Backend,
-    bundle: Bundle,
-    architecture: Architecture[Any],
-    plan: Plan,
-    inputs: dict[str, Array],
-) -> dict[str, np.ndarray]:
-    opened = backend.open(bundle, architecture, plan)
-    host = operations_of(backend, plan.device, installed()).host
-    sessions = wrapped(opened, bundle.artifact.rename, bundle.artifact.batch, host)
-    try:
-        outputs = architecture.forward(
-            sessions, dict(inputs), architecture.trial, Operations()
-        )
-        return {name: host(array) for name, array in outputs.items()}
-    finally:
-        for session in sessions.values():
-            session.close()
-
-
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Ramps, edges and grain in uint8 (H, W, 3); the same ones every time."""
-    rows, columns = np.mgrid[0:height, 0:width]
-    checks = (rows // 3 + columns // 5) % 2
-    planes = [columns * 200 / width, rows * 200 / height, checks * 200]
-    grain = np.random.default_rng(seed).integers(0, 56, (height, width, 3))
-    return np.asarray(np.stack(planes, axis=-1) + grain).astype(np.uint8)
-
-
-def _pictures() -> list[Image]:
-    return read_images([picture(480, 640, seed) for seed in range(_PICTURES)])
 
 
 def _folder(store: Store, name: str, artifact: Artifact) -> Path:
@@ -404,6 +329,7 @@ def _write_manifest(folder: Path, kept: _Kept, name: str) -> None:
         "judged": kept.judged,
         "asked": kept.asked,
         "card": kept.card,
+        "fault": kept.fault,
     }
     write_atomically(folder / _MANIFEST, json.dumps(data).encode())
 

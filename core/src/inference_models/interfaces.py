@@ -243,6 +243,14 @@ class Architecture(ABC, Generic[O]):
     """Names of the outputs, in the order in which graphs of other hands have them."""
     fp32_modules: ClassVar[tuple[str, ...]] = ()
     """Module names that a half-precision derivation leaves alone."""
+    tolerances: ClassVar[Mapping[str, float]] = {
+        "fp32": 1e-3,
+        "fp16": 2e-2,
+        "bf16": 5e-2,
+        "int8": 0.1,
+    }
+    """Largest `difference` of a derived artifact from its source, by precision; what an
+    architecture does not name is as here."""
     elsewhere: ClassVar[Mapping[str, str]] = {}
     """Public ids, and what another provider has them under, such as "hf://org/name"."""
     reads: ClassVar[tuple[str, ...]] = ()

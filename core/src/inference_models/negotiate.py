@@ -173,10 +173,14 @@ class Option:
 
 @attrs.frozen
 class Cached:
-    """Whether what an option derives is in the cache, and why what is there is not."""
+    """Whether what an option derives is in the cache, and why what is there is not.
+
+    `fault` says that it was built before and differs from its source.
+    """
 
     is_built: bool = False
     misfit: str = ""
+    fault: str = ""
 
 
 Look = Callable[[Option], Cached]
@@ -224,7 +228,7 @@ def negotiate(
             continue
         found, refused = _plans(card, backend, backends, wishes, look)
         refusals += refused
-        if wishes.device != "cpu" and any(_routes(card, backend, backends)):
+        if wishes.device != "cpu" and _can_open(card, backend, backends):
             sentences += _untold(advice_of(backend), refused)
         place = order.get(backend.name, -backend.rank)
         options += [(_key(option, place, index), option) for index, option in found]
@@ -330,23 +334,49 @@ def _plans(
         return [], [refuse(f"devices() failed: {type(error).__name__}: {error}")]
     if refused:
         return [], [refuse(refused + _why_not(card, backend, wishes))]
-    routes = list(_routes(card, backend, backends))
-    if not routes:
+    ready, derivable = _ready(card, backend), _derivable(card, backend, backends)
+    if not ready and not derivable:
         known = {a.format for a in card.artifacts if unsupported(a) is None}
         formats = ", ".join(sorted(known)) or "none"
         wanted = "/".join(backend.formats)
         return [], [refuse(f"needs {wanted}; the card has {formats}")]
-    options, refusals = [], []
-    for number, artifact, steps in routes:
-        for device in devices:
-            for found in _ways(card, backend, artifact, steps, device, wishes):
-                if isinstance(found, Candidate):
-                    refusals.append(found)
-                    continue
-                kept = look(found) if steps else Cached()
-                option = attrs.evolve(found, built=kept.is_built, misfit=kept.misfit)
-                options.append((number, option))
+    options: list[tuple[int, Option]] = []
+    refusals: list[Candidate] = []
+    for routes in (ready, derivable):
+        for number, artifact, steps in () if options else routes:
+            for device in devices:
+                for found in _ways(card, backend, artifact, steps, device, wishes):
+                    seen = _looked_up(card, found, look, wishes)
+                    if isinstance(seen, Candidate):
+                        refusals.append(seen)
+                    else:
+                        options.append((number, seen))
     return options, refusals
+
+
+def _looked_up(
+    card: ModelCard, found: Option | Candidate, look: Look, wishes: Wishes
+) -> Option | Candidate:
+    """What to do with a way: what is derived may be in the cache, or be known as bad.
+
+    Whoever wants it built has it built again.
+    """
+    if isinstance(found, Candidate) or not found.steps:
+        return found
+    kept = look(found)
+    if not kept.fault or wishes.elsewhere:
+        return attrs.evolve(found, built=kept.is_built, misfit=kept.misfit)
+    name, plan = found.backend.name, found.plan
+    advice = f"inference-models compile {card.id} --backend {name} builds it anew"
+    return Candidate(
+        name,
+        "refused",
+        f"{kept.fault}; {advice}",
+        found.format,
+        plan.device,
+        plan.precision,
+        plan.batch,
+    )
 
 
 def _offered_devices(backend: Backend, wishes: Wishes) -> list[str]:
@@ -383,24 +413,32 @@ def _why_not(card: ModelCard, backend: Backend, wishes: Wishes) -> str:
     return ""
 
 
-def _routes(
-    card: ModelCard, backend: Backend, backends: Sequence[Backend]
-) -> Iterable[tuple[int, Artifact, Steps]]:
-    """Artifacts the backend can open as they are; failing these, those to derive."""
-    ready = [
+Route = tuple[int, Artifact, Steps]
+
+
+def _can_open(card: ModelCard, backend: Backend, backends: Sequence[Backend]) -> bool:
+    return bool(_ready(card, backend) or _derivable(card, backend, backends))
+
+
+def _ready(card: ModelCard, backend: Backend) -> list[Route]:
+    """Artifacts that the backend can open as they are."""
+    return [
         (number, artifact, ())
         for number, artifact in enumerate(card.artifacts)
         if artifact.format in backend.formats and unsupported(artifact) is None
     ]
-    if ready:
-        return ready
+
+
+def _derivable(
+    card: ModelCard, backend: Backend, backends: Sequence[Backend]
+) -> list[Route]:
+    """Artifacts that others can write in one of the backend's formats."""
     routes = []
     for number, artifact in enumerate(card.artifacts):
-        if unsupported(artifact) is not None:
-            continue
-        steps = chain(artifact.format, backend.formats, backends)
-        if steps:
-            routes.append((number, artifact, steps))
+        if unsupported(artifact) is None and artifact.format not in backend.formats:
+            steps = chain(artifact.format, backend.formats, backends)
+            if steps:
+                routes.append((number, artifact, steps))
     return routes
 
 

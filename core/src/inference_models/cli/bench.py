@@ -12,15 +12,16 @@ import typer
 
 from inference_models.auto import AutoModel
 from inference_models.cli.explain import Backend, Device, ModelId, Precision
-from inference_models.derive import TOLERANCES, picture
 from inference_models.errors import InvalidOption, NoBackend
+from inference_models.images import read_images
+from inference_models.judging import PHOTOS, photo, tolerance
 from inference_models.model import Model
 
 _WARMUP = 3
 
 Pictures = Annotated[
     Optional[list[str]],  # noqa: UP045 - read by typer on Python 3.10
-    typer.Option("--image", help="A picture; may be repeated. Else one of 640x480."),
+    typer.Option("--image", help="A picture; may be repeated. Else a photograph."),
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Pictures in a call.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Calls that are measured.")]
@@ -68,7 +69,8 @@ def _where(model: Model) -> str:
 
 
 def _pictures(given: list[str] | None, batch: int) -> list[Any]:
-    own: list[Any] = [*(given or [])] or [picture(480, 640)]
+    (known,) = read_images(photo(PHOTOS[0]), "bgr")
+    own: list[Any] = [*(given or [])] or [np.ascontiguousarray(known.host()[..., ::-1])]
     return [own[number % len(own)] for number in range(batch)]
 
 
@@ -106,8 +108,9 @@ def _is_right(model: Model, model_id: str, pictures: list[Any]) -> bool:
         inputs = {n: reference._loaded.operations.host(a) for n, a in inputs.items()}
         expected, place = _outputs(reference, inputs), _where(reference)
     found = _outputs(model, _as_taken(model, inputs))
-    difference = model._loaded.architecture.difference(expected, found)
-    allowed = TOLERANCES[model.precision]
+    architecture = model._loaded.architecture
+    difference = architecture.difference(expected, found)
+    allowed = tolerance(architecture, model.precision)
     right = difference <= allowed
     typer.echo(
         f"{'agrees with' if right else 'DIFFERS from'} {place}: {difference:.2g} of "

@@ -1,0 +1,120 @@
+"""Whether a derived artifact gives what its source gives, on real pictures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from inference_models.batching import wrapped
+from inference_models.card import Bundle, Plan
+from inference_models.errors import InferenceModelsError, InvalidWeights, Unavailable
+from inference_models.images import Array, Image, read_images
+from inference_models.interfaces import Architecture, Backend, Operations
+from inference_models.lending import operations_of
+from inference_models.negotiate import Option, install_hint
+from inference_models.registry import installed
+
+PHOTOS = ("astronaut.jpg", "coffee.jpg")
+
+
+class Differs(InvalidWeights):
+    """What was derived runs, and gives something else than its source."""
+
+
+def judge(
+    source: Bundle,
+    result: Bundle,
+    option: Option,
+    architecture: Architecture[Any],
+    pictures: Sequence[Image],
+) -> None:
+    """Raise `InvalidWeights` unless both give the same outputs on the pictures.
+
+    Without pictures they are compared on the library's own photographs.
+    """
+    images = pictures or read_images([photo(name) for name in PHOTOS])
+    inputs, _ = architecture.preprocess(
+        images, architecture.trial, Operations(), architecture.preprocessing
+    )
+    plan = Plan("cpu", source.artifact.precision)
+    reader = _reader(option, source.artifact.format)
+    expected = _outputs(reader, source, architecture, plan, inputs)
+    form = result.artifact.format
+    try:
+        found = _outputs(option.backend, result, architecture, option.plan, inputs)
+    except InferenceModelsError as error:
+        raise InvalidWeights(
+            f"the derived {form} does not run: {error}; it was discarded"
+        ) from error
+    _check_shapes(form, expected, found)
+    precision = option.plan.precision
+    difference = architecture.difference(expected, found)
+    if not difference <= tolerance(architecture, precision):
+        raise Differs(
+            f"the derived {form} differs from its source by {difference:.3g} of its "
+            f"values, in {precision}; it was discarded"
+        )
+
+
+def tolerance(architecture: Architecture[Any], precision: str) -> float:
+    """The largest difference from its source that an artifact may have."""
+    known = {**Architecture.tolerances, **architecture.tolerances}
+    return known[precision]
+
+
+def photo(name: str) -> bytes:
+    """One of the library's own photographs, as a file's content."""
+    from importlib import resources
+
+    return (resources.files("inference_models") / "photos" / name).read_bytes()
+
+
+def _check_shapes(
+    form: str, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]
+) -> None:
+    for name, array in expected.items():
+        if name not in found or found[name].shape != array.shape:
+            raise InvalidWeights(
+                f"the derived {form} has no output {name!r} of shape {array.shape}; it "
+                "was discarded"
+            )
+
+
+def _reader(option: Option, form: str) -> Backend:
+    """A backend that runs the source on the CPU: who derived from it, or the best."""
+    deriver = option.steps[0][0]
+    if form in deriver.formats:
+        return deriver
+    for cls in sorted(installed().backends.values(), key=lambda cls: -cls.rank):
+        if form in cls.formats:
+            with contextlib.suppress(Unavailable):
+                if "cpu" in cls().devices():
+                    return cls()
+    hint = install_hint("format", form)
+    raise Unavailable(
+        f"what is built is compared with its source, and nothing here runs {form} on "
+        f"the CPU; {hint or 'install a backend for it'}"
+    )
+
+
+def _outputs(
+    backend: Backend,
+    bundle: Bundle,
+    architecture: Architecture[Any],
+    plan: Plan,
+    inputs: dict[str, Array],
+) -> dict[str, np.ndarray]:
+    opened = backend.open(bundle, architecture, plan)
+    host = operations_of(backend, plan.device, installed()).host
+    sessions = wrapped(opened, bundle.artifact.rename, bundle.artifact.batch, host)
+    try:
+        outputs = architecture.forward(
+            sessions, dict(inputs), architecture.trial, Operations()
+        )
+        return {name: host(array) for name, array in outputs.items()}
+    finally:
+        for session in sessions.values():
+            session.close()
