@@ -156,9 +156,7 @@ def test_what_differed_is_a_reason_for_who_names_it(found_wrong):
     (row,) = [row for row in told if row.backend == "acme-compiled"]
 
     assert row.verdict == "refused"
-    assert (
-        "in fp32; it was discarded; inference-models compile acme-colors" in row.reason
-    )
+    assert "in fp32; it was discarded; inference-models compile acme" in row.reason
 
 
 def test_what_differed_is_built_anew_where_it_is_asked_for(found_wrong):

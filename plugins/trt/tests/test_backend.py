@@ -43,7 +43,7 @@ def with_installed(monkeypatch):
 
 
 @pytest.fixture
-def derived(toy, tmp_path):
+def derived(toy, tmp_path, rtx):
     """Derive the toy's engine as core would."""
 
     def derived(device="sm_89", batch=None, source=None):
@@ -145,67 +145,72 @@ def test_what_does_not_fit_is_refused_in_a_sentence(
     assert reason is None or re.search(reason, found)
 
 
-@pytest.mark.usefixtures("rtx")
-class TestDeriving:
-    def test_an_engine_says_what_it_needs_and_takes(self, derived, machine):
-        bundle = derived()
-        version = find_installed(machine()).version
+def test_an_engine_says_what_it_needs_and_takes(derived, machine):
+    bundle = derived()
+    version = find_installed(machine()).version
 
-        assert bundle.artifact.format == "trt"
-        assert bundle.artifact.graphs == {"main": "engine.plan"}
-        assert bundle.artifact.batch == (1, 8, 16)
-        assert bundle.artifact.needs == {
-            "tensorrt_rtx": version,
-            "compute_capability": "8.9",
-        }
-        assert bundle.artifact.files[0].size == bundle.path().stat().st_size
+    assert bundle.artifact.format == "trt"
+    assert bundle.artifact.graphs == {"main": "engine.plan"}
+    assert bundle.artifact.batch == (1, 8, 16)
+    assert bundle.artifact.needs == {
+        "tensorrt_rtx": version,
+        "compute_capability": "8.9",
+    }
+    assert bundle.artifact.files[0].size == bundle.path().stat().st_size
 
-    def test_the_batches_are_those_that_are_asked_for(self, derived):
-        assert derived(batch=(2, 3, 5)).artifact.batch == (2, 3, 5)
 
-    def test_a_fixed_batch_stays(self, derived, toy):
-        source = toy(batch=2)
+def test_the_batches_are_those_that_are_asked_for(derived):
+    assert derived(batch=(2, 3, 5)).artifact.batch == (2, 3, 5)
 
-        assert derived(batch=(1, 4, 8), source=source).artifact.batch == (2, 2, 2)
 
-    def test_names_and_config_of_the_source_stay(self, derived, toy):
-        source = toy(rename={"#0": "output"}, config={"a": 1}, precision="fp16")
-        artifact = derived(source=source).artifact
+def test_a_fixed_batch_stays(derived, toy):
+    source = toy(batch=2)
 
-        assert artifact.rename == {"#0": "output"}
-        assert artifact.config == {"a": 1}
-        assert artifact.precision == "fp16"
+    assert derived(batch=(1, 4, 8), source=source).artifact.batch == (2, 2, 2)
 
-    def test_a_device_that_is_no_kind_of_gpu_is_refused(self, derived):
-        with pytest.raises(InvalidOption, match="device 'abacus' is neither"):
-            derived("abacus")
 
-    def test_an_engine_is_inspected_without_being_run(self, derived):
-        facts = TrtBackend().inspect(derived().path())
+def test_names_and_config_of_the_source_stay(derived, toy):
+    source = toy(rename={"#0": "output"}, config={"a": 1}, precision="fp16")
+    artifact = derived(source=source).artifact
 
-        assert facts == Facts("trt", {}, {"tensorrt_rtx": "1.7.1"})
+    assert artifact.rename == {"#0": "output"}
+    assert artifact.config == {"a": 1}
+    assert artifact.precision == "fp16"
 
-    def test_here_it_says_so_where_the_driver_is_missing(self, derived):
-        pytest.importorskip("cuda.core")
-        bundle = derived()
-        with pytest.raises(Unavailable, match="cuda-core does not reach cuda:0"):
-            TrtBackend().open(bundle, ToyArchitecture(bundle), Plan("cuda:0", "fp32"))
 
-    @pytest.mark.parametrize(
-        ("start", "reason"),
-        [
-            (b"", "is no engine of TensorRT"),
-            (b"<!DOCTYPE html>" * 9, "is no engine of TensorRT"),
-            (b"ftrt" + bytes(20) + bytes([10, 3, 0]), "for TensorRT 10.3.0, and"),
-            (b"vtrt" + bytes(20) + bytes([1, 2, 0]), "for TensorRT for RTX 1.2.0, and"),
-        ],
-        ids=["empty", "a web page", "another TensorRT", "another version"],
-    )
-    def test_what_it_does_not_read_is_not_opened(self, derived, start, reason):
-        bundle = derived()
-        bundle.path().write_bytes(start)
-        with pytest.raises(InvalidWeights, match=reason):
-            TrtBackend().open(bundle, ToyArchitecture(bundle), Plan("cuda:0", "fp32"))
+def test_a_device_that_is_no_kind_of_gpu_is_refused(derived):
+    with pytest.raises(InvalidOption, match="device 'abacus' is neither"):
+        derived("abacus")
+
+
+def test_an_engine_is_inspected_without_being_run(derived):
+    facts = TrtBackend().inspect(derived().path())
+
+    assert facts == Facts("trt", {}, {"tensorrt_rtx": "1.7.1"})
+
+
+def test_here_it_says_so_where_the_driver_is_missing(derived):
+    pytest.importorskip("cuda.core")
+    bundle = derived()
+    with pytest.raises(Unavailable, match="cuda-core does not reach cuda:0"):
+        TrtBackend().open(bundle, ToyArchitecture(bundle), Plan("cuda:0", "fp32"))
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        (b"", "is no engine of TensorRT"),
+        (b"<!DOCTYPE html>" * 9, "is no engine of TensorRT"),
+        (b"ftrt" + bytes(20) + bytes([10, 3, 0]), "for TensorRT 10.3.0, and"),
+        (b"vtrt" + bytes(20) + bytes([1, 2, 0]), "for TensorRT for RTX 1.2.0, and"),
+    ],
+    ids=["empty", "a web page", "another TensorRT", "another version"],
+)
+def test_what_it_does_not_read_is_not_opened(derived, start, reason):
+    bundle = derived()
+    bundle.path().write_bytes(start)
+    with pytest.raises(InvalidWeights, match=reason):
+        TrtBackend().open(bundle, ToyArchitecture(bundle), Plan("cuda:0", "fp32"))
 
 
 @pytest.mark.parametrize("name", ["a.onnx", "a.bin"])
