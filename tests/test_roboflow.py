@@ -7,6 +7,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+import attrs
 import numpy as np
 import onnx
 import pytest
@@ -15,7 +16,13 @@ from core.tests.roboflow_server import KEY, RoboflowServer, package
 from onnx import TensorProto, helper, numpy_helper
 from plugins.florence2.tests.florence_folders import write_adapter, write_florence
 
-from inference_models import AutoModel, InvalidCard, InvalidWeights, NoBackend
+from inference_models import (
+    AutoModel,
+    InvalidCard,
+    InvalidWeights,
+    NoBackend,
+    hardware,
+)
 from inference_models_resnet.network import ResNet
 
 from .cards import write_florence2_cards as write_cards
@@ -509,7 +516,33 @@ def test_an_engine_alone_says_what_is_missing(server):
         NoBackend, match=r"'engine\.plan' is an engine.*allow_untrusted"
     ):
         load()
-    with pytest.raises(NoBackend, match="no installed plugin offers format 'trt'"):
+    with pytest.raises(NoBackend, match=r"trt: (no NVIDIA GPU|TensorRT is not)"):
+        load(allow_untrusted_packages=True)
+
+    assert server.fetched == []
+
+
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx")
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"cudaDeviceCC": "8.6"}, r"is for compute capability 8\.6, and NVIDIA L4 has"),
+        ({"cudaDeviceType": "tesla-t4"}, "is for tesla-t4, and the GPU here is NVID"),
+        ({"trtVersion": "10.3.0.17"}, r"is for TensorRT 10\.3\.0\.17, and Tens"),
+    ],
+    ids=str,
+)
+def test_an_engine_for_another_machine_is_not_fetched(
+    server, monkeypatch, facts, reason
+):
+    gpu = hardware.Gpu("NVIDIA L4", (8, 9), 2**34)
+    here = attrs.evolve(hardware.detect(), gpus=(gpu,), cuda=(13, 0))
+    monkeypatch.setattr(hardware, "detect", lambda: here)
+    contents = {"engine.plan": b"native code"} | side_files(64, CLASSES)
+    manifest = {"type": "trt-model-package-v1", "backendType": "trt", **facts}
+    batch = {"dynamicBatchSize": False, "staticBatchSize": 1}
+    serve_classifier(server, contents, manifest | batch)
+    with pytest.raises(NoBackend, match=reason):
         load(allow_untrusted_packages=True)
 
     assert server.fetched == []
