@@ -262,6 +262,28 @@ def test_a_devices_array_is_copied_and_not_lent():
     assert to_host(OnDevice(values, "bfloat16")).dtype == np.float32
 
 
+class BytesForBooleans:
+    """An array of a library that gives booleans to DLPack as bytes."""
+
+    def __init__(self, array):
+        self.dtype, self._shared = "bool", array.view(np.uint8)
+
+    def __dlpack_device__(self):
+        return self._shared.__dlpack_device__()
+
+    def __dlpack__(self, **wishes):
+        return self._shared.__dlpack__(**wishes)
+
+
+def test_booleans_that_are_given_as_bytes_are_booleans_in_the_same_memory():
+    array = np.array([True, False])
+    host = to_host(BytesForBooleans(array))
+
+    assert host.dtype == bool
+    assert host.tolist() == [True, False]
+    assert np.shares_memory(host, array)
+
+
 def test_devices_arrays_are_joined_on_the_host():
     joined = Operations().join([OnDevice(np.zeros(2)), np.ones(1)])
 

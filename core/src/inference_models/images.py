@@ -79,9 +79,12 @@ def to_host(array: Array) -> np.ndarray:
         # To try DLPack would tell its owner that memory was lent.
         array = array.cpu()
     try:
-        return np.from_dlpack(array)
+        host = np.from_dlpack(array)
     except (BufferError, RuntimeError, TypeError, AttributeError):
         return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
+    # DLPack had no booleans at first, and some libraries still give bytes for them.
+    is_bool = host.dtype == np.uint8 and "bool" in str(array.dtype)
+    return host.view(np.bool_) if is_bool else host
 
 
 def _is_on_host(array: Any) -> bool:

@@ -62,6 +62,7 @@ def test_outputs_of_a_session_arrive_at_the_host(operations, outputs, name):
 
     assert isinstance(found, np.ndarray)
     assert found.tolist() == EXPECTED[name]
+    assert found.dtype == ("bool" if name == "low" else "float32")
 
 
 @pytest.mark.parametrize("name", EXPECTED)
