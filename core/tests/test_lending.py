@@ -68,13 +68,27 @@ def test_a_backends_own_come_first():
     assert of("cuda:0", Broken, backend=Lender) is Own
 
 
-def test_a_lender_that_fails_is_warned_of_and_the_next_is_asked(caplog):
+@pytest.mark.parametrize(
+    ("classes", "expected", "where"),
+    [((Broken,), Operations, "on the CPU"), ((Lender, Broken), Own, "by lender")],
+)
+def test_a_lender_that_fails_is_warned_of_with_who_prepares_instead(
+    classes, expected, where, caplog
+):
     caplog.set_level(logging.WARNING, "inference_models")
 
-    assert of("cuda:0", Lender, Broken) is Own
+    assert expected is of("cuda:0", *classes)
     assert caplog.messages == [
-        "images are prepared on the CPU for cuda:0: the driver is gone; install it"
+        f"images are prepared {where} for cuda:0: the driver is gone; install it"
     ]
+
+
+def test_a_lender_of_a_higher_rank_is_asked_first(caplog):
+    class Weaker(Broken):
+        name, rank = "weaker", 1
+
+    assert of("cuda:0", Weaker, Lender) is Own
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("cls", [Elsewhere, Silent])

@@ -15,18 +15,30 @@ log = logging.getLogger("inference_models")
 def operations_of(backend: Backend, device: str, registry: Registry) -> Operations:
     """The backend's own; on an accelerator, where it has none, those lent for it.
 
-    Where nobody lends any, they are the host's. A backend that promised its own for the
-    device and fails to give them is warned of.
+    Where nobody lends any, they are the host's. Whoever promised its own for the device
+    and fails to give them is warned of.
     """
     own = type(backend).operations is not Backend.operations
     if own or device == "cpu":
         return backend.operations(device)
+    operations, where, reasons = _lent(device, registry)
+    if reasons:
+        why = "; ".join(map(str, reasons))
+        log.warning("images are prepared %s for %s: %s", where, device, why)
+    return operations
+
+
+def _lent(
+    device: str, registry: Registry
+) -> tuple[Operations, str, Sequence[Unavailable]]:
+    """Who lends first, or the host; where that is; why others failed that promised."""
+    reasons: list[Unavailable] = []
     for lender in _lenders(device, registry):
         try:
-            return lender.operations(device)
+            return lender.operations(device), f"by {lender.name}", reasons
         except Unavailable as reason:
-            log.warning("images are prepared on the CPU for %s: %s", device, reason)
-    return backend.operations(device)
+            reasons.append(reason)
+    return Operations(), "on the CPU", reasons
 
 
 def _lenders(device: str, registry: Registry) -> Sequence[Backend]:

@@ -1,5 +1,6 @@
 """What the backend says of itself and of this machine."""
 
+import logging
 import pickle
 import subprocess
 import sys
@@ -7,8 +8,19 @@ import sys
 import attrs
 import pytest
 
-from inference_models import Artifact, File, InvalidOption, ModelCard, Plan, Unavailable
+from inference_models import (
+    Artifact,
+    Backend,
+    File,
+    InvalidOption,
+    ModelCard,
+    Operations,
+    Plan,
+    Unavailable,
+)
 from inference_models.hardware import Gpu, Hardware
+from inference_models.lending import operations_of
+from inference_models.registry import installed
 from inference_models_torch import TorchBackend, backend, backends
 from inference_models_torch.installed import Installed, find_installed, read_version
 
@@ -88,6 +100,44 @@ def test_lists_apples_gpu_last(monkeypatch):
     machine(monkeypatch, Hardware(cpus=8, apple_silicon=True), cuda=None)
 
     assert TorchBackend().devices() == ["cpu", "mps"]
+
+
+class Borrower(Backend):
+    """A backend of a GPU, without operations of its own."""
+
+    name, formats = "borrower", ("borrowed",)
+
+    def devices(self):
+        return ["cuda:0", "cpu"]
+
+    def open(self, bundle, architecture, plan):
+        raise NotImplementedError
+
+
+def test_lends_its_operations_to_others_on_a_gpu(monkeypatch):
+    from inference_models_torch.operations import TorchOperations
+
+    machine(monkeypatch, AMPERE)
+    monkeypatch.setattr(TorchBackend, "ready", lambda self, device: None)
+    lent = operations_of(Borrower(), "cuda:0", installed())
+
+    assert type(lent) is TorchOperations
+
+
+def test_a_gpu_that_was_promised_and_is_not_reached_is_warned_of(monkeypatch, caplog):
+    machine(monkeypatch, AMPERE)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    caplog.set_level(logging.WARNING, "inference_models")
+
+    assert type(operations_of(Borrower(), "cuda:0", installed())) is Operations
+    assert "prepared on the CPU for cuda:0: torch" in caplog.text
+
+
+def test_has_no_operations_where_torch_does_not_reach_the_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    with pytest.raises(Unavailable, match="cannot use 'cuda:0'; try python"):
+        TorchBackend().operations("cuda:0")
 
 
 @pytest.mark.parametrize("cuda", [None, "13.0"])
