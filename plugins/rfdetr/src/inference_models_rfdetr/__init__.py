@@ -203,12 +203,20 @@ class RfDetr(Architecture[ConfidenceOptions]):
     ) -> Detections:
         scores = 0.5 * (1 + np.tanh(0.5 * logits))  # a sigmoid that does not overflow
         known = np.isfinite(logits) & np.isfinite(xyxy).all(axis=1, keepdims=True)
-        wanted = (scores >= threshold) & known
-        query, label = np.nonzero(wanted)
-        found = scores[query, label]
-        best = np.argsort(-found, kind="stable")[: len(logits)]
-        boxes = frame.from_normalized(xyxy[query[best]])
-        return Detections(boxes, found[best], label[best], self.class_names)
+        pairs = np.flatnonzero((scores >= threshold) & known)
+        best = pairs[_largest(scores.ravel()[pairs], len(logits))]
+        query, label = np.divmod(best, logits.shape[1])
+        boxes = frame.from_normalized(xyxy[query])
+        return Detections(boxes, scores.ravel()[best], label, self.class_names)
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the largest, in falling order, and equals as they come."""
+    chosen = np.arange(len(values))
+    if len(values) > count:  # to sort thousands takes longer than to find these few
+        chosen = np.flatnonzero(values >= np.partition(values, -count)[-count])
+    order = np.argsort(-values[chosen], kind="stable")
+    return np.asarray(chosen[order][:count])
 
 
 def _ordered(outputs: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
