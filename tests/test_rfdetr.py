@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from inference_models import AutoModel, InvalidOption, InvalidWeights
-from inference_models.derive import picture
+from inference_models.testing.pictures import picture
 from inference_models_rfdetr.layout import SIZES
 
 from .checkpoints import rfdetr_state, save_checkpoint
