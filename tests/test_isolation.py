@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import sysconfig
-from importlib.metadata import distribution
+from importlib.metadata import distribution, distributions
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,12 @@ def run(site: Path, code: str, cards: Path, tmp_path: Path) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def tensorrt() -> list[str]:
+    """The distributions of TensorRT that are here."""
+    names = (str(found.metadata["Name"]) for found in distributions())
+    return [name for name in names if name.startswith("tensorrt")]
+
+
 LOAD = """
 from inference_models import AutoModel, NoBackend
 try:
@@ -63,7 +69,8 @@ EXPLAIN = """
 import sys
 from inference_models import AutoModel
 explanation = AutoModel.explain("resnet18")
-loaded = sorted({"torch", "onnxruntime", "transformers", "cv2"} & set(sys.modules))
+runtimes = {"torch", "onnxruntime", "transformers", "cv2", "tensorrt_rtx", "cuda"}
+loaded = sorted(runtimes & set(sys.modules))
 rows = [[c.backend, c.verdict, c.reason] for c in explanation.candidates]
 print(json.dumps({"loaded": loaded, "rows": rows, "text": str(explanation)}))
 """
@@ -97,6 +104,7 @@ def test_explain_imports_no_runtime(resnet18_cards, tmp_path):
         ["torch", "runs"],
         ["onnx", "buildable"],
         ["hf", "refused"],
+        ["trt", "refused"],
     ]
 
 
@@ -109,6 +117,7 @@ def test_onnx_artifact_runs_without_torch(onnx_cards, tmp_path):
         ["hf", "refused"],
         ["onnx", "runs"],
         ["torch", "refused"],
+        ["trt", "refused"],
     ]
 
 
@@ -135,10 +144,8 @@ def test_onnx_artifact_without_onnxruntime_says_what_to_type(onnx_cards, tmp_pat
     assert 'pip install "inference-models-onnx[cpu]"' in error
 
 
-def test_without_both_runtimes_both_are_refused_with_what_to_type(
-    resnet18_cards, tmp_path
-):
-    site = without(tmp_path / "site", "torch", "onnxruntime")
+def test_without_runtimes_all_are_refused_with_what_to_type(resnet18_cards, tmp_path):
+    site = without(tmp_path / "site", "torch", "onnxruntime", *tensorrt())
 
     found = run(site, EXPLAIN, resnet18_cards, tmp_path)
     error = run(site, LOAD, resnet18_cards, tmp_path)["error"]
@@ -147,6 +154,7 @@ def test_without_both_runtimes_both_are_refused_with_what_to_type(
         "hf": "refused",
         "onnx": "refused",
         "torch": "refused",
+        "trt": "refused",
     }
     assert all("pip install" in row[2] for row in found["rows"])
     assert "pip install inference-models-torch" in error
