@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -266,6 +267,44 @@ def test_without_a_gpu_engines_are_no_choice_and_nobody_is_warned(
     assert model.backend == "onnx"
     assert warnings_in(caplog) == []
     assert [row.verdict for row in rows if row.backend == "trt"] == ["refused"]
+
+
+FULL = """
+import resource, signal
+from inference_models import AutoModel, DownloadFailed
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+try:
+    AutoModel.compile("resnet18", backend="trt", device="sm_89")
+except DownloadFailed as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of files are POSIX's")
+def test_a_cache_without_room_says_what_to_do_and_keeps_nothing(
+    resnet18, cache, run, tmp_path
+):
+    told = run(FULL, tmp_path)
+
+    assert f"there is no room in the cache '{cache}'" in told
+    assert "inference-models cache prune" in told
+    assert not [path for path in cache.rglob("*") if path.suffix == ".plan"]
+    assert list(cache.glob("partial/*")) == []
+
+
+def test_ctrl_c_leaves_nothing_in_the_cache(resnet18, cache, monkeypatch):
+    def stopped(report):
+        def told(what, share):
+            raise KeyboardInterrupt
+
+        return told
+
+    monkeypatch.setattr("inference_models_trt.backend.paced", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compiled(resnet18)
+
+    assert engines(cache) == list(cache.glob("partial/*")) == []
 
 
 def test_precisions_are_built_apart(resnet18_cards, cache, monkeypatch):

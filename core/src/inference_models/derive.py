@@ -26,7 +26,13 @@ from inference_models.card import (
     ModelCard,
     structure,
 )
-from inference_models.disk import hash_file, move_folder, remove, write_atomically
+from inference_models.disk import (
+    hash_file,
+    is_full,
+    move_folder,
+    remove,
+    write_atomically,
+)
 from inference_models.errors import InferenceModelsError, InvalidWeights, Unavailable
 from inference_models.images import Image
 from inference_models.interfaces import Architecture
@@ -34,7 +40,7 @@ from inference_models.judging import Differs, judge
 from inference_models.negotiate import Cached, Option
 from inference_models.progress import Report, shown
 from inference_models.registry import installed
-from inference_models.store import Store
+from inference_models.store import Store, explained
 from inference_models.trust import kind_of
 
 log = logging.getLogger("inference_models")
@@ -227,6 +233,18 @@ def _fitting(
     return None
 
 
+@contextlib.contextmanager
+def _room(root: Path) -> Iterator[None]:
+    """Say what to do where the cache has no room; other errors are the deriver's."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        with explained(root):
+            raise
+
+
 @attrs.frozen
 class _Making:
     """One derivation: what is read, what is wanted, and where it is to run."""
@@ -241,7 +259,11 @@ class _Making:
     def build(self, store: Store, name: str) -> _Kept:
         """Write, judge and keep it; nothing is kept of what fails."""
         subject = f"deriving {self.source.card.id}"
-        with store.unfinished() as partial, shown(subject) as report:
+        with (
+            _room(store.root),
+            store.unfinished() as partial,
+            shown(subject) as report,
+        ):
             bundle = self._written(partial, report)
             if reason := self._refusal(bundle):
                 raise InvalidWeights(f"what was derived cannot run: {reason}")
