@@ -34,7 +34,14 @@ class DeviceArray:
     def __repr__(self) -> str:
         return f"DeviceArray({self.dtype}, {self.shape}, 'cuda:{self._gpu.number}')"
 
-    def __dlpack__(self, *, stream: int | None = None) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
         """Share the memory; it is ready on every stream, as runs wait for their end."""
         from cuda.core.utils import StridedMemoryView
 
@@ -42,7 +49,9 @@ class DeviceArray:
         view = StridedMemoryView.from_buffer(
             self._buffer, shape=self.shape, dtype=self.dtype
         )
-        return view.__dlpack__(stream=stream)
+        return view.__dlpack__(
+            stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
+        )
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """Kind and number of the device, as DLPack numbers them."""

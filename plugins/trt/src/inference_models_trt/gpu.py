@@ -86,13 +86,34 @@ class Gpu:
 
     def view(self, array: Any) -> StridedMemoryView:
         """An array of this GPU by DLPack, with the work on it before our stream."""
-        from cuda.core.utils import StridedMemoryView
-
-        return StridedMemoryView.from_dlpack(array, self.stream)
+        return view_of(array, self.stream)
 
     def wait(self) -> None:
         """Wait until all that was begun on our stream is done."""
         self._stream.sync()
+
+
+class _Shared:
+    """An array of which only DLPack is known.
+
+    cuda-core reads torch's tensors otherwise, by how they lie in torch's own memory.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __dlpack__(self, **wishes: Any) -> Any:
+        return self._array.__dlpack__(**wishes)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+
+def view_of(array: Any, stream: int) -> StridedMemoryView:
+    """Where an array lies, and how, once the work on it is before a stream."""
+    from cuda.core.utils import StridedMemoryView
+
+    return StridedMemoryView.from_dlpack(_Shared(array), stream)
 
 
 def _of_host(host: np.ndarray) -> Buffer:
