@@ -1,15 +1,19 @@
 """Run the tests that need an NVIDIA GPU, then measure what calls cost there.
 
     python benchmarks/gpu.py [--seconds 240] [--skip-tests] [--only resnet50 florence2]
+    python benchmarks/gpu.py --append --only resnet18 official
     python benchmarks/gpu.py --device cpu --quick    (tries the script out)
 
 Each section runs in a process of its own with its share of the time, so that one which
-fails or hangs does not stop the others; the page is written anew after each row.
+fails or hangs does not stop the others; the page is written anew after each row. What
+the page is made of lies beside it as JSON, so that sections can be run one after the
+other: with `--append` those that are not run now stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import re
@@ -34,14 +38,16 @@ PYTEST = ("-m", "gpu", "-v", "--continue-on-collection-errors")
 GRACE = 10
 """Seconds that a section may take beyond its share before it is ended."""
 
-Records = list[tuple[str, dict[str, Any]]]
+Row = dict[str, Any]
+Records = dict[str, list[tuple[str, Row]]]
+"""Rows by the section that measured them, each with its table."""
 
 
 def main() -> int:
     """Test, measure, and write one page; the exit code is that of the tests."""
     options = parsed()
     end = time.monotonic() + options.seconds
-    records: Records = []
+    records = earlier(options) if options.append else {}
     code = 0 if options.skip_tests else tests(records, options.seconds / 2)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["INFERENCE_MODELS_CACHE"] = str(Path(folder) / "cache")
@@ -65,6 +71,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few and small rounds")
     parser.add_argument("--skip-tests", action="store_true")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS))
+    parser.add_argument("--append", action="store_true", help="to the page there is")
     parser.add_argument("--output", type=Path, help="instead of results/<gpu>.md")
     return parser.parse_args()
 
@@ -87,7 +94,7 @@ def tests(records: Records, seconds: float) -> int:
     print(output, flush=True)
     last = output.strip().splitlines()[-1:] or ["nothing was said"]
     took = time.monotonic() - start
-    records.append(("tests", {"line": last[0].strip("= "), "seconds": took}))
+    records["tests"] = [("tests", {"line": last[0].strip("= "), "seconds": took})]
     return int(process.returncode)
 
 
@@ -100,8 +107,10 @@ def section(
 ) -> None:
     """Run one section in a process of its own, and keep its rows as they come."""
     if seconds < 1 and not options.quick:
-        records.append(("failures", {"what": name, "why": "no time was left"}))
+        failure = ("failures", {"what": name, "why": "no time was left"})
+        records.setdefault(name, []).append(failure)
         return
+    records[name] = []
     # A fork has torch imported; CUDA is first touched in the child.
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
@@ -111,24 +120,24 @@ def section(
     process.start()
     sender.close()
     try:
-        why = received(receiver, deadline + GRACE, keep(records, options))
+        why = received(receiver, deadline + GRACE, keep(name, records, options))
     finally:
         with suppress(ProcessLookupError):
             os.killpg(int(process.pid or 0), signal.SIGKILL)
         process.join()
     if why:
-        records.append(("failures", {"what": name, "why": why}))
+        records[name].append(("failures", {"what": name, "why": why}))
     print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     write(records, options)
 
 
 def keep(
-    records: Records, options: argparse.Namespace
-) -> Callable[[tuple[str, dict[str, Any]]], None]:
-    """Take a record, and write the page with it."""
+    name: str, records: Records, options: argparse.Namespace
+) -> Callable[[tuple[str, Row]], None]:
+    """Take a section's record, and write the page with it."""
 
-    def kept(record: tuple[str, dict[str, Any]]) -> None:
-        records.append(record)
+    def kept(record: tuple[str, Row]) -> None:
+        records[name].append(record)
         if record[0] == "failures":
             print(*record[1].values(), sep=": ", file=sys.stderr, flush=True)
         write(records, options)
@@ -175,13 +184,30 @@ def child(
 
 def write(records: Records, options: argparse.Namespace) -> str:
     """The page so far, in its file; returns it."""
-    page = gpu_page.page(records, options)
-    machine = next((row["name"] for table, row in records if table == "machine"), "gpu")
-    slug = re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
-    quick = "-quick" if options.quick else ""
-    path = options.output or RESULTS / f"{slug}{quick}.md"
+    order = [name for name in ("tests", *SECTIONS) if name in records]
+    rows = [record for name in order for record in records[name]]
+    page = gpu_page.page(rows, options)
+    path = options.output or RESULTS / f"{slug(rows)}{'-quick' * options.quick}.md"
     path.write_text(page, "utf-8")
+    path.with_suffix(".json").write_text(json.dumps(records, indent=1), "utf-8")
     return page
+
+
+def slug(rows: list[tuple[str, Row]]) -> str:
+    """The machine's name, as a file's."""
+    machine = next((row["name"] for table, row in rows if table == "machine"), "gpu")
+    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
+
+
+def earlier(options: argparse.Namespace) -> Records:
+    """What was measured before, for the page that is asked for."""
+    if options.output is None:
+        raise SystemExit("--append needs --output, the page that is appended to")
+    path = options.output.with_suffix(".json")
+    if not path.is_file():
+        return {}
+    known = json.loads(path.read_text("utf-8"))
+    return {name: [(table, row) for table, row in rows] for name, rows in known.items()}
 
 
 if __name__ == "__main__":
