@@ -167,6 +167,13 @@ def test_what_differed_is_built_anew_where_it_is_asked_for(found_wrong):
     assert found_wrong.derived == ["acme-colors"] * 2
 
 
+def test_what_differed_for_other_batches_does_not_stand_in_the_way(found_wrong):
+    wishes = {"backend": "acme-compiled", "batch_size": (1, 2, 4)}
+    AutoModel.compile("acme-colors", **wishes)
+
+    assert load("acme-colors").backend == "acme-compiled"
+
+
 def test_what_differed_in_another_version_is_tried_in_this_one(
     found_wrong, monkeypatch
 ):

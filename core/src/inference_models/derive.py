@@ -132,13 +132,14 @@ def _package(module: str) -> str:
 def cached(store: Store, card: ModelCard, option: Option) -> Cached:
     """Whether the cache holds what an option derives, and why what it has is no use."""
     name = key(store, card, option)
-    reasons = []
-    for kept in () if name is None else _all_kept(store, name):
-        reason = _misfit(kept, card, option)
-        if reason is None:
-            return Cached(not kept.fault, fault=kept.fault)
-        reasons.append(reason)
-    return Cached(False, "; ".join(dict.fromkeys(reasons)))
+    found = [] if name is None else list(_all_kept(store, name))
+    reasons = {kept.folder: _misfit(kept, card, option) for kept in found}
+    faults = [kept.fault for kept in found if reasons[kept.folder] is None]
+    if "" in faults:
+        return Cached(True)
+    if faults:
+        return Cached(fault=faults[0])
+    return Cached(misfit="; ".join(dict.fromkeys(filter(None, reasons.values()))))
 
 
 def derived(
@@ -198,7 +199,7 @@ def _all_kept(store: Store, name: str) -> Iterator[_Kept]:
 
 def _read(folder: Path, data: Any) -> _Kept:
     artifact = structure(Artifact, data["artifact"])
-    judged, fault = data["judged"] is True, str(data["fault"])
+    judged, fault = data["judged"] is True, str(data.get("fault", ""))
     return _Kept(folder, artifact, judged, data["asked"], data["card"], fault)
 
 
