@@ -537,6 +537,22 @@ def test_a_device_elsewhere_is_only_built_for(compiler, monkeypatch):
         load("acme-colors", backend="acme-compiled", device="far-away")
 
 
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (["cpu", "near"], "builds for cpu, near, not far-away"),
+        (["Far Away"], r"targets\(\) gave 'Far Away', which is no device's name"),
+        ([], "builds for no device, not far-away"),
+    ],
+)
+def test_a_device_that_cannot_be_built_for_is_told(
+    compiler, monkeypatch, targets, told
+):
+    monkeypatch.setattr(compiler.AcmeCompiler, "targets", lambda self: targets)
+    with pytest.raises(NoBackend, match=rf"nothing here can build [^:]*:\n.*{told}"):
+        AutoModel.compile("acme-colors", backend="acme-compiled", device="far-away")
+
+
 def test_what_is_written_and_would_not_be_opened_is_not_kept(
     compiler, cache, monkeypatch
 ):

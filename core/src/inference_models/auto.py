@@ -514,7 +514,7 @@ def _compile(search: _Search, pictures: Sequence[Image]) -> Bundle:
             built = f"{search.card.id} is built in {option.plan.precision}"
             log.warning("%s, because %s", built, "; ".join(failures))
         return bundle
-    raise _failure(search, negotiation, failures, errors)
+    raise _failure(search, negotiation, failures, errors, "build")
 
 
 def _warn_of_fallback(card: ModelCard, model: Model, failures: Sequence[str]) -> None:
@@ -544,11 +544,12 @@ def _failure(
     negotiation: Negotiation,
     failures: Sequence[str],
     errors: Sequence[Exception],
+    verb: str = "run",
 ) -> InferenceModelsError:
     alike = len({type(error) for error in errors}) == 1
     if alike and isinstance(errors[0], InferenceModelsError):
         return errors[0]
-    lines = [f"nothing here can run {search.card.id!r}:"]
+    lines = [f"nothing here can {verb} {search.card.id!r}:"]
     lines += [f"  {failure}" for failure in failures]
     lines += [f"  {_refusal(candidate)}" for candidate in negotiation.refusals]
     lines += [f"  {line}" for line in advice(search.card, search.registry)]

@@ -46,6 +46,11 @@ class Wishes:
     derive: bool = False
     elsewhere: bool = False
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a device is named to build for, which need not be here."""
+        return self.elsewhere and self.device is not None
+
     @classmethod
     def read(
         cls, backend: Any, device: Any, precision: Any, batch: Any, derive: bool | None
@@ -316,6 +321,35 @@ def _no_such_backend(name: str, registry: Registry) -> str:
     return "\n  ".join([sentence, *registry.complaints])
 
 
+@attrs.frozen
+class _Way:
+    """An artifact to a backend on a device: as it is, or derived in steps."""
+
+    card: ModelCard
+    backend: Backend
+    artifact: Artifact
+    steps: Steps
+    device: str
+
+    @property
+    def form(self) -> str:
+        """The format that the backend opens."""
+        return self.steps[-1][1] if self.steps else self.artifact.format
+
+    @property
+    def opened(self) -> Artifact:
+        """What the backend opens, as far as it is known before it is derived."""
+        if not self.steps:
+            return self.artifact
+        return attrs.evolve(self.artifact, format=self.form, batch=None, needs={})
+
+    def in_precision(self, precision: str) -> Artifact:
+        """The same, derived in a precision; what is ready stays as it is."""
+        if not self.steps:
+            return self.artifact
+        return attrs.evolve(self.opened, precision=precision)
+
+
 def _plans(
     card: ModelCard,
     backend: Backend,
@@ -325,13 +359,14 @@ def _plans(
 ) -> tuple[list[tuple[int, Option]], list[Candidate]]:
     """Options of one backend with their artifact's number, and its refusals."""
     refuse = functools.partial(Candidate, backend.name, "refused")
+    asked = "targets()" if wishes.is_elsewhere else "devices()"
     try:
-        offered = _offered_devices(backend, wishes)
-        devices, refused = _devices(offered, wishes)
+        offered = backend.targets() if wishes.is_elsewhere else backend.devices()
+        devices, refused = _devices(asked, list(offered), wishes)
     except Unavailable as error:
         return [], [refuse(str(error))]
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
-        return [], [refuse(f"devices() failed: {type(error).__name__}: {error}")]
+        return [], [refuse(f"{asked} failed: {type(error).__name__}: {error}")]
     if refused:
         return [], [refuse(refused + _why_not(card, backend, wishes))]
     ready, derivable = _ready(card, backend), _derivable(card, backend, backends)
@@ -344,13 +379,13 @@ def _plans(
     refusals: list[Candidate] = []
     for routes in (ready, derivable):
         for number, artifact, steps in () if options else routes:
-            for device in devices:
-                for found in _ways(card, backend, artifact, steps, device, wishes):
-                    seen = _looked_up(card, found, look, wishes)
-                    if isinstance(seen, Candidate):
-                        refusals.append(seen)
-                    else:
-                        options.append((number, seen))
+            ways = (_Way(card, backend, artifact, steps, device) for device in devices)
+            for found in (plan for way in ways for plan in _ways(way, wishes)):
+                seen = _looked_up(card, found, look, wishes)
+                if isinstance(seen, Candidate):
+                    refusals.append(seen)
+                else:
+                    options.append((number, seen))
     return options, refusals
 
 
@@ -379,16 +414,12 @@ def _looked_up(
     )
 
 
-def _offered_devices(backend: Backend, wishes: Wishes) -> list[str]:
-    """Its devices here; where one is named to build for, what it can build for."""
-    named = wishes.elsewhere and wishes.device is not None
-    return list(backend.targets() if named else backend.devices())
-
-
-def _devices(offered: Sequence[str], wishes: Wishes) -> tuple[list[str], str | None]:
+def _devices(
+    asked: str, offered: Sequence[str], wishes: Wishes
+) -> tuple[list[str], str | None]:
     strange = [d for d in offered if not _DEVICE.fullmatch(d)]
     if strange:
-        return [], f"devices() gave {strange[0]!r}, which is no device's name"
+        return [], f"{asked} gave {strange[0]!r}, which is no device's name"
     listed = ", ".join(offered) or "no device"
     if wishes.device is None:
         # Many operators of Apple's mps are missing or wrong: it is used when named.
@@ -397,7 +428,9 @@ def _devices(offered: Sequence[str], wishes: Wishes) -> tuple[list[str], str | N
         return found, None if found else f"offers {listed} here{hint}"
     fitting = [d for d in offered if wishes.device in (d, d.partition(":")[0])]
     if not fitting:
-        return [], f"offers {listed} here, not {wishes.device}"
+        offer = "builds for" if wishes.is_elsewhere else "offers"
+        here = "" if wishes.is_elsewhere else " here"
+        return [], f"{offer} {listed}{here}, not {wishes.device}"
     return fitting[:1], None
 
 
@@ -470,88 +503,67 @@ def _available(backend: Backend) -> bool:
         return False
 
 
-def _ways(
-    card: ModelCard,
-    backend: Backend,
-    artifact: Artifact,
-    steps: Steps,
-    device: str,
-    wishes: Wishes,
-) -> Iterable[Option | Candidate]:
+def _ways(way: _Way, wishes: Wishes) -> Iterable[Option | Candidate]:
     """The best plan, and one in full precision for what half precision derives.
 
     Half precision may turn out to be too far from its source.
     """
-    found = _plan(card, backend, artifact, steps, device, wishes)
+    found = _plan(way, wishes)
     yield found
     halved = isinstance(found, Option) and found.plan.precision != "fp32"
-    if halved and steps and wishes.precision is None:
-        full = attrs.evolve(wishes, precision="fp32")
-        again = _plan(card, backend, artifact, steps, device, full)
+    if halved and way.steps and wishes.precision is None:
+        again = _plan(way, attrs.evolve(wishes, precision="fp32"))
         if isinstance(again, Option):
             yield again
 
 
-def _plan(
-    card: ModelCard,
-    backend: Backend,
-    artifact: Artifact,
-    steps: Steps,
-    device: str,
-    wishes: Wishes,
-) -> Option | Candidate:
+def _plan(way: _Way, wishes: Wishes) -> Option | Candidate:
     """The best precision that is not refused, or why all are."""
-    form = steps[-1][1] if steps else artifact.format
-    opened = (
-        attrs.evolve(artifact, format=form, batch=None, needs={}) if steps else artifact
-    )
+    backend, opened = way.backend, way.opened
     batch = opened.batch or wishes.batch
     asked = "refuse()"
     try:
-        if reason := _source_refused(card, artifact, steps):
-            return Candidate(backend.name, "refused", reason, form, device)
+        if reason := _source_refused(way):
+            return Candidate(backend.name, "refused", reason, way.form, way.device)
         asked = "precisions()"
-        offered = _offered(backend, opened, device, steps)
-        wanted, reason = _wanted(offered, wishes.precision, form)
+        offered = _offered(way)
+        wanted, reason = _wanted(offered, wishes.precision, way.form)
         asked = "refuse()"
         for choice in wanted:
-            plan = Plan(device, choice, batch)
-            choosable = attrs.evolve(opened, precision=choice) if steps else opened
-            refusal = backend.refuse(card, choosable, plan)
+            plan = Plan(way.device, choice, batch)
+            refusal = backend.refuse(way.card, way.in_precision(choice), plan)
             if refusal is None:
                 place = offered.index(choice), _misfit(opened.batch, wishes.batch)
-                return Option(backend, artifact, plan, steps, place=place)
+                return Option(backend, way.artifact, plan, way.steps, place=place)
             reason = reason or refusal
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
         reason = f"{asked} failed: {type(error).__name__}: {error}"
     return Candidate(
-        backend.name, "refused", reason, form, device, wishes.precision, batch
+        backend.name, "refused", reason, way.form, way.device, wishes.precision, batch
     )
 
 
-def _offered(
-    backend: Backend, artifact: Artifact, device: str, steps: Steps
-) -> list[str]:
+def _offered(way: _Way) -> list[str]:
     """Precisions of an artifact; one to be derived is written in what suits best."""
-    if not steps:
-        return list(backend.precisions(artifact, device))
-    writable: Sequence[str] = _WRITABLE if device == "cpu" else _WRITABLE[::-1]
-    if not any(deriver.converts for deriver, _ in steps):
-        writable = (artifact.precision,)
+    if not way.steps:
+        return list(way.backend.precisions(way.artifact, way.device))
+    writable: Sequence[str] = _WRITABLE if way.device == "cpu" else _WRITABLE[::-1]
+    if not any(deriver.converts for deriver, _ in way.steps):
+        writable = (way.artifact.precision,)
     return [
         precision
         for precision in writable
-        if precision
-        in backend.precisions(attrs.evolve(artifact, precision=precision), device)
+        if precision in way.backend.precisions(way.in_precision(precision), way.device)
     ]
 
 
-def _source_refused(card: ModelCard, artifact: Artifact, steps: Steps) -> str | None:
+def _source_refused(way: _Way) -> str | None:
     """Why the backend that would read a source cannot."""
-    if not steps:
+    if not way.steps:
         return None
-    reader = steps[0][0]
-    refusal = reader.refuse(card, artifact, Plan("cpu", artifact.precision))
+    reader = way.steps[0][0]
+    plan = Plan("cpu", way.artifact.precision)
+    refusal = reader.refuse(way.card, way.artifact, plan)
     return f"to derive it, {reader.name}: {refusal}" if refusal else None
 
 
