@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,16 @@ from plugins.hf.tests.hub_server import HubServer
 from safetensors.torch import save, save_file
 
 from inference_models import ModelCard, Preprocessing
+from inference_models.hardware import Gpu, Hardware
 from inference_models_resnet.network import ResNet
+from inference_models_trt.installed import Installed
+from inference_models_trt.needs import refuse_needs
 
 from .test_roboflow import side_files
 
 ROOT = Path(__file__).parents[1]
+_GPU = Gpu("NVIDIA L4", (8, 9), 2**34)
+_L4 = (Installed("tensorrt", "10.13.0.35", 12), _GPU, Hardware(2, (_GPU,), (12, 4)))
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -94,6 +100,31 @@ def test_example_card_is_a_sound_card():
 
     assert card.class_names == ["bolt", "nut", ""]
     assert Preprocessing.from_config(card.config["preprocessing"]).size == (224, 224)
+
+
+def test_card_of_an_engine_is_a_sound_card():
+    (text,) = blocks("docs/tensorrt.md", "json")
+    card = ModelCard.from_json(json.loads(text.replace("…", "0" * 64)))
+
+    assert card.artifacts[0].batch == (1, 8, 16)
+    assert refuse_needs(card.artifacts[0].needs, *_L4) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx")
+def test_page_on_tensorrt_builds_for_a_gpu_elsewhere(run, folder, overview_cards):
+    (code,) = blocks("docs/tensorrt.md", "python")
+    elsewhere = code.replace('backend="trt", ', 'backend="trt", device="sm_89", ')
+
+    assert elsewhere != code
+    shown = run(
+        elsewhere + "print(model.backend)\n",
+        folder,
+        INFERENCE_MODELS_CARDS=overview_cards,
+        INFERENCE_MODELS_CACHE=str(folder / "cache"),
+    )
+    assert shown == "torch\n"
+    assert len(list(folder.glob("cache/derived/*/engine.plan"))) == 1
 
 
 def test_fields_that_the_page_on_cards_names_are_those_there_are():
