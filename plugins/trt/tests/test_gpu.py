@@ -77,6 +77,15 @@ def test_inputs_on_the_gpu_are_read_there_when_they_are_made(session, device):
     check(output.cpu(), batch_of(2))
 
 
+def test_memory_of_any_alignment_is_read(session, device):
+    torch = pytest.importorskip("torch")
+    memory = torch.zeros(2 * 3 * 8 * 8 + 1, device=device)
+    memory[1:] = torch.from_numpy(batch_of(2)).flatten()
+    output = session(input=memory[1:].view(2, 3, 8, 8))["output"]
+
+    check(output.cpu(), batch_of(2))
+
+
 def test_outputs_are_shared_by_dlpack_and_can_be_written_to(session):
     torch = pytest.importorskip("torch")
     tensor = torch.from_dlpack(session(input=batch_of(2))["output"])

@@ -12,7 +12,7 @@ import pytest
 from inference_models import InvalidInput, InvalidWeights, ModelClosed, RunFailed
 from inference_models.testing import ToyArchitecture
 
-from .engines import TOY, Engine, HostGpu, Tensor
+from .engines import TOY, Engine, HostGpu, OnGpu, Tensor
 
 pytestmark = pytest.mark.usefixtures("rtx")
 
@@ -101,6 +101,38 @@ def test_an_output_goes_in_again_where_it_is(session, gpu, start, trt):
     assert found[0]["input"] == output.address
     assert "upload" not in gpu.told
     assert "lend" not in gpu.told
+
+
+def aligned(array, offset=0):
+    """The same numbers at an address that is a multiple of 256, and something more."""
+    raw = np.zeros(array.nbytes + 512, np.uint8)
+    start = -raw.ctypes.data % 256 + offset
+    copy = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("array", "steps"),
+    [
+        (OnGpu(aligned(batch_of(2))), ["view"]),
+        (OnGpu(aligned(batch_of(2), 64)), ["view", "copied"]),
+        (OnGpu(aligned(batch_of(4))[::2]), ["view", "upload"]),
+        (OnGpu(aligned(batch_of(2)), number=1), ["upload"]),
+    ],
+    ids=["in its place", "not aligned", "scattered", "on another GPU"],
+)
+def test_an_array_of_a_gpu_is_read_there_if_it_can_be(session, gpu, array, steps):
+    output = session(input=array)["output"]
+
+    np.testing.assert_array_equal(output.cpu(), ToyArchitecture.expected(array.array))
+    assert [step for step in gpu.told if step in ("view", "copied", "upload")] == steps
+
+
+def test_an_address_that_is_refused_is_a_failed_run(session, engine):
+    engine.takes_addresses = False
+    with pytest.raises(RunFailed, match="it gives no reason"):
+        session(input=batch_of(1))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,16 @@ class Gpu:
     def view(self, array: Any) -> StridedMemoryView:
         """An array of this GPU by DLPack, with the work on it before our stream."""
         return view_of(array, self.stream)
+
+    def copied(self, view: StridedMemoryView) -> Buffer:
+        """A copy of an array of this GPU whose elements lie one after the other."""
+        from cuda.core import Buffer
+
+        size = math.prod(view.shape) * view.dtype.itemsize
+        source = Buffer.from_handle(view.ptr, size, owner=view)
+        buffer = self.empty(size)
+        buffer.copy_from(source, stream=self._stream)
+        return buffer
 
     def wait(self) -> None:
         """Wait until all that was begun on our stream is done."""

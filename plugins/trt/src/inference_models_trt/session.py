@@ -31,6 +31,9 @@ from inference_models_trt.tensors import spec_of
 # DLPack's number of CUDA memory.
 _CUDA = 2
 
+# What TensorRT wants the addresses of tensors to be a multiple of.
+_ALIGNED = 256
+
 
 def open_engine(path: Path, number: int, host_code: bool) -> TrtSession:
     """Read an engine onto a GPU; `InvalidWeights` if TensorRT does not take it.
@@ -114,24 +117,34 @@ class TrtSession(Session):
         if not self._context.set_input_shape(name, tuple(array.shape)):
             raise InvalidInput(self._beyond(name, array))
         held, address = self._placed(array)
-        self._context.set_tensor_address(name, address)
+        self._point(name, address)
         return held
+
+    def _point(self, name: str, address: int) -> None:
+        if not self._context.set_tensor_address(name, address):
+            raise RuntimeError(self._logger.reason)
 
     def _placed(self, array: Array) -> tuple[Any, int]:
         """The array on this GPU, and where: in place, or as a copy of the host's."""
-        if isinstance(array, DeviceArray):
-            return array, array.address
         if getattr(array, "requires_grad", False):
             array = array.detach()
         if _device_of(array) == (_CUDA, self._gpu.number):
+            if isinstance(array, DeviceArray):
+                return array, array.address
             # The maker of the array puts its work before what comes next on our stream.
             view = self._gpu.view(_gathered(array))
             if is_contiguous(view.shape, view.strides):
-                return view, int(view.ptr)
+                return self._aligned(view)
         host = to_host(array)
         host = np.asarray(host, host.dtype.newbyteorder("="), order="C")
         buffer = self._gpu.upload(host)
         return (host, buffer), int(buffer.handle)
+
+    def _aligned(self, view: Any) -> tuple[Any, int]:
+        if view.ptr % _ALIGNED == 0:
+            return view, int(view.ptr)
+        copied = self._gpu.copied(view)
+        return (view, copied), int(copied.handle)
 
     def _new(self, name: str, spec: TensorSpec) -> DeviceArray:
         shape = tuple(self._context.get_tensor_shape(name))
@@ -142,7 +155,7 @@ class TrtSession(Session):
             )
         dtype = np.dtype(spec.dtype)
         buffer = self._gpu.empty(max(1, int(np.prod(shape))) * dtype.itemsize)
-        self._context.set_tensor_address(name, int(buffer.handle))
+        self._point(name, int(buffer.handle))
         return DeviceArray(self._gpu, buffer, shape, dtype)
 
     def _beyond(self, name: str, array: Array) -> str:
