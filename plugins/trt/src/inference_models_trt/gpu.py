@@ -28,7 +28,7 @@ class Gpu:
             from cuda.core import Device
 
             self._device = Device(number)
-        except (ImportError, RuntimeError) as error:
+        except Exception as error:
             raise Unavailable(
                 f"cuda-core does not reach cuda:{number}: {error}; install the GPU's "
                 "driver, and pip install -U cuda-core cuda-bindings"
