@@ -230,7 +230,7 @@ def test_a_resnet_runs_through_its_pack_on_three_backends(folder_of, pictures):
 
     assert explained.card.architecture == "resnet"
     order = dict.fromkeys(c.backend for c in explained.candidates)
-    assert list(order) == ["torch", "hf", "onnx"]
+    assert [name for name in order if name != "trt"] == ["torch", "hf", "onnx"]
     assert AutoModel.from_pretrained(folder).backend == "torch"
     for found in others:
         assert np.abs(torch_scores - found).max() <= 1e-3

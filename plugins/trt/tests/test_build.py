@@ -163,8 +163,9 @@ def test_weights_outside_the_folder_are_not_read(save, built, tmp_path):
 
 
 RUN = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 from inference_models_trt.build import Recipe, build
 def report(what, share):
     print(what, flush=True)
