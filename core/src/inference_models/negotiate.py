@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -25,6 +25,9 @@ Verdict = Literal["runs", "buildable", "refused"]
 
 Steps = tuple[tuple[Backend, str], ...]
 """Backends that derive one after the other, each with the format it writes."""
+
+Route = tuple[int, Artifact, Steps]
+"""An artifact of the card with its number, and the steps to what a backend opens."""
 
 _WRITABLE = ("fp32", "fp16")
 """Precisions in which artifacts are derived; on an accelerator in the other order."""
@@ -233,8 +236,9 @@ def negotiate(
             continue
         found, refused = _plans(card, backend, backends, wishes, look)
         refusals += refused
-        if wishes.device != "cpu" and _can_open(card, backend, backends):
-            sentences += _untold(advice_of(backend), refused)
+        told = advice_of(backend) if wishes.device != "cpu" else []
+        if told and _can_open(card, backend, backends):
+            sentences += _untold(told, refused)
         place = order.get(backend.name, -backend.rank)
         options += [(_key(option, place, index), option) for index, option in found]
     options.sort(key=lambda pair: pair[0])
@@ -369,24 +373,38 @@ def _plans(
         return [], [refuse(f"{asked} failed: {type(error).__name__}: {error}")]
     if refused:
         return [], [refuse(refused + _why_not(card, backend, wishes))]
-    ready, derivable = _ready(card, backend), _derivable(card, backend, backends)
-    if not ready and not derivable:
-        known = {a.format for a in card.artifacts if unsupported(a) is None}
-        formats = ", ".join(sorted(known)) or "none"
-        wanted = "/".join(backend.formats)
-        return [], [refuse(f"needs {wanted}; the card has {formats}")]
-    options: list[tuple[int, Option]] = []
-    refusals: list[Candidate] = []
-    for routes in (ready, derivable):
-        for number, artifact, steps in () if options else routes:
-            ways = (_Way(card, backend, artifact, steps, device) for device in devices)
-            for found in (plan for way in ways for plan in _ways(way, wishes)):
-                seen = _looked_up(card, found, look, wishes)
-                if isinstance(seen, Candidate):
-                    refusals.append(seen)
-                else:
-                    options.append((number, seen))
-    return options, refusals
+    explore = functools.partial(_explored, card, backend, devices, wishes, look)
+    ready = _ready(card, backend)
+    found = list(explore(ready))
+    if not any(isinstance(each, Option) for _, each in found):
+        derivable = _derivable(card, backend, backends)
+        if not ready and not derivable:
+            return [], [refuse(_no_format(card, backend))]
+        found += explore(derivable)
+    options = [(number, each) for number, each in found if isinstance(each, Option)]
+    return options, [each for _, each in found if isinstance(each, Candidate)]
+
+
+def _no_format(card: ModelCard, backend: Backend) -> str:
+    known = {a.format for a in card.artifacts if unsupported(a) is None}
+    formats = ", ".join(sorted(known)) or "none"
+    return f"needs {'/'.join(backend.formats)}; the card has {formats}"
+
+
+def _explored(
+    card: ModelCard,
+    backend: Backend,
+    devices: Sequence[str],
+    wishes: Wishes,
+    look: Look,
+    routes: Iterable[Route],
+) -> Iterator[tuple[int, Option | Candidate]]:
+    """What comes of each route on each device, with the artifact's number."""
+    for number, artifact, steps in routes:
+        for device in devices:
+            way = _Way(card, backend, artifact, steps, device)
+            for found in _ways(way, wishes):
+                yield number, _looked_up(card, found, look, wishes)
 
 
 def _looked_up(
@@ -444,9 +462,6 @@ def _why_not(card: ModelCard, backend: Backend, wishes: Wishes) -> str:
             with contextlib.suppress(Exception):
                 return f"; {backend.refuse(card, artifact, plan) or ''}".rstrip("; ")
     return ""
-
-
-Route = tuple[int, Artifact, Steps]
 
 
 def _can_open(card: ModelCard, backend: Backend, backends: Sequence[Backend]) -> bool:
