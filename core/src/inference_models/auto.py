@@ -6,8 +6,8 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import attrs
 
@@ -65,6 +65,7 @@ log = logging.getLogger("inference_models")
 
 BackendName = str | Backend | Sequence[str | Backend]
 Pairs = Mapping[str, str] | Sequence[tuple[str, str]]
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
@@ -469,24 +470,47 @@ def _check_task(card: ModelCard, task: str | None) -> None:
         raise InvalidOption(f"{card.id!r} is a model for {card.task}, not for {task}")
 
 
+@attrs.frozen
+class _Tries:
+    """Options tried in turn: what failed, in words and as errors."""
+
+    negotiation: Negotiation
+    failures: list[str] = attrs.field(factory=list)
+    errors: list[Exception] = attrs.field(factory=list)
+
+    def first(
+        self,
+        options: Sequence[Option],
+        attempt: Callable[[Option], T],
+        named: Callable[[Option], str],
+    ) -> tuple[Option, T] | None:
+        """The first option with which an attempt works, and what it gives."""
+        for option in options:
+            try:
+                return option, attempt(option)
+            except Exception as error:  # noqa: BLE001 - any failure of a plugin or a file
+                self.failures.append(f"{named(option)}: {error}")
+                self.errors.append(error)
+        return None
+
+
 def _load(search: _Search, recipe: Recipe) -> Model:
     """Open the first option that works, with a warning for each that did not."""
     negotiation = search.negotiation()
-    failures: list[str] = []
-    errors: list[Exception] = []
-    for option in negotiation.order:
-        try:
-            model = _open(search, option, negotiation, failures, recipe)
-        except Exception as error:  # noqa: BLE001 - any failure of a plugin or a file
-            failures.append(f"{option.backend.name} on {option.plan.device}: {error}")
-            errors.append(error)
-            continue
-        if failures:
-            _warn_of_fallback(search.card, model, failures)
-        elif option.ready and not negotiation.options[0].ready:
-            _warn_of_buildable(search.card, negotiation.options[0])
-        return model
-    raise _failure(search, negotiation, failures, errors)
+    tries = _Tries(negotiation)
+    found = tries.first(
+        negotiation.order,
+        lambda option: _open(search, option, negotiation, tries.failures, recipe),
+        lambda option: f"{option.backend.name} on {option.plan.device}",
+    )
+    if found is None:
+        raise _failure(search, tries, "run")
+    option, model = found
+    if tries.failures:
+        _warn_of_fallback(search.card, model, tries.failures)
+    elif option.ready and not negotiation.options[0].ready:
+        _warn_of_buildable(search.card, negotiation.options[0])
+    return model
 
 
 def _compile(search: _Search, pictures: Sequence[Image]) -> Bundle:
@@ -499,22 +523,21 @@ def _compile(search: _Search, pictures: Sequence[Image]) -> Bundle:
             f"{search.card.id!r} needs nothing built for {ready.backend.name!r}: it "
             f"has {ready.format} ready"
         )
-    failures: list[str] = []
-    errors: list[Exception] = []
-    for option in options:
-        try:
-            bundle = derive.derived(
-                search.store, search.card, option, search.bundle, search.make, pictures
-            )
-        except Exception as error:  # noqa: BLE001 - any failure of a plugin or a file
-            failures.append(f"{option.plan.precision}: {error}")
-            errors.append(error)
-            continue
-        if failures:
-            built = f"{search.card.id} is built in {option.plan.precision}"
-            log.warning("%s, because %s", built, "; ".join(failures))
-        return bundle
-    raise _failure(search, negotiation, failures, errors, "build")
+    tries = _Tries(negotiation)
+    found = tries.first(
+        options,
+        lambda option: derive.derived(
+            search.store, search.card, option, search.bundle, search.make, pictures
+        ),
+        lambda option: option.plan.precision,
+    )
+    if found is None:
+        raise _failure(search, tries, "build")
+    option, bundle = found
+    if tries.failures:
+        built = f"{search.card.id} is built in {option.plan.precision}"
+        log.warning("%s, because %s", built, "; ".join(tries.failures))
+    return bundle
 
 
 def _warn_of_fallback(card: ModelCard, model: Model, failures: Sequence[str]) -> None:
@@ -539,19 +562,15 @@ def _warn_of_buildable(card: ModelCard, option: Option) -> None:
     )
 
 
-def _failure(
-    search: _Search,
-    negotiation: Negotiation,
-    failures: Sequence[str],
-    errors: Sequence[Exception],
-    verb: str = "run",
-) -> InferenceModelsError:
+def _failure(search: _Search, tries: _Tries, verb: str) -> InferenceModelsError:
+    """What is raised where nothing works: the one error, or all that was in the way."""
+    errors = tries.errors
     alike = len({type(error) for error in errors}) == 1
     if alike and isinstance(errors[0], InferenceModelsError):
         return errors[0]
     lines = [f"nothing here can {verb} {search.card.id!r}:"]
-    lines += [f"  {failure}" for failure in failures]
-    lines += [f"  {_refusal(candidate)}" for candidate in negotiation.refusals]
+    lines += [f"  {failure}" for failure in tries.failures]
+    lines += [f"  {_refusal(candidate)}" for candidate in tries.negotiation.refusals]
     lines += [f"  {line}" for line in advice(search.card, search.registry)]
     lines += [f"  {line}" for line in search.registry.complaints]
     failure = NoBackend("\n".join(lines))
