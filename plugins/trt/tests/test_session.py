@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference_models import InvalidInput, InvalidWeights, ModelClosed, RunFailed
+from inference_models import (
+    InvalidInput,
+    InvalidWeights,
+    ModelClosed,
+    RunFailed,
+    hardware,
+)
 from inference_models.testing import ToyArchitecture
 
 from .engines import TOY, Engine, HostGpu, OnGpu, Tensor
@@ -273,3 +279,17 @@ def test_scattered_memory_is_told_by_its_strides(trt, shape, strides, expected):
     from inference_models_trt.session import is_contiguous
 
     assert is_contiguous(shape, strides) == expected
+
+
+@pytest.mark.skipif(bool(hardware.detect().gpus), reason="a GPU is here")
+def test_tensorrt_is_asked_to_open_an_engine_and_says_why_not(
+    toy, tmp_path, monkeypatch
+):
+    from inference_models_trt.build import Recipe, build
+    from inference_models_trt.session import open_engine
+
+    path = tmp_path / "engine.plan"
+    build(toy().path(), path, Recipe((1, 2, 4), (8, 9)), lambda what, share: None)
+    monkeypatch.setattr("inference_models_trt.session.Gpu", lambda number: HostGpu())
+    with pytest.raises(InvalidWeights, match=r"cannot open '.*engine\.plan': .*driver"):
+        open_engine(path, 0, host_code=True)
