@@ -258,6 +258,13 @@ def test_an_engine_of_others_takes_the_users_word(resnet18, cache, tmp_path, mac
         AutoModel.from_pretrained(path, allow_untrusted_packages=True)
 
 
+def test_a_bare_engine_says_that_it_needs_a_card(resnet18, cache, tmp_path):
+    path = tmp_path / "theirs.engine"
+    path.write_bytes(compiled(resnet18).path().read_bytes())
+    with pytest.raises(InvalidWeights, match=r"names no tensors; put a card\.json"):
+        AutoModel.from_pretrained(path)
+
+
 def test_without_a_gpu_engines_are_no_choice_and_nobody_is_warned(
     resnet18, cache, caplog
 ):

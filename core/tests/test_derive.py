@@ -529,6 +529,31 @@ def test_what_is_right_and_built_elsewhere_is_judged_once(compiler, monkeypatch)
     assert len(judged) == len(compiler.derived) == 1
 
 
+def test_what_was_built_elsewhere_is_judged_by_one_process_at_a_time(
+    compiler, monkeypatch
+):
+    monkeypatch.setattr(
+        compiler.AcmeCompiler, "targets", lambda self: ["cpu", "far-away"]
+    )
+    AutoModel.compile(
+        "acme-colors", backend="acme-compiled", device="far-away", quantization="fp32"
+    )
+    told, locked = [], Store.locked
+
+    @contextlib.contextmanager
+    def watched(self, name):
+        with locked(self, name):
+            told.append("locked")
+            yield
+        told.append("free")
+
+    monkeypatch.setattr(Store, "locked", watched)
+    monkeypatch.setattr(derive, "judge", lambda *given: told.append("judged"))
+    load("acme-colors", backend="acme-compiled")
+
+    assert told[told.index("judged") - 1 :] == ["locked", "judged", "free"]
+
+
 def test_a_device_elsewhere_is_only_built_for(compiler, monkeypatch):
     monkeypatch.setattr(
         compiler.AcmeCompiler, "targets", lambda self: ["cpu", "far-away"]

@@ -22,11 +22,11 @@ from inference_models.card import (
     Artifact,
     Batch,
     Bundle,
-    File,
     ModelCard,
     structure,
 )
 from inference_models.disk import (
+    described,
     hash_file,
     is_full,
     move_folder,
@@ -167,11 +167,11 @@ def derived(
     making = _Making(source, card, option, make, pictures, here)
     if kept is None or name != before:
         kept = _fitting(store, name, card, option)
-    if kept is None:
+    if kept is None or (here and not kept.judged):
         with store.locked(name):
             kept = _fitting(store, name, card, option) or making.build(store, name)
-    if here and not kept.judged:
-        making.judge_now(kept, name)
+            if here and not kept.judged:
+                making.judge_now(kept, name)
     return attrs.evolve(source, artifact=kept.artifact, folder=kept.folder)
 
 
@@ -334,7 +334,7 @@ def _with_files(bundle: Bundle, source: Bundle, names: Iterable[str]) -> Bundle:
         if source.file(name).is_file():
             path = bundle.folder / name
             shutil.copyfile(source.file(name), path)
-            files.append(File(name, size=path.stat().st_size, sha256=hash_file(path)))
+            files.append(described(path, name))
     return attrs.evolve(bundle, artifact=attrs.evolve(bundle.artifact, files=files))
 
 

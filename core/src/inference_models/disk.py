@@ -8,6 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from inference_models.card import File
 from inference_models.sources import chunks_of
 
 
@@ -23,6 +24,12 @@ def hash_file(path: Path) -> str:
         for chunk in chunks_of(file):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def described(path: Path, name: str | None = None) -> File:
+    """A file on this machine as an artifact lists it, with its size and its hash."""
+    size, digest = path.stat().st_size, hash_file(path)
+    return File(name or path.name, size=size, sha256=digest)
 
 
 def is_real_file(path: Path) -> bool:

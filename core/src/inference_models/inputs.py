@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from inference_models.card import TensorSpec
 from inference_models.errors import InvalidInput
-from inference_models.images import Array
+from inference_models.images import Array, to_host
 
 
 def check_inputs(specs: Mapping[str, TensorSpec], inputs: Mapping[str, Array]) -> None:
@@ -29,6 +31,15 @@ def check_inputs(specs: Mapping[str, TensorSpec], inputs: Mapping[str, Array]) -
                 f"input {name!r} is {_described(given)}; the graph takes "
                 f"{_described(spec)}"
             )
+
+
+def host_array(array: Array) -> np.ndarray:
+    """An array as native code reads it: in host memory, in order, and in its bytes.
+
+    It is copied only if its memory is scattered, of other byte order or a device's.
+    """
+    host = to_host(array)
+    return np.asarray(host, host.dtype.newbyteorder("="), order="C")
 
 
 def dtype_name(array: Array) -> str:

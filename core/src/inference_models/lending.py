@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from inference_models.errors import Unavailable
 from inference_models.interfaces import Backend, Operations
@@ -41,12 +41,14 @@ def _lent(
     return Operations(), "on the CPU", reasons
 
 
-def _lenders(device: str, registry: Registry) -> Sequence[Backend]:
+def _lenders(device: str, registry: Registry) -> Iterator[Backend]:
     """Backends that have operations for others on a device, highest rank first."""
     kind = device.partition(":")[0]
     classes = [cls for cls in registry.backends.values() if kind in cls.lends]
-    ranked = sorted(classes, key=lambda cls: (-cls.rank, cls.name))
-    return [cls() for cls in ranked if device in _devices(cls())]
+    for cls in sorted(classes, key=lambda cls: (-cls.rank, cls.name)):
+        lender = cls()
+        if device in _devices(lender):
+            yield lender
 
 
 def _devices(backend: Backend) -> Sequence[str]:

@@ -17,8 +17,8 @@ from inference_models import (
     TensorSpec,
     Unavailable,
 )
+from inference_models.inputs import host_array
 from inference_models_onnx import OnnxBackend
-from inference_models_onnx.arrays import host_array
 from inference_models_onnx.threads import physical_cores
 
 DOUBLE = """graph ({dtype}[{batch}, 3, 4] input) => ({dtype}[{batch}, 3, 4] output)

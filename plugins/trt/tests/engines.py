@@ -28,7 +28,7 @@ class Memory:
 class HostGpu:
     """`Gpu` without one; `told` are the calls whose order matters."""
 
-    number = 0
+    number, place = 0, (2, 0)
     stream = 7
 
     def __init__(self):

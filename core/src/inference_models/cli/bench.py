@@ -69,9 +69,14 @@ def _where(model: Model) -> str:
 
 
 def _pictures(given: list[str] | None, batch: int) -> list[Any]:
-    (known,) = read_images(photo(PHOTOS[0]), "bgr")
-    own: list[Any] = [*(given or [])] or [np.ascontiguousarray(known.host()[..., ::-1])]
+    own: list[Any] = given or [_photograph()]
     return [own[number % len(own)] for number in range(batch)]
+
+
+def _photograph() -> np.ndarray:
+    """The library's first photograph, as OpenCV would read it."""
+    (image,) = read_images(photo(PHOTOS[0]))
+    return np.ascontiguousarray(image.host()[..., ::-1])
 
 
 def _measured(model: Model, pictures: list[Any], rounds: int) -> str:

@@ -176,9 +176,10 @@ def _unclaimed(path: Path, inspected: list[Facts], registry: Registry) -> str:
         return f"no installed backend ({backends}) reads {str(path)!r}"
     known = ", ".join(sorted(registry.architectures)) or "none"
     tensors = ", ".join(list(inspected[0].tensors)[:3])
+    told = f"whose first tensors are {tensors}" if tensors else "which names no tensors"
     return (
-        f"no installed architecture ({known}) claims {str(path)!r}, whose first "
-        f"tensors are {tensors}; put a {CARD} beside it, and load the folder"
+        f"no installed architecture ({known}) claims {str(path)!r}, {told}; put a "
+        f"{CARD} beside it, and load the folder"
     )
 
 

@@ -12,8 +12,7 @@ from onnxruntime import InferenceSession, OrtValue
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from inference_models import Array
-from inference_models.inputs import dtype_name
-from inference_models_onnx.arrays import host_array
+from inference_models.inputs import dtype_name, host_array
 from inference_models_onnx.device_array import DeviceArray
 from inference_models_onnx.dtypes import itemsize, numpy_name
 from inference_models_onnx.installed import find_installed

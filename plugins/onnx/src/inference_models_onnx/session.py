@@ -18,7 +18,7 @@ from inference_models import (
     Unavailable,
     check_inputs,
 )
-from inference_models_onnx.arrays import host_array
+from inference_models.inputs import host_array
 from inference_models_onnx.captured import CapturedRuns
 from inference_models_onnx.device import Device
 from inference_models_onnx.dtypes import NUMPY_LACKS, numpy_name

@@ -18,11 +18,10 @@ from inference_models import (
     Architecture,
     Artifact,
     Bundle,
-    File,
     InvalidWeights,
     TensorSpec,
 )
-from inference_models.disk import hash_file
+from inference_models.disk import described
 from inference_models.progress import Report
 from inference_models_torch.modules import DTYPES, cast, load_modules
 from inference_models_torch.session import Signature, by_name
@@ -75,7 +74,7 @@ def export_modules(
     return Artifact(
         format="onnx",
         graphs=graphs,
-        files=tuple(_described(file) for file in sorted(folder.iterdir())),
+        files=tuple(described(file) for file in sorted(folder.iterdir())),
         precision=precision,
         rename=rename,
         needs={"opset": OPSET},
@@ -180,7 +179,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _described(path: Path) -> File:
-    return File(path.name, size=path.stat().st_size, sha256=hash_file(path))

@@ -16,7 +16,6 @@ from inference_models import (
     Backend,
     Bundle,
     Facts,
-    File,
     InvalidOption,
     InvalidWeights,
     ModelCard,
@@ -26,7 +25,7 @@ from inference_models import (
     hardware,
 )
 from inference_models.card import Batch
-from inference_models.disk import hash_file
+from inference_models.disk import described
 from inference_models.interfaces import check_at_least_one
 from inference_models.progress import Report, paced
 from inference_models.store import cache_root
@@ -152,7 +151,7 @@ class TrtBackend(Backend):
             source.artifact,
             format="trt",
             graphs=dict.fromkeys(source.artifact.graphs, _ENTRY),
-            files=[_described(folder / _ENTRY)],
+            files=[described(folder / _ENTRY)],
             batch=built.batch,
             needs=needs_of(installed, capability, gpu, facts),
         )
@@ -236,7 +235,3 @@ def _check_header(path: Path, needs: Mapping[str, Any]) -> None:
     reason = refuse_version(written, find_installed(hardware.detect()))
     if reason is not None:
         raise InvalidWeights(f"'{path}' cannot be opened: {reason}; build it anew")
-
-
-def _described(path: Path) -> File:
-    return File(path.name, size=path.stat().st_size, sha256=hash_file(path))

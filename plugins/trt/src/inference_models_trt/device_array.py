@@ -11,9 +11,6 @@ from inference_models_trt.gpu import Gpu
 if TYPE_CHECKING:
     from cuda.core import Buffer
 
-# DLPack's number of CUDA memory.
-_CUDA = 2
-
 
 class DeviceArray:
     """An output where it was computed; it is ready, and the caller's."""
@@ -55,7 +52,7 @@ class DeviceArray:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """Kind and number of the device, as DLPack numbers them."""
-        return _CUDA, self._gpu.number
+        return self._gpu.place
 
     def cpu(self) -> np.ndarray:
         """A copy in host memory."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from cuda.core.utils import StridedMemoryView
 
 
+# DLPack's number of CUDA memory.
+_CUDA = 2
+
+
 class Gpu:
     """A GPU by its number.
 
@@ -37,6 +41,11 @@ class Gpu:
         with self.current():
             self._stream = self._device.create_stream()
         self._is_lent = False
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Kind and number of the GPU, as DLPack numbers devices."""
+        return _CUDA, self.number
 
     @property
     def stream(self) -> int:

@@ -21,15 +21,12 @@ from inference_models import (
     check_inputs,
 )
 from inference_models.errors import out_of_memory
-from inference_models.images import to_host
+from inference_models.inputs import host_array
 from inference_models_trt.callbacks import Logger
 from inference_models_trt.device_array import DeviceArray
 from inference_models_trt.gpu import Gpu
 from inference_models_trt.runtime import trt
 from inference_models_trt.tensors import spec_of
-
-# DLPack's number of CUDA memory.
-_CUDA = 2
 
 # What TensorRT wants the addresses of tensors to be a multiple of.
 _ALIGNED = 256
@@ -128,15 +125,14 @@ class TrtSession(Session):
         """The array on this GPU, and where: in place, or as a copy of the host's."""
         if getattr(array, "requires_grad", False):
             array = array.detach()
-        if _device_of(array) == (_CUDA, self._gpu.number):
+        if _place_of(array) == self._gpu.place:
             if isinstance(array, DeviceArray):
                 return array, array.address
             # The maker of the array puts its work before what comes next on our stream.
             view = self._gpu.view(_gathered(array))
             if is_contiguous(view.shape, view.strides):
                 return self._aligned(view)
-        host = to_host(array)
-        host = np.asarray(host, host.dtype.newbyteorder("="), order="C")
+        host = host_array(array)
         buffer = self._gpu.upload(host)
         return (host, buffer), int(buffer.handle)
 
@@ -188,7 +184,7 @@ def is_contiguous(shape: Sequence[int], strides: Sequence[int] | None) -> bool:
     return True
 
 
-def _device_of(array: Any) -> tuple[int, int] | None:
+def _place_of(array: Any) -> tuple[int, int] | None:
     if not hasattr(array, "__dlpack_device__"):
         return None
     kind, number = array.__dlpack_device__()
