@@ -273,7 +273,7 @@ class Frame:
         offset = np.array([self.offset_x, self.offset_y] * 2, np.float32)
         limit = np.array([self.width, self.height] * 2, np.float32)
         moved = np.asarray(xyxy, np.float32) * scale + offset
-        return np.asarray(np.clip(moved, 0, limit))
+        return np.asarray(np.minimum(np.maximum(moved, 0), limit))
 
     def from_normalized(self, xyxy: np.ndarray) -> np.ndarray:
         """Boxes (N, 4) in 0–1 of the network's input -> the original's pixels."""

@@ -494,6 +494,21 @@ def test_at_confidence_one_only_the_certain_is_kept(nano, confidence):
     assert found.names == ["person"]
 
 
+@pytest.mark.parametrize("confidence", [1e-9, 1e-7, 1e-3, 0.3, 0.5, 1 - 1e-7, 1])
+def test_what_reaches_the_threshold_is_kept_to_the_last_bit(nano, confidence):
+    edge = np.log(confidence) - np.log1p(-min(confidence, 1 - 2**-25))
+    logits, boxes = scene()
+    near = np.linspace(edge - 2, edge + 2, 300)
+    logits[0, :, 1] = np.where(np.arange(300) % 2, near, np.float32(edge))
+    logits[0, ::7, 1] += np.linspace(-1e-5, 1e-5, 43)
+    scores = 0.5 * (1 + np.tanh(0.5 * logits[0, :, 1]))
+    (found,) = predict(nano, logits, boxes, confidence=confidence)
+
+    kept = np.sort(scores[scores >= confidence])[::-1]
+    assert 0 < len(kept) < 300
+    assert found.confidence.tolist() == kept.tolist()
+
+
 SURE = {"confidence": {"best": {"person": 0.9, "cat": 0.2}, "default": 0.6}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -193,21 +194,30 @@ class RfDetr(Architecture[ConfidenceOptions]):
     ) -> list[Detections]:
         """The best pairs of query and class, as many as there are queries."""
         logits = self.columns(ops.host(outputs["logits"]), hidden=-np.inf)
-        boxes = cxcywh_to_xyxy(ops.host(outputs["boxes"]))
+        boxes = ops.host(outputs["boxes"])
         threshold = self.threshold(options.confidence, _THRESHOLD)
         triples = zip(logits, boxes, frames, strict=True)
         return [self._detections(*triple, threshold) for triple in triples]
 
     def _detections(
-        self, logits: np.ndarray, xyxy: np.ndarray, frame: Frame, threshold: Any
+        self, logits: np.ndarray, cxcywh: np.ndarray, frame: Frame, threshold: Any
     ) -> Detections:
-        scores = 0.5 * (1 + np.tanh(0.5 * logits))  # a sigmoid that does not overflow
-        known = np.isfinite(logits) & np.isfinite(xyxy).all(axis=1, keepdims=True)
-        pairs = np.flatnonzero((scores >= threshold) & known)
-        best = pairs[_largest(scores.ravel()[pairs], len(logits))]
-        query, label = np.divmod(best, logits.shape[1])
-        boxes = frame.from_normalized(xyxy[query])
-        return Detections(boxes, scores.ravel()[best], label, self.class_names)
+        near = np.flatnonzero(logits > _below(np.min(threshold)))  # few, as a rule
+        query, label = np.divmod(near, logits.shape[1])
+        found = logits.ravel()[near]
+        scores = 0.5 * (1 + np.tanh(0.5 * found))  # a sigmoid that does not overflow
+        least = threshold[label] if np.ndim(threshold) else threshold
+        known = np.isfinite(found) & np.isfinite(cxcywh).all(axis=1)[query]
+        good = np.flatnonzero(known & (scores >= least))
+        best = good[_largest(scores[good], len(logits))]
+        xyxy = frame.from_normalized(cxcywh_to_xyxy(cxcywh[query[best]]))
+        return Detections(xyxy, scores[best], label[best], self.class_names)
+
+
+def _below(score: float) -> float:
+    """A logit below all whose sigmoid reaches the score, rounded to float32 or not."""
+    share = float(score) - 1e-6
+    return math.log(share / (1 - share)) if share > 0 else -math.inf
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
