@@ -87,6 +87,15 @@ def parts(session: nox.Session, folder: str) -> None:
 
 
 @nox.session
+def kernels(session: nox.Session) -> None:
+    """Run the GPU's kernels in Triton's interpreter, and compile them; on Linux."""
+    folder = "plugins/torch"
+    session.install(*_editable(["core", folder]), *_group(folder, "kernels"), TORCH)
+    env = {"TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": session.create_tmp()}
+    session.run("pytest", f"{folder}/tests/test_fused.py", *session.posargs, env=env)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""
     session.install(*_group(".", "lint"))

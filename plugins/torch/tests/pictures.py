@@ -11,6 +11,24 @@ RANDOM = np.random.default_rng(0)
 MODES = ["stretch", "letterbox", "letterbox-reflect", "center-crop", "fit-longer-edge"]
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
+# What else may be asked of preprocessing, with a size where it says none.
+STEPS = [
+    {"grayscale": True},
+    {"grayscale": True, "color": "bgr"},
+    {"color": "bgr"},
+    {"crop": (10, 20.5, 70, 99)},
+    {"intermediate": 20, "resize": "center-crop", "size": (16, 16)},
+    {"intermediate": (19, 40), "resize": "letterbox"},
+    {"intermediate": (19, 40), "grayscale": True, "color": "bgr"},
+    {"padding_place": "top-left", "resize": "letterbox", "padding_value": 7.5},
+    {"size": None, "divisible": 32},
+    {"size": None},
+    {"dtype": "uint8", "resize": "letterbox", "padding_value": 3},
+    {"dtype": "uint8", "layout": "NHWC"},
+    {"dtype": "float16", **IMAGENET},
+    {"layout": "NHWC", **IMAGENET},
+]
+
 
 def picture(height, width):
     """Noise over a ramp, with a hard edge: bicubic overshoots are clipped in it."""

@@ -16,7 +16,15 @@ from inference_models_torch import TorchBackend
 from inference_models_torch.mixer import mixer
 from inference_models_torch.session import TorchSession
 
-from .pictures import IMAGENET, RANDOM, grey_levels, in_every_mode, picture, resized
+from .pictures import (
+    IMAGENET,
+    RANDOM,
+    STEPS,
+    grey_levels,
+    in_every_mode,
+    picture,
+    resized,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -93,26 +101,7 @@ def test_prepares_as_the_host_does(
 
 
 @pytest.mark.parametrize("way", ["one kernel", "in steps"])
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"grayscale": True},
-        {"grayscale": True, "color": "bgr"},
-        {"color": "bgr"},
-        {"crop": (10, 20.5, 70, 99)},
-        {"intermediate": 20, "resize": "center-crop", "size": (16, 16)},
-        {"intermediate": (19, 40), "resize": "letterbox"},
-        {"intermediate": (19, 40), "grayscale": True, "color": "bgr"},
-        {"padding_place": "top-left", "resize": "letterbox", "padding_value": 7.5},
-        {"size": None, "divisible": 32},
-        {"size": None},
-        {"dtype": "uint8", "resize": "letterbox", "padding_value": 3},
-        {"dtype": "uint8", "layout": "NHWC"},
-        {"dtype": "float16", **IMAGENET},
-        {"layout": "NHWC", **IMAGENET},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("changes", STEPS, ids=str)
 def test_prepares_as_the_host_does_in_every_other_step(way, changes, ops, monkeypatch):
     ops = in_steps(ops, monkeypatch) if way == "in steps" else ops
     check(ops, Preprocessing(**{"size": (24, 40), **changes}))
