@@ -43,6 +43,16 @@ ABOUT_STEPS = (
     "One picture of 1080p. Each step waits for the device; `call` is the whole call, "
     "whose steps do not wait for each other."
 )
+ABOUT_HOST = (
+    "Milliseconds that the host is in each function, in whole calls on torch that wait "
+    "for nothing on the way; one within another counts in both. `to the host` waits "
+    "until the device is done."
+)
+ABOUT_UPLOADS = (
+    "One picture from the user's memory to the device, and what that consists of, each "
+    "alone: copies to pinned memory by so many threads, taking pinned memory, crossing "
+    "the bus from there, and the driver's own way from memory that is not pinned."
+)
 ABOUT_RESIDENT = (
     "All inputs are on the device, and outputs stay there but for the call's. "
     '`compiled` is `torch.compile` of the same module, with mode "reduce-overhead" '
@@ -75,6 +85,8 @@ def page(records: Records, options: argparse.Namespace) -> str:
         calls(of("calls")),
         network(of("network")),
         steps(of("steps")),
+        timings("What the host does", ABOUT_HOST, of("host")),
+        timings("Uploads", ABOUT_UPLOADS, of("uploads")),
         resident(of("resident")),
         beside("Transformers' pipeline", "pipeline", of("pipeline")),
         beside("The official package", "the official package", of("official")),
@@ -201,6 +213,18 @@ def steps(rows: list[Row]) -> list[str]:
     )
     head = ("model", *(f"`{name}`" for name in STEPS[:3]), "sum", "call")
     return ["## Where the time goes", "", ABOUT_STEPS, "", *table(head, cells)]
+
+
+def timings(title: str, about: str, rows: list[Row]) -> list[str]:
+    """Whatever was timed of a model or picture, in a column each."""
+    if not rows:
+        return []
+    names = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in names if name not in ("row", "rounds")]
+    first = ("model", "images", "picture")[-len(rows[0]["row"]) :]
+    head = (*first, *names)
+    cells = ([*row["row"], *(number(row, name) for name in names)] for row in rows)
+    return [f"## {title}", "", about, "", *table(head, cells)]
 
 
 def resident(rows: list[Row]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import gpu_contestants as contestants
 import gpu_models as models
 import torch
+from gpu_host import host
 from gpu_machine import limits
 from gpu_turns import (
     Bench,
@@ -245,6 +246,7 @@ def florence(bench: Bench, folder: Path) -> None:
 
 SECTIONS: dict[str, tuple[float, Callable[[Bench, Path], None]]] = {
     "limits": (0.5, limits),
+    "host": (0.8, host),
     "rfdetr-nano": (2.5, partial(model, "rfdetr-nano")),
     "resnet50": (2.5, partial(model, "resnet50")),
     "rfdetr-base": (1.5, partial(model, "rfdetr-base")),
