@@ -325,6 +325,20 @@ def test_at_most_so_many_images_are_run_at_a_time(acme):
     assert acme.batches == [3, 3, 2]
 
 
+def test_a_part_ends_on_the_host_once_the_next_is_on_its_way(acme, monkeypatch):
+    begun = []
+    finish = acme.Colors.postprocess
+
+    def watched(*arguments):
+        begun.append(len(acme.batches))
+        return finish(*arguments)
+
+    monkeypatch.setattr(acme.Colors, "postprocess", watched)
+    load("acme-colors", batch_size=3)([RED] * 8)
+
+    assert begun == [2, 3, 3]
+
+
 def test_by_default_sixteen_images_are_run_at_a_time(acme):
     load("acme-colors")([RED] * 17)
 

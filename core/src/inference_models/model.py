@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from inference_models.explain import Explanation
+
+Run = TypeVar("Run")
 
 DEFAULT_BATCH = 16
 """Images prepared and run at a time, where neither user nor artifact says."""
@@ -131,9 +134,8 @@ class Model:
         """
         chosen = self._options(options)
         results: list[Any] = []
-        for part in read_batches(images, input_color_format, self.batch_size):
-            inputs, frames = self._preprocess(part, chosen)
-            results += self._postprocess(self._forward(inputs, chosen), frames, chosen)
+        for run in _behind(self._runs(images, input_color_format, chosen)):
+            results += self._postprocess(*run, chosen)
         return self.join(results)
 
     def pre_process(
@@ -180,6 +182,14 @@ class Model:
             f"{plan.device}, {plan.precision}>"
         )
 
+    def _runs(
+        self, images: Any, color: Color | None, options: Any
+    ) -> Iterator[tuple[dict[str, Array], list[Frame]]]:
+        """The network's outputs for each part of the images, and their frames."""
+        for part in read_batches(images, color, self.batch_size):
+            inputs, frames = self._preprocess(part, options)
+            yield self._forward(inputs, options), frames
+
     def _preprocess(
         self, images: Sequence[Image], options: Any
     ) -> tuple[dict[str, Array], list[Frame]]:
@@ -215,6 +225,19 @@ class Model:
                 "CUDA does not survive fork(); load the model in the child process, or "
                 "start it with multiprocessing's 'spawn'"
             )
+
+
+def _behind(runs: Iterable[Run]) -> Iterator[Run]:
+    """The same, each when the next one has begun.
+
+    While an accelerator works on one part, the host reads and prepares the next.
+    """
+    begun: deque[Run] = deque()
+    for run in runs:
+        begun.append(run)
+        if len(begun) > 1:
+            yield begun.popleft()
+    yield from begun
 
 
 def make_options(cls: type[Any], given: Mapping[str, Any]) -> Any:
