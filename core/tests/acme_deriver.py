@@ -17,6 +17,7 @@ class AcmeCompiler(AcmeBackend):
     """The most preferred, once its files are built; an `error` spoils them.
 
     `version` is that of its runtime, and `written` what its files say that they need.
+    Without `describes` it names its files alone.
     """
 
     name, formats, rank = "acme-compiled", ("acme-compiled",), 400
@@ -24,7 +25,7 @@ class AcmeCompiler(AcmeBackend):
     derives = {"acme": "acme-compiled"}  # noqa: RUF012 - as plugins write it
     error, half_error = 0.0, None
     file = "compiled.json"
-    version, written = "1", None
+    version, written, describes = "1", None, True
 
     def refuse(self, card, artifact, plan):
         wanted = artifact.needs.get("version", self.version)
@@ -44,10 +45,11 @@ class AcmeCompiler(AcmeBackend):
             raise MemoryError("no room to compile")
         (folder / self.file).write_text(text, "utf-8")
         digest = hashlib.sha256(text.encode()).hexdigest()
+        described = File(self.file, size=len(text), sha256=digest)
         return Artifact(
             "acme-compiled",
             {"main": self.file},
-            [File(self.file, size=len(text), sha256=digest)],
+            [described if self.describes else File(self.file)],
             precision=plan.precision,
             batch=plan.batch,
             needs={"version": self.written or self.version},

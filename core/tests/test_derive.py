@@ -15,6 +15,7 @@ import pytest
 from inference_models import (
     Artifact,
     AutoModel,
+    File,
     InvalidOption,
     InvalidWeights,
     NoBackend,
@@ -288,6 +289,30 @@ def test_a_damaged_build_is_built_anew(compiler, cache, damage):
     assert model(RED).class_id.tolist() == [0]
     assert len(compiler.derived) == 2
     assert sorted(built(cache)) == ["artifact.json", "compiled.json"]
+
+
+def test_files_that_a_deriver_only_names_are_described(compiler, cache, monkeypatch):
+    monkeypatch.setattr(compiler.AcmeCompiler, "describes", False)
+    load("acme-colors", backend="acme-compiled").close()
+    (path,) = cache.glob("derived/*/compiled.json")
+    manifest = json.loads(path.with_name("artifact.json").read_text())
+    (file,) = manifest["artifact"]["files"]
+
+    assert file["size"] == path.stat().st_size
+    assert file["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_files_that_a_deriver_names_and_does_not_write_are_told(
+    compiler, cache, monkeypatch
+):
+    def derive(self, source, architecture, plan, folder, report):
+        return Artifact("acme-compiled", {"main": "gone.json"}, [File("gone.json")])
+
+    monkeypatch.setattr(compiler.AcmeCompiler, "derive", derive)
+    with pytest.raises(InvalidWeights, match=r"names 'gone\.json', which is not there"):
+        load("acme-colors", backend="acme-compiled")
+
+    assert built(cache) == []
 
 
 def test_a_damaged_build_is_told(compiler, cache):

@@ -22,6 +22,7 @@ from inference_models.card import (
     Artifact,
     Batch,
     Bundle,
+    File,
     ModelCard,
     structure,
 )
@@ -311,7 +312,9 @@ class _Making:
             step.mkdir(parents=True)
             log.info("deriving %s of %r with %s", form, bundle.card.id, deriver.name)
             plan = self.option.plan
-            artifact = deriver.derive(bundle, make(bundle), plan, step, report)
+            written = deriver.derive(bundle, make(bundle), plan, step, report)
+            files = [_described(file, step) for file in written.files]
+            artifact = attrs.evolve(written, files=files)
             bundle = attrs.evolve(bundle, artifact=artifact, folder=step)
         return _with_files(bundle, self.source, make(self.source).reads)
 
@@ -325,6 +328,18 @@ class _Making:
     def _judge(self, result: Bundle) -> None:
         architecture = self.make(self.source)
         judge(self.source, result, self.option, architecture, self.pictures)
+
+
+def _described(file: File, folder: Path) -> File:
+    """A file that was written, with the size and the hash that its deriver left out."""
+    path = folder / file.name
+    if not path.is_file():
+        raise InvalidWeights(
+            f"what was derived names {file.name!r}, which is not there"
+        )
+    if file.size is None or file.sha256 is None:
+        return described(path, file.name)
+    return file
 
 
 def _with_files(bundle: Bundle, source: Bundle, names: Iterable[str]) -> Bundle:

@@ -170,7 +170,8 @@ class Backend(ABC):
     ) -> Artifact:
         """Write `source` in the other format into `folder`, and describe it.
 
-        Core fetches the source, holds the lock, compares outputs, keeps or discards.
+        Core fetches the source, holds the lock, hashes the files that are named,
+        compares outputs, keeps or discards.
         """
         raise NotImplementedError(f"{type(self).__name__} derives nothing")
 
