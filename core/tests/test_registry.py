@@ -57,6 +57,9 @@ def test_a_name_comes_before_an_alias():
         (backend(None), "name is None, not a text"),
         (backend("a", formats="acme"), "formats is 'acme', not a tuple of texts"),
         (backend("a", formats=None), "formats is None, not a tuple of texts"),
+        (backend("A"), "name is 'A', not a text in lower case"),
+        (backend("a", formats=()), r"formats is \(\), not a tuple of texts"),
+        (backend("a", lends="cuda"), "lends is 'cuda', not a tuple of texts"),
         (backend("a", aliases="b"), "aliases is 'b', not a tuple of texts"),
         (backend("a", rank="high"), "rank is 'high', not a whole number"),
         (backend("a", derives=("b",)), "derives is .*, not a mapping of formats"),
@@ -64,6 +67,8 @@ def test_a_name_comes_before_an_alias():
         (architecture(None), "name is None, not a text"),
         (architecture("a", rank=None), "rank is None, not a whole number"),
         (architecture("a", Options=dict), "Options is .*, not an attrs class"),
+        (architecture("a", elsewhere=None), "elsewhere is None, not a mapping of ids"),
+        (architecture("a", reads="b.txt"), "reads is 'b.txt', not a tuple of texts"),
         (
             architecture("a", postprocess=Architecture.postprocess),
             "Architecture_a does not implement postprocess",

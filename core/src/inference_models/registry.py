@@ -252,8 +252,16 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def _is_lower_text(value: Any) -> bool:
+    return _is_text(value) and value == value.lower()
+
+
 def _are_texts(value: Any) -> bool:
     return isinstance(value, tuple) and all(map(_is_text, value))
+
+
+def _are_some_texts(value: Any) -> bool:
+    return _are_texts(value) and value != ()
 
 
 def _is_number(value: Any) -> bool:
@@ -269,17 +277,20 @@ _ALIASES = ("aliases", _are_texts, "a tuple of texts")
 _RANK = ("rank", _is_number, "a whole number")
 _FORMS: dict[str, list[tuple[str, Callable[[Any], bool], str]]] = {
     "backends": [
-        _NAME,
+        ("name", _is_lower_text, "a text in lower case, as it is looked for"),
         _ALIASES,
         _RANK,
-        ("formats", _are_texts, "a tuple of texts"),
+        ("formats", _are_some_texts, "a tuple of texts"),
         ("derives", _is_mapping, "a mapping of formats"),
+        ("lends", _are_texts, "a tuple of texts"),
     ],
     "architectures": [
         _NAME,
         _ALIASES,
         _RANK,
         ("Options", attrs.has, "an attrs class"),
+        ("elsewhere", _is_mapping, "a mapping of ids"),
+        ("reads", _are_texts, "a tuple of texts"),
     ],
     "weights_providers": [_NAME, ("order", _is_number, "a whole number")],
 }
