@@ -544,6 +544,35 @@ def test_a_file_that_no_family_claims_says_what_to_do(acme, tmp_path, monkeypatc
         load(path)
 
 
+def test_a_claim_that_is_no_card_hides_no_others(acme, tmp_path, monkeypatch, caplog):
+    path = tmp_path / "trained.json"
+    shutil.copy(acme.WEIGHTS, path)
+    monkeypatch.setattr(acme.Bright, "claims", classmethod(lambda cls, facts: {"a": 1}))
+    model = load(path)
+
+    assert model.card.architecture == "acme-colors"
+    assert "claims() returned {'a': 1}, no ModelCard" in caplog.text
+
+
+def test_an_inspection_that_gives_no_facts_is_shown_to_no_architecture(
+    acme, tmp_path, monkeypatch, caplog
+):
+    path = tmp_path / "trained.json"
+    shutil.copy(acme.WEIGHTS, path)
+    monkeypatch.setattr(acme.AcmeSpare, "inspect", lambda self, path: True)
+
+    assert load(path).card.architecture == "acme-colors"
+    assert caplog.text == ""
+
+
+def test_cards_that_are_none_hide_no_others(acme, monkeypatch, caplog):
+    monkeypatch.setattr(acme.Bright, "cards", classmethod(lambda cls: [{"id": "a"}]))
+
+    assert "acme-colors" in AutoModel.models()
+    assert load("acme-colors").card.id == "acme-colors"
+    assert "cards() returned {'id': 'a'}, no ModelCard" in caplog.text
+
+
 def test_a_file_that_no_backend_reads_says_so(acme, tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"?")
 

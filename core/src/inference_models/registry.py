@@ -24,6 +24,7 @@ from inference_models.interfaces import Architecture, Backend, WeightsProvider
 log = logging.getLogger("inference_models")
 
 C = TypeVar("C", type[Backend], type[Architecture[Any]])
+R = TypeVar("R")
 
 API = 1
 """Value of `inference_models_api` that a plugin module may state."""
@@ -90,6 +91,13 @@ class Registry:
     def architecture(self, name: str) -> type[Architecture[Any]] | None:
         """The architecture of this name or alias."""
         return _by_name(self.architectures, name)
+
+
+def returned(value: Any, kind: type[R], asked: str) -> R:
+    """What a plugin returned, if it is of the kind that core goes on with."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{asked} returned {value!r:.80}, no {kind.__name__}")
+    return value
 
 
 def _by_name(classes: Mapping[str, C], name: str) -> C | None:

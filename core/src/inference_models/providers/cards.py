@@ -14,7 +14,7 @@ import attrs
 from inference_models.card import Artifact, File, ModelCard
 from inference_models.errors import InferenceModelsError, InvalidCard
 from inference_models.interfaces import Access, WeightsProvider
-from inference_models.registry import installed
+from inference_models.registry import installed, returned
 from inference_models.sources import scheme
 from inference_models.trust import Origin
 
@@ -74,7 +74,8 @@ def _aliases(data: dict[str, Any]) -> list[Any]:
 def _pack_cards() -> Iterator[ModelCard]:
     for name, architecture in installed().architectures.items():
         try:
-            yield from architecture.cards()
+            for card in architecture.cards():
+                yield returned(card, ModelCard, "cards()")
         except Exception as error:  # noqa: BLE001 - a stranger's pack
             log.warning("the cards of architecture %r cannot be read: %s", name, error)
 

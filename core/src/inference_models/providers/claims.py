@@ -13,7 +13,7 @@ from inference_models.card import Artifact, Facts, File, ModelCard
 from inference_models.errors import InvalidOption, InvalidWeights, did_you_mean
 from inference_models.interfaces import Access, Architecture
 from inference_models.providers.cards import CardsProvider
-from inference_models.registry import Registry, installed
+from inference_models.registry import Registry, installed, returned
 from inference_models.sources import Request
 from inference_models.store import Store
 
@@ -148,11 +148,10 @@ def _inspect(path: Path, registry: Registry) -> list[Facts]:
     for cls in registry.backends.values():
         try:
             facts = cls().inspect(path)
+            if facts is not None:
+                found.append(returned(facts, Facts, "inspect()"))
         except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
             errors.append(error)
-            continue
-        if facts is not None:
-            found.append(facts)
     if errors and not found:
         if len(errors) == 1 and isinstance(errors[0], InvalidWeights):
             raise errors[0]
@@ -164,7 +163,8 @@ def _inspect(path: Path, registry: Registry) -> list[Facts]:
 def claim(cls: type[Architecture[Any]], facts: Facts) -> ModelCard | None:
     """The card that an architecture makes; a fault of its own is told as a warning."""
     try:
-        return cls.claims(facts)
+        card = cls.claims(facts)
+        return None if card is None else returned(card, ModelCard, "claims()")
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
         log.warning("architecture %r cannot tell if it is its own: %s", cls.name, error)
         return None
