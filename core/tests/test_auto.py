@@ -39,8 +39,11 @@ from inference_models import (
     NoBackend,
     ObjectDetectionModel,
     TensorSpec,
+    registry,
 )
 from inference_models.errors import InferenceModelsError
+
+from .distributions import install
 
 SECRET = "sesame-open"
 load = AutoModel.from_pretrained
@@ -542,6 +545,40 @@ def test_a_file_that_no_family_claims_says_what_to_do(acme, tmp_path, monkeypatc
         InvalidWeights, match=r"claims .*gain; put a card.json beside it"
     ):
         load(path)
+
+
+ASIDE = r"(?s:.*)\n  plugin set aside: broken \(acme-broken\): ModuleNotFoundError"
+
+
+@pytest.fixture
+def broken(acme, tmp_path, monkeypatch):
+    """Beside acme-vision, a plugin that cannot be imported."""
+    install(tmp_path / "site", "acme-broken", {"broken": "acme_broken"})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    registry.refresh()
+
+
+def test_a_file_that_nothing_claims_may_be_of_a_plugin_set_aside(
+    acme, broken, tmp_path, monkeypatch
+):
+    path = tmp_path / "strange.json"
+    shutil.copy(acme.WEIGHTS, path)
+    monkeypatch.setattr(acme.Colors, "claims", classmethod(lambda cls, facts: None))
+
+    with pytest.raises(InvalidWeights, match=f"load the folder{ASIDE}"):
+        load(path)
+
+
+def test_a_file_that_nothing_reads_may_be_of_a_plugin_set_aside(broken, tmp_path):
+    (tmp_path / "weights.bin").write_bytes(b"?")
+
+    with pytest.raises(InvalidWeights, match=f"reads '.*'{ASIDE}"):
+        load(tmp_path / "weights.bin")
+
+
+def test_a_weights_provider_that_is_missing_may_be_set_aside(broken):
+    with pytest.raises(InvalidOption, match=f"no weights provider{ASIDE}"):
+        load("shelf://acme-colors")
 
 
 def test_a_claim_that_is_no_card_hides_no_others(acme, tmp_path, monkeypatch, caplog):

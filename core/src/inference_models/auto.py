@@ -461,7 +461,7 @@ def _architecture(card: ModelCard, registry: Registry) -> type[Architecture[Any]
             f"no installed plugin offers architecture {name!r}, which {card.id!r} "
             f"needs{did_you_mean(name, known)}; {hint or 'installed: ' + listed}"
         )
-        raise NoBackend("\n  ".join([sentence, *registry.complaints]))
+        raise NoBackend(registry.excused(sentence))
     return cls
 
 

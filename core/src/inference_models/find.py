@@ -72,7 +72,7 @@ def find(
     if public is not None:
         own = [provider for provider in known if provider.order <= _OWN]
         return _first(own, name, access) or _abroad(name, public, registry, access)
-    asked, name = _asked(name, known, weights_provider)
+    asked, name = _asked(name, known, weights_provider, registry)
     found = _first(asked, name, access)
     if found is None:
         raise ModelNotFound(_not_found(name, asked, registry))
@@ -125,15 +125,15 @@ def _card(
 
 
 def _asked(
-    name: str, known: list[WeightsProvider], named: str | None
+    name: str, known: list[WeightsProvider], named: str | None, registry: Registry
 ) -> tuple[list[WeightsProvider], str]:
     """Who is asked for an id, and for what: `"<provider>://id"` is one's alone."""
     prefix, separator, rest = name.partition("://")
     if separator and prefix in ("http", "https"):
-        return [_provider("url", known)], name
+        return [_provider("url", known, registry)], name
     if separator:
-        return [_provider(prefix, known)], rest
-    return (known if named is None else [_provider(named, known)]), name
+        return [_provider(prefix, known, registry)], rest
+    return (known if named is None else [_provider(named, known, registry)]), name
 
 
 def _pinned(name: str, access: Access) -> tuple[str, Access]:
@@ -196,15 +196,18 @@ def written(model_id: Any) -> str:
     raise InvalidOption(f"model id {model_id!r} is neither a name nor a path")
 
 
-def _provider(name: str, known: Sequence[WeightsProvider]) -> WeightsProvider:
+def _provider(
+    name: str, known: Sequence[WeightsProvider], registry: Registry
+) -> WeightsProvider:
     for provider in known:
         if provider.name == name:
             return provider
     names = [provider.name for provider in known]
-    raise InvalidOption(
+    sentence = (
         f"there is no weights provider {name!r}{did_you_mean(name, names)}; installed: "
         f"{', '.join(names)}"
     )
+    raise InvalidOption(registry.excused(sentence))
 
 
 def known_ids(asked: Iterable[WeightsProvider]) -> list[str]:
@@ -228,4 +231,4 @@ def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) 
         sentence += f"; models of this family come with: {hint}"
     else:
         sentence += f"; AutoModel.models() lists {len(ids)} known ids"
-    return "\n  ".join([sentence, *registry.complaints])
+    return registry.excused(sentence)

@@ -322,7 +322,7 @@ def _no_such_backend(name: str, registry: Registry) -> str:
     listed = ", ".join(names) or "none"
     advice = hint or f"installed: {listed}{did_you_mean(name, names)}"
     sentence = f"no installed plugin offers backend {name!r}; {advice}"
-    return "\n  ".join([sentence, *registry.complaints])
+    return registry.excused(sentence)
 
 
 @attrs.frozen

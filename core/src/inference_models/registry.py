@@ -84,6 +84,10 @@ class Registry:
         """A line for each plugin that was set aside, for errors that it may explain."""
         return [plugin.complaint for plugin in self.set_aside]
 
+    def excused(self, sentence: str) -> str:
+        """What is said of something that is missing, with what was set aside."""
+        return "\n  ".join([sentence, *self.complaints])
+
     def backend(self, name: str) -> type[Backend] | None:
         """The backend of this name or alias."""
         return _by_name(self.backends, name)

@@ -50,10 +50,11 @@ def of_folder(folder: Path, registry: Registry) -> ModelCard | None:
     if claimed is None:
         known = ", ".join(sorted(registry.architectures)) or "none"
         said = inspected[0].metadata.get("about", inspected[0].format)
-        raise InvalidWeights(
+        sentence = (
             f"no installed architecture ({known}) claims {str(folder)!r}, {said}; put "
             f"a {CARD} there"
         )
+        raise InvalidWeights(registry.excused(sentence))
     there = [name for name in reads(claimed[0]) if (folder / name).is_file()]
     return with_files(claimed[0], there)
 
@@ -173,14 +174,16 @@ def claim(cls: type[Architecture[Any]], facts: Facts) -> ModelCard | None:
 def _unclaimed(path: Path, inspected: list[Facts], registry: Registry) -> str:
     if not inspected:
         backends = ", ".join(sorted(registry.backends)) or "none"
-        return f"no installed backend ({backends}) reads {str(path)!r}"
+        sentence = f"no installed backend ({backends}) reads {str(path)!r}"
+        return registry.excused(sentence)
     known = ", ".join(sorted(registry.architectures)) or "none"
     tensors = ", ".join(list(inspected[0].tensors)[:3])
     told = f"whose first tensors are {tensors}" if tensors else "which names no tensors"
-    return (
+    sentence = (
         f"no installed architecture ({known}) claims {str(path)!r}, {told}; put a "
         f"{CARD} beside it, and load the folder"
     )
+    return registry.excused(sentence)
 
 
 def _filled(card: ModelCard, facts: Facts, path: Path) -> ModelCard:
