@@ -623,7 +623,8 @@ def test_a_file_that_cannot_be_read_says_why(acme, tmp_path):
     (tmp_path / "weights.json").write_bytes(b"\xff\xff")
 
     with pytest.raises(
-        InvalidWeights, match=r"weights.json' cannot be read: 'utf-8' codec"
+        InvalidWeights,
+        match=r"weights.json' cannot be read: UnicodeDecodeError: 'utf-8'",
     ):
         load(tmp_path / "weights.json")
 
@@ -781,7 +782,9 @@ def test_a_named_backend_raises_its_own_error(cards, caplog):
 def test_a_strangers_error_is_the_cause_of_ours(cards):
     cards(needs={"crashes": ["acme"]})
 
-    with pytest.raises(NoBackend, match="acme on cpu: a stranger's fault") as caught:
+    with pytest.raises(
+        NoBackend, match="acme on cpu: ZeroDivisionError: a stranger's fault"
+    ) as caught:
         load("mine", backend="acme")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
@@ -794,7 +797,7 @@ def test_where_everything_fails_each_reason_is_given(cards):
     assert str(caught.value).splitlines()[:3] == [
         "nothing here can run 'mine':",
         "  acme on cpu: acme cannot open mine",
-        "  acme-spare on cpu: a stranger's fault",
+        "  acme-spare on cpu: ZeroDivisionError: a stranger's fault",
     ]
 
 

@@ -27,6 +27,7 @@ from inference_models.errors import (
     InvalidWeights,
     NoBackend,
     did_you_mean,
+    told,
 )
 from inference_models.explain import Explanation
 from inference_models.images import Image, read_images
@@ -489,7 +490,7 @@ class _Tries:
             try:
                 return option, attempt(option)
             except Exception as error:  # noqa: BLE001 - any failure of a plugin or a file
-                self.failures.append(f"{named(option)}: {error}")
+                self.failures.append(f"{named(option)}: {told(error)}")
                 self.errors.append(error)
         return None
 

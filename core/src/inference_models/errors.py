@@ -114,6 +114,13 @@ class ModelClosed(InferenceModelsError):
     """The model was used after `close()`."""
 
 
+def told(error: BaseException) -> str:
+    """An error in words: one of these as it is, and a stranger's with its kind."""
+    if isinstance(error, InferenceModelsError):
+        return str(error)
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
 def out_of_memory(device: object, batch: int) -> RunFailed:
     """What to raise where a batch is too large for its device."""
     return RunFailed(

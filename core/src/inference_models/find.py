@@ -17,6 +17,7 @@ from inference_models.errors import (
     InvalidOption,
     ModelNotFound,
     did_you_mean,
+    told,
 )
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.negotiate import install_hint
@@ -120,7 +121,7 @@ def _card(
     except Exception as error:  # a plugin's fault must not stop the others
         if alone:
             raise
-        log.warning("weights provider %r failed: %s", provider.name, error)
+        log.warning("weights provider %r failed: %s", provider.name, told(error))
         return None
 
 
@@ -218,7 +219,8 @@ def known_ids(asked: Iterable[WeightsProvider]) -> list[str]:
             for card in provider.models():
                 ids.update((card.id, *card.aliases))
         except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
-            log.warning("weights provider %r lists nothing: %s", provider.name, error)
+            reason = told(error)
+            log.warning("weights provider %r lists nothing: %s", provider.name, reason)
     return sorted(ids)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from inference_models.card import Artifact, File, ModelCard
-from inference_models.errors import InferenceModelsError, InvalidCard
+from inference_models.errors import InferenceModelsError, InvalidCard, told
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.registry import installed, returned
 from inference_models.sources import scheme
@@ -77,7 +77,8 @@ def _pack_cards() -> Iterator[ModelCard]:
             for card in architecture.cards():
                 yield returned(card, ModelCard, "cards()")
         except Exception as error:  # noqa: BLE001 - a stranger's pack
-            log.warning("the cards of architecture %r cannot be read: %s", name, error)
+            reason = told(error)
+            log.warning("the cards of architecture %r cannot be read: %s", name, reason)
 
 
 def read_json(path: Path) -> dict[str, Any]:

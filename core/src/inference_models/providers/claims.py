@@ -10,7 +10,12 @@ from typing import Any
 import attrs
 
 from inference_models.card import Artifact, Facts, File, ModelCard
-from inference_models.errors import InvalidOption, InvalidWeights, did_you_mean
+from inference_models.errors import (
+    InvalidOption,
+    InvalidWeights,
+    did_you_mean,
+    told,
+)
 from inference_models.interfaces import Access, Architecture
 from inference_models.providers.cards import CardsProvider
 from inference_models.registry import Registry, installed, returned
@@ -156,7 +161,7 @@ def _inspect(path: Path, registry: Registry) -> list[Facts]:
     if errors and not found:
         if len(errors) == 1 and isinstance(errors[0], InvalidWeights):
             raise errors[0]
-        reasons = "; ".join(map(str, errors))
+        reasons = "; ".join(map(told, errors))
         raise InvalidWeights(f"{str(path)!r} cannot be read: {reasons}") from errors[0]
     return found
 
@@ -167,7 +172,9 @@ def claim(cls: type[Architecture[Any]], facts: Facts) -> ModelCard | None:
         card = cls.claims(facts)
         return None if card is None else returned(card, ModelCard, "claims()")
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
-        log.warning("architecture %r cannot tell if it is its own: %s", cls.name, error)
+        log.warning(
+            "architecture %r cannot tell if it is its own: %s", cls.name, told(error)
+        )
         return None
 
 
