@@ -8,6 +8,7 @@ import pytest
 
 from inference_models import (
     Access,
+    InferenceModelsError,
     InvalidCard,
     InvalidOption,
     ModelCard,
@@ -82,10 +83,27 @@ def test_a_provider_that_breaks_is_passed_over_with_a_warning(caplog):
     assert record.getMessage() == "weights provider 'broken' failed: KeyError: 'oops'"
 
 
-def test_a_provider_that_breaks_alone_raises_its_own_error():
+def test_a_provider_that_breaks_alone_is_the_cause_of_an_error_of_ours():
     broken = provider("broken", order=1, **failing(KeyError("oops")))
-    with pytest.raises(KeyError, match="oops"):
+    with pytest.raises(InferenceModelsError, match="'broken' failed: Key") as caught:
         found("broken://net", HUB, broken)
+
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"find": lambda *_: {"id": "net"}}, "find() returned {'id': 'net'}, no Model"),
+        ({"find": HUB.find, "origin": lambda *_: "me"}, "origin() returned 'me', whic"),
+    ],
+    ids=["card", "origin"],
+)
+def test_a_provider_that_says_something_else_is_passed_over(caplog, attributes, words):
+    odd = provider("odd", order=1, **attributes)
+
+    assert found("net", HUB, odd) == "hub"
+    assert f"weights provider 'odd' failed: TypeError: {words}" in caplog.text
 
 
 def test_an_error_in_words_ends_the_search():

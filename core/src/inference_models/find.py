@@ -21,9 +21,9 @@ from inference_models.errors import (
 )
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.negotiate import install_hint
-from inference_models.registry import Registry
+from inference_models.registry import Registry, returned
 from inference_models.sources import Request, shown_url
-from inference_models.trust import check_license, judged
+from inference_models.trust import ORIGINS, check_license, judged
 
 log = logging.getLogger("inference_models")
 
@@ -88,8 +88,6 @@ def _first(asked: Sequence[WeightsProvider], name: str, access: Access) -> Found
         granted = access if own else access.without_secrets()
         card = _card(provider, name, granted, alone)
         if card is not None:
-            check_license(card.id, card.license, access.consent)
-            card = judged(card, provider.origin(name, granted), access.consent)
             return Found(card, provider, granted, name)
     return None
 
@@ -115,14 +113,29 @@ def _card(
 ) -> ModelCard | None:
     """A provider's card; unless it is asked alone, a fault of its own is a warning."""
     try:
-        return provider.find(name, access)
+        card = provider.find(name, access)
+        return None if card is None else _judged(card, provider, name, access)
     except InferenceModelsError:
         raise
     except Exception as error:  # a plugin's fault must not stop the others
+        failure = f"weights provider {provider.name!r} failed: {told(error)}"
         if alone:
-            raise
-        log.warning("weights provider %r failed: %s", provider.name, told(error))
+            raise InferenceModelsError(failure) from error
+        log.warning("%s", failure)
         return None
+
+
+def _judged(
+    card: Any, provider: WeightsProvider, name: str, access: Access
+) -> ModelCard:
+    """What a provider found, as far as it may be loaded."""
+    found = returned(card, ModelCard, "find()")
+    check_license(found.id, found.license, access.consent)
+    origin = provider.origin(name, access)
+    if origin not in ORIGINS:
+        known = ", ".join(ORIGINS)
+        raise TypeError(f"origin() returned {origin!r}, which is none of {known}")
+    return judged(found, origin, access.consent)
 
 
 def _asked(
