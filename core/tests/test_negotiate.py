@@ -700,6 +700,14 @@ def test_advice_that_fails_is_told_and_stops_nothing():
     assert names(negotiated([broken, ADVISER])) == ["adviser", "broken"]
 
 
+@pytest.mark.parametrize("given", ["pip install faster", [1], None], ids=repr)
+def test_advice_that_is_no_sentences_is_told(given):
+    odd = backend("odd", formats=("onnx",), advice=giving(given))
+    (sentence,) = told(odd)
+
+    assert sentence.startswith("odd: advice() failed: TypeError: ")
+
+
 def test_a_backend_that_is_not_available_advises_nothing():
     missing = raising(Unavailable("not installed"))
     absent = backend("absent", formats=("onnx",), devices=missing, advice=missing)

@@ -255,11 +255,17 @@ def negotiate(
 def advice_of(backend: Backend) -> list[str]:
     """What a backend says would make it faster here, or that it fails to say it."""
     try:
-        return list(backend.advice())
+        return _sentences(backend.advice())
     except Unavailable:
         return []  # why is said where its devices are asked for
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
         return [f"{backend.name}: advice() failed: {type(error).__name__}: {error}"]
+
+
+def _sentences(given: Any) -> list[str]:
+    if isinstance(given, str) or not all(isinstance(each, str) for each in given):
+        raise TypeError(f"{given!r:.80} is no list of sentences")
+    return list(given)
 
 
 def _untold(sentences: Iterable[str], refused: Sequence[Candidate]) -> list[str]:
