@@ -79,6 +79,15 @@ def test_tells_a_truncated_file(workshop, kind, share):
         workshop.session(path)
 
 
+def test_tells_where_a_checkpoint_has_its_tensors(workshop):
+    saved = {"epoch": 3, "model_state_dict": {"weight": torch.ones(2)}}
+    with pytest.raises(
+        InvalidWeights,
+        match="or under 'model' or 'state_dict', but under 'model_state_dict'; save",
+    ):
+        inspect(workshop.pickle(saved))
+
+
 @pytest.mark.parametrize("content", [[1, 2], "text", {"a": 1}, torch.ones(2), {}])
 def test_tells_a_pickle_without_tensors_by_name(workshop, content):
     with pytest.raises(InvalidWeights, match="no tensors by name"):

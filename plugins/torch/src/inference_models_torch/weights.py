@@ -106,14 +106,28 @@ def _sorted_out(path: Path, loaded: Any) -> Checkpoint:
     tensors = {n: v for n, v in state.items() if isinstance(v, torch.Tensor)}
     if not tensors:
         raise InvalidWeights(
-            f"'{path}' holds no tensors by name; save a module's state_dict() with "
-            "safetensors.torch.save_file"
+            f"'{path}' holds no tensors by name{_elsewhere(outer)}; save a module's "
+            "state_dict() with safetensors.torch.save_file"
         )
     _check_tensors(path, tensors)
     beside = {**outer, **state}
     for name in (*keys[:1], *tensors):
         beside.pop(name, None)
     return Checkpoint(tensors, _plain(path, beside, iter(range(_MOST_BESIDE))))
+
+
+def _elsewhere(outer: Mapping[Any, Any]) -> str:
+    """Where a checkpoint has tensors that are not looked for, and where they are."""
+    keys = [
+        f"{key!r:.80}"
+        for key, value in outer.items()
+        if isinstance(value, Mapping)
+        and any(isinstance(tensor, torch.Tensor) for tensor in value.values())
+    ]
+    if not keys:
+        return ""
+    known = " or ".join(map(repr, _STATE_KEYS))
+    return f" at its top or under {known}, but under {', '.join(keys[:3])}"
 
 
 def _check_tensors(path: Path, tensors: Mapping[Any, torch.Tensor]) -> None:
