@@ -602,6 +602,34 @@ def test_an_inspection_that_gives_no_facts_is_shown_to_no_architecture(
     assert caplog.text == ""
 
 
+def test_an_architecture_in_a_single_file_has_no_cards(
+    acme, tmp_path, monkeypatch, caplog
+):
+    source = """
+    from inference_models import Architecture, hookimpl
+
+    class Single(Architecture):
+        name = "acme-single"
+
+        def postprocess(self, outputs, frames, options, ops):
+            return []
+
+    @hookimpl
+    def architectures():
+        return [Single]
+    """
+    site = tmp_path / "site"
+    install(site, "acme-single", {"single": "acme_single"}, acme_single=source)
+    (site / "cards").mkdir()
+    (site / "cards" / "strange.json").write_text("[]")
+    monkeypatch.syspath_prepend(site)
+    registry.refresh()
+
+    assert AutoModel.models() == ["acme-bright", "acme-colors", "acme-hues-small"]
+    assert "acme-single" in registry.installed().architectures
+    assert caplog.text == ""
+
+
 def test_cards_that_are_none_hide_no_others(acme, monkeypatch, caplog):
     monkeypatch.setattr(acme.Bright, "cards", classmethod(lambda cls: [{"id": "a"}]))
 

@@ -266,11 +266,15 @@ class Architecture(ABC, Generic[O]):
 
     @classmethod
     def cards(cls) -> Iterable[ModelCard]:
-        """Public models; by default `cards/*.json` beside the module of the class."""
+        """Public models; by default `cards/*.json` in the package of the class."""
         import json
+        import sys
         from importlib import resources
 
-        folder = resources.files(cls.__module__.partition(".")[0]) / "cards"
+        package = cls.__module__.partition(".")[0]
+        if not hasattr(sys.modules.get(package), "__path__"):
+            return  # one file, which has no folder of its own
+        folder = resources.files(package) / "cards"
         files = folder.iterdir() if folder.is_dir() else ()
         for file in sorted(files, key=lambda file: file.name):
             if file.name.endswith(".json"):
