@@ -19,6 +19,7 @@ from safetensors.torch import save, save_file
 
 from inference_models import ModelCard, Preprocessing
 from inference_models.hardware import Gpu, Hardware
+from inference_models.registry import installed
 from inference_models_resnet.network import ResNet
 from inference_models_trt.installed import Installed
 from inference_models_trt.needs import refuse_needs
@@ -151,6 +152,16 @@ def install(folder: Path, hook: str) -> Path:
     )
     (folder / "site" / f"{entry_point[2]}.py").write_text(module, "utf-8")
     return folder / "site"
+
+
+def test_places_that_the_page_on_plugins_names_are_those_there_are():
+    page = (ROOT / "docs/writing-a-plugin.md").read_text("utf-8")
+    named = {n: int(v) for n, v in re.findall(r"`(\w+)`(?: has)? (\d+)", page)}
+    plugins = installed()
+    ranks = {name: cls.rank for name, cls in plugins.backends.items()}
+    orders = {name: cls.order for name, cls in plugins.weights_providers.items()}
+
+    assert named == {**orders, **ranks}
 
 
 def write_mean_graph(path: Path) -> None:
