@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from inference_models import Architecture, Backend, WeightsProvider, hookimpl
 from inference_models.registry import Plugin, build
 
-from .fakes import architecture, backend, plugin, provider, returning
+from .fakes import architecture, backend, module, plugin, provider, returning
 
 
 def hooked(hook, value):
@@ -127,6 +127,17 @@ def test_a_plugin_without_hooks_is_set_aside():
     assert reasons(registry) == {
         "acme-plugin": "TypeError: implements none of the hooks architectures, "
         "backends, weights_providers"
+    }
+
+
+def test_a_hook_that_is_not_marked_is_set_aside():
+    loaded = module(backend("a"))
+    loaded.architectures = returning([architecture("net")])
+    registry = build([Plugin("acme", "acme-plugin", "1.0", lambda: loaded)])
+
+    assert reasons(registry) == {
+        "acme-plugin": "TypeError: architectures() is no hook yet; write "
+        "@inference_models.hookimpl above it"
     }
 
 

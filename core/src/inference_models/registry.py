@@ -227,9 +227,20 @@ def _classes(plugin: Plugin) -> dict[str, list[type[Any]]]:
     manager.add_hookspecs(hookspecs)
     manager.register(module, plugin.name)
     manager.check_pending()
+    _check_marked(module, manager)
     if not manager.get_hookcallers(module):
         raise TypeError(f"implements none of the hooks {', '.join(sorted(_KINDS))}")
     return {kind: _checked(kind, getattr(manager.hook, kind)()) for kind in _KINDS}
+
+
+def _check_marked(module: Any, manager: pluggy.PluginManager) -> None:
+    """Raise for a function that is called like a hook, and that pluggy passes over."""
+    for name in sorted(_KINDS):
+        is_there = callable(getattr(module, name, None))
+        if is_there and manager.parse_hookimpl_opts(module, name) is None:
+            raise TypeError(
+                f"{name}() is no hook yet; write @inference_models.hookimpl above it"
+            )
 
 
 def _checked(kind: str, returned: list[Any]) -> list[type[Any]]:
