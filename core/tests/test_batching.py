@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_models import ModelClosed, Session, TensorSpec
+from inference_models import ModelClosed, RunFailed, Session, TensorSpec
 from inference_models.batching import NamedSession
 from inference_models.images import to_host
 
@@ -58,6 +58,27 @@ def test_a_batch_that_fits_is_handed_on_as_it_is():
     batch = rows(4)
 
     assert named(Same(), batch=(1, 4, 4))(x=batch)["y"] is batch
+
+
+class Wrong(Doubling):
+    """Gives back something else than its outputs."""
+
+    def __init__(self, wrong):
+        super().__init__()
+        self.wrong = wrong
+
+    def __call__(self, **inputs):
+        return self.wrong
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [(None, "a NoneType"), ([rows(1)], "a list"), ({"z": rows(1)}, "'z'")],
+    ids=["None", "list", "name"],
+)
+def test_outputs_that_the_graph_does_not_have_are_told(wrong, words):
+    with pytest.raises(RunFailed, match=f"Wrong returned {words}; its outputs are 'y'"):
+        named(Wrong(wrong))(x=rows(1))
 
 
 def test_a_graph_with_state_is_never_split():

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from inference_models.card import Batch, TensorSpec
-from inference_models.errors import InvalidInput, InvalidWeights, ModelClosed
+from inference_models.errors import (
+    InvalidInput,
+    InvalidWeights,
+    ModelClosed,
+    RunFailed,
+)
 from inference_models.images import Array, to_host
 from inference_models.interfaces import Session
 
@@ -66,6 +72,11 @@ class NamedSession(Session):
         if session is None:
             raise ModelClosed("the model is closed; load it again to use it")
         outputs = session(**{file: inputs[ours] for file, ours in self._inputs.items()})
+        if not isinstance(outputs, dict) or not outputs.keys() <= self._outputs.keys():
+            raise RunFailed(
+                f"{type(session).__name__} returned {_listed(outputs)}; its outputs "
+                f"are {_listed(self._outputs)}"
+            )
         return {self._outputs[name]: array for name, array in outputs.items()}
 
     def _run_parts(
@@ -80,6 +91,13 @@ class NamedSession(Session):
             outputs = self._run(_padded(part, size, batch[0]))
             parts.append({n: self._host(a)[:size] for n, a in outputs.items()})
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def _listed(outputs: Any) -> str:
+    """Names of outputs, or what was given in their place."""
+    if not isinstance(outputs, dict):
+        return f"a {type(outputs).__name__}"
+    return ", ".join(map(repr, outputs)) or "none"
 
 
 def _padded(part: Mapping[str, Array], size: int, least: int) -> dict[str, Array]:
