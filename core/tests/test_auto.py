@@ -38,6 +38,7 @@ from inference_models import (
     MultiLabelClassificationModel,
     NoBackend,
     ObjectDetectionModel,
+    RunFailed,
     TensorSpec,
     registry,
 )
@@ -303,6 +304,17 @@ def test_a_bad_image_leaves_the_model_usable(acme):
         model([RED, None])
 
     assert model(RED).class_id.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("results", "words"), [(None, "NoneType"), ([1], "1"), ([1, 2, 3], "3")], ids=str
+)
+def test_results_of_another_number_than_the_images_are_told(
+    acme, monkeypatch, results, words
+):
+    monkeypatch.setattr(acme.Bright, "postprocess", lambda *_: results)
+    with pytest.raises(RunFailed, match=f"returned {words}, and not a list of 2 res"):
+        load("acme-bright")([RED, GREEN])
 
 
 def test_eight_threads_get_what_one_gets(acme):

@@ -14,6 +14,7 @@ from inference_models.errors import (
     InferenceModelsError,
     InvalidOption,
     ModelClosed,
+    RunFailed,
     did_you_mean,
 )
 from inference_models.images import (
@@ -210,9 +211,19 @@ class Model:
         self, outputs: dict[str, Array], frames: Sequence[Frame], options: Any
     ) -> list[Any]:
         loaded = self._loaded
-        return loaded.architecture.postprocess(
+        results = loaded.architecture.postprocess(
             outputs, frames, options, loaded.operations
         )
+        given = len(results) if isinstance(results, (list, tuple)) else None
+        cls = type(self)
+        each = cls.task is not None and cls.join is Model.join  # one for each image
+        if given is None or (each and given != len(frames)):
+            raise RunFailed(
+                f"postprocess() of architecture {loaded.architecture.name!r} returned "
+                f"{type(results).__name__ if given is None else given}, and not a list "
+                f"of {len(frames)} results"
+            )
+        return list(results)
 
     def _options(self, given: Mapping[str, Any]) -> Any:
         return make_options(self._loaded.architecture.Options, given)
