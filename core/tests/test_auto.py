@@ -166,6 +166,22 @@ def test_an_unknown_parameter_is_a_type_error_with_the_nearest(acme, call):
         call("acme-colors", bakend="onnx")
 
 
+@pytest.mark.parametrize(
+    ("call", "unknown", "words"),
+    [
+        (AutoModel.explain, "calibration", r"^explain\(\) has no parameter 'calib"),
+        (AutoModel.compile, "calibrate", "^compile.* did you mean 'calibration'"),
+        (AutoModel.compile, "derive", r"^compile.*; did you mean 'device'\?"),
+    ],
+)
+def test_an_unknown_parameter_is_compared_with_those_of_what_was_called(
+    call, unknown, words
+):
+    backend = {"backend": "acme"}
+    with pytest.raises(InvalidOption, match=words):
+        call("acme-colors", **backend, **{unknown: True})
+
+
 def test_explain_takes_what_from_pretrained_takes():
     taken, explained = (
         inspect.signature(call).parameters

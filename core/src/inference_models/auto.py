@@ -122,9 +122,9 @@ class _Call:
     weights_provider_extra_query_params: Pairs | None = attrs.field(repr=False)
 
     @classmethod
-    def of(cls, given: _Secret) -> _Call:
+    def of(cls, given: _Secret, function: Callable[..., Any]) -> _Call:
         """From all arguments of a function that takes these, by their names."""
-        _refuse_unknown(list(given.value["unknown"]))
+        _refuse_unknown(list(given.value["unknown"]), function)
         return cls(**{name: given.value[name] for name in attrs.fields_dict(cls)})
 
     def search(self, model_id: Any) -> _Search:
@@ -338,7 +338,7 @@ class AutoModel:
         # Whoever prints a traceback's locals, as Sentry and rich do, sees no key.
         del api_key, unknown
         del weights_provider_extra_headers, weights_provider_extra_query_params
-        call = _Call.of(given)
+        call = _Call.of(given, cls.from_pretrained)
         return _load(call.search(model_id_or_path), call.recipe(model_id_or_path))
 
     @classmethod
@@ -372,8 +372,7 @@ class AutoModel:
         given = _Secret(locals())
         del api_key, unknown
         del weights_provider_extra_headers, weights_provider_extra_query_params
-        call = _Call.of(given)
-        search = call.search(model_id_or_path)
+        search = _Call.of(given, cls.explain).search(model_id_or_path)
         return Explanation.of(search.card, search.negotiation(), search.registry)
 
     @classmethod
@@ -418,7 +417,7 @@ class AutoModel:
         given = _Secret(locals())
         del api_key, unknown
         del weights_provider_extra_headers, weights_provider_extra_query_params
-        search = _Call.of(given).search(model_id_or_path)
+        search = _Call.of(given, cls.compile).search(model_id_or_path)
         pictures = [] if calibration is None else read_images(calibration)
         wishes = attrs.evolve(search.wishes, elsewhere=True)
         return _compile(attrs.evolve(search, wishes=wishes), pictures)
@@ -431,16 +430,15 @@ class AutoModel:
         return sorted({*ids, *find.elsewhere(registry)})
 
 
-def _refuse_unknown(unknown: Sequence[str]) -> None:
+def _refuse_unknown(unknown: Sequence[str], function: Callable[..., Any]) -> None:
     import inspect
 
     for name in unknown:
-        known = set(inspect.signature(AutoModel.from_pretrained).parameters)
-        known -= {"unknown"}
+        known = set(inspect.signature(function).parameters) - {"unknown"}
         raise InvalidOption(
-            f"from_pretrained() has no parameter {name!r}{did_you_mean(name, known)}; "
-            "what concerns a backend alone is an argument of its class, and backend= "
-            "takes an object of it"
+            f"{function.__name__}() has no parameter {name!r}"
+            f"{did_you_mean(name, known)}; what concerns a backend alone is an "
+            "argument of its class, and backend= takes an object of it"
         )
 
 
