@@ -151,7 +151,7 @@ def test_what_differed_is_not_built_at_every_load(found_wrong, caplog):
 
 
 def test_what_differed_is_a_reason_for_who_names_it(found_wrong):
-    with pytest.raises(NoBackend, match=r"differs from its source by .* builds it an"):
+    with pytest.raises(InvalidWeights, match=r"^the derived .* builds it anew$"):
         load("acme-colors", backend="acme-compiled")
     told = AutoModel.explain("acme-colors").candidates
     (row,) = [row for row in told if row.backend == "acme-compiled"]
@@ -521,6 +521,15 @@ def test_a_precision_that_was_named_does_not_fall_back(compiler, monkeypatch):
     monkeypatch.setattr(compiler.AcmeCompiler, "half_error", 0.5)
     with pytest.raises(InvalidWeights, match="differs from its source"):
         AutoModel.compile("acme-colors", backend="acme-compiled", quantization="fp16")
+
+
+def test_a_precision_that_was_named_fails_alike_at_every_load(compiler, monkeypatch):
+    monkeypatch.setattr(compiler.AcmeCompiler, "half_error", 0.5)
+    for _ in range(2):
+        with pytest.raises(InvalidWeights, match="in fp16; it was discarded"):
+            load("acme-colors", quantization="fp16")
+
+    assert compiler.derived == ["acme-colors"]
 
 
 def test_what_is_built_for_elsewhere_is_judged_there(compiler, cache, monkeypatch):

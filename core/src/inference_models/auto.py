@@ -563,13 +563,14 @@ def _warn_of_buildable(card: ModelCard, option: Option) -> None:
 
 def _failure(search: _Search, tries: _Tries, verb: str) -> InferenceModelsError:
     """What is raised where nothing works: the one error, or all that was in the way."""
-    errors = tries.errors
+    refusals = tries.negotiation.refusals
+    errors = tries.errors or [InvalidWeights(c.reason) for c in refusals if c.differs]
     alike = len({type(error) for error in errors}) == 1
     if alike and isinstance(errors[0], InferenceModelsError):
         return errors[0]
     lines = [f"nothing here can {verb} {search.card.id!r}:"]
     lines += [f"  {failure}" for failure in tries.failures]
-    lines += [f"  {_refusal(candidate)}" for candidate in tries.negotiation.refusals]
+    lines += [f"  {_refusal(candidate)}" for candidate in refusals]
     lines += [f"  {line}" for line in advice(search.card, search.registry)]
     lines += [f"  {line}" for line in search.registry.complaints]
     failure = NoBackend("\n".join(lines))

@@ -122,7 +122,11 @@ def _read_batch(batch: Any) -> Batch | None:
 
 @attrs.frozen
 class Candidate:
-    """One way to run the model, or one reason why there is none."""
+    """One way to run the model, or one reason why there is none.
+
+    `differs` says that it was built before, and is refused as it differs from its
+    source.
+    """
 
     backend: str
     verdict: Verdict
@@ -131,6 +135,7 @@ class Candidate:
     device: str | None = None
     precision: str | None = None
     batch: Batch | None = None
+    differs: bool = False
 
 
 @attrs.frozen
@@ -435,6 +440,7 @@ def _looked_up(
         plan.device,
         plan.precision,
         plan.batch,
+        differs=True,
     )
 
 
