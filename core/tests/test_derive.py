@@ -25,6 +25,7 @@ from inference_models import (
 )
 from inference_models.cache import inventory, verify
 from inference_models.card import structure
+from inference_models.judging import tolerance
 from inference_models.store import Store
 
 from .distributions import install, others
@@ -181,6 +182,30 @@ def test_what_differed_in_another_version_is_tried_in_this_one(
     monkeypatch.setattr(found_wrong.AcmeCompiler, "version", "2")
 
     assert load("acme-colors", derive=True).backend == "acme-compiled"
+
+
+def test_what_differed_too_much_before_is_tried_where_more_is_allowed(
+    found_wrong, monkeypatch
+):
+    cls = registry.installed().architecture("acme-colors")
+    monkeypatch.setattr(cls, "tolerances", {"fp32": 1.0})
+
+    assert load("acme-colors", derive=True).backend == "acme-compiled"
+
+
+def test_what_was_kept_is_built_anew_where_less_is_allowed(compiler, monkeypatch):
+    load("acme-colors", derive=True).close()
+    cls = registry.installed().architecture("acme-colors")
+    monkeypatch.setattr(cls, "tolerances", {"fp32": 1e-6})
+    load("acme-colors", derive=True).close()
+
+    assert compiler.derived == ["acme-colors"] * 2
+
+
+def test_a_precision_that_no_tolerance_names_is_held_to_that_of_fp32(compiler):
+    cls = registry.installed().architecture("acme-colors")
+
+    assert tolerance(cls, "int4") == tolerance(cls, "fp32")
 
 
 def test_the_cache_lists_and_verifies_what_differed(found_wrong, cache):

@@ -206,7 +206,7 @@ class _Search:
         return self.found.card
 
     def negotiation(self) -> Negotiation:
-        look = functools.partial(derive.cached, self.store, self.card)
+        look = functools.partial(derive.cached, self.store, self.card, self.make)
         return negotiate(self.card, self.wishes, self.registry, look)
 
     def bundle(self, artifact: Artifact) -> Bundle:

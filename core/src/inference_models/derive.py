@@ -37,7 +37,7 @@ from inference_models.disk import (
 from inference_models.errors import InferenceModelsError, InvalidWeights, Unavailable
 from inference_models.images import Image
 from inference_models.interfaces import Architecture
-from inference_models.judging import Differs, judge
+from inference_models.judging import Differs, judge, tolerance
 from inference_models.negotiate import Cached, Option
 from inference_models.progress import Report, shown
 from inference_models.registry import installed
@@ -47,7 +47,7 @@ from inference_models.trust import kind_of
 log = logging.getLogger("inference_models")
 
 Fetch = Callable[[Artifact], Bundle]
-MakeArchitecture = Callable[[Bundle], Architecture[Any]]
+MakeArchitecture = type[Architecture[Any]]
 
 _MANIFEST = "artifact.json"
 
@@ -88,22 +88,33 @@ class _Kept:
         )
 
 
-def key(store: Store, card: ModelCard, option: Option) -> str | None:
-    """Names what an option derives from; None while a source's hash is not known."""
+def key(
+    store: Store, card: ModelCard, make: MakeArchitecture, option: Option
+) -> str | None:
+    """Names what an option derives, and from what, and how far the two may differ.
+
+    None while a source's hash is not known.
+    """
     digests = [store.digest(file) for file in option.artifact.files]
     if not digests or None in digests:
         return None
+    precision = option.plan.precision
     facts = {
         "source": sorted(map(str, digests)),
         "graphs": dict(option.artifact.graphs),
-        "architecture": [_architecture(card), card.task, len(card.labels)],
+        "architecture": [
+            _version(card.architecture, make),
+            card.task,
+            len(card.labels),
+        ],
         "base": option.artifact.base,
         "config": {**card.config, **option.artifact.config},
         "steps": [
             (_version(backend.name, type(backend)), form)
             for backend, form in option.steps
         ],
-        "precision": option.plan.precision,
+        "precision": precision,
+        "tolerance": tolerance(make, precision),
     }
     return _digest(facts)
 
@@ -111,11 +122,6 @@ def key(store: Store, card: ModelCard, option: Option) -> str | None:
 def _digest(facts: Any) -> str:
     text = json.dumps(facts, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _architecture(card: ModelCard) -> str:
-    cls = installed().architecture(card.architecture)
-    return card.architecture if cls is None else _version(card.architecture, cls)
 
 
 def _version(name: str, cls: type[Any]) -> str:
@@ -130,9 +136,11 @@ def _package(module: str) -> str:
     return module.partition(".")[0]
 
 
-def cached(store: Store, card: ModelCard, option: Option) -> Cached:
+def cached(
+    store: Store, card: ModelCard, make: MakeArchitecture, option: Option
+) -> Cached:
     """Whether the cache holds what an option derives, and why what it has is no use."""
-    name = key(store, card, option)
+    name = key(store, card, make, option)
     found = [] if name is None else list(_all_kept(store, name))
     reasons = {kept.folder: _misfit(kept, card, option) for kept in found}
     faults = [kept.fault for kept in found if reasons[kept.folder] is None]
@@ -157,12 +165,12 @@ def derived(
     machine is judged there, when it is first opened.
     """
     here = _is_here(option)
-    before = key(store, card, option)
+    before = key(store, card, make, option)
     kept = _fitting(store, before, card, option)
     if kept is not None and kept.asked == _plain(card) and (kept.judged or not here):
         return kept.bundle()
     source = fetch(option.artifact)
-    name = key(store, card, option)  # whatever was fetched has a known hash
+    name = key(store, card, make, option)  # whatever was fetched has a known hash
     if name is None:
         raise InvalidWeights(f"{source.card.id!r} has no files to derive from")
     making = _Making(source, card, option, make, pictures, here)

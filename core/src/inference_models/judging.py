@@ -59,10 +59,15 @@ def judge(
         )
 
 
-def tolerance(architecture: Architecture[Any], precision: str) -> float:
-    """The largest difference from its source that an artifact may have."""
+def tolerance(
+    architecture: Architecture[Any] | type[Architecture[Any]], precision: str
+) -> float:
+    """The largest difference from its source that an artifact may have.
+
+    A precision that nobody names may differ no more than fp32.
+    """
     known = {**Architecture.tolerances, **architecture.tolerances}
-    return known[precision]
+    return known.get(precision, known["fp32"])
 
 
 def photo(name: str) -> bytes:
