@@ -510,6 +510,10 @@ def test_the_cache_is_pruned_to_a_size(command):
             "no weights in format 'onnx'; it has",
         ),
         (["download", "far", "--device", "cuda"], "nothing here can run 'far'"),
+        (
+            ["download", "far", "--format", "acme", "--device", "cuda"],
+            "--format acme is for another machine",
+        ),
         (["download", "fur"], "ModelNotFound: no model 'fur' is known"),
     ],
 )
@@ -525,3 +529,24 @@ def test_offline_a_download_names_what_is_missing(command):
 
 def test_a_format_is_fetched_for_another_machine(command):
     assert "bundles" in command("download", "far", "--format", "acme")
+
+
+@pytest.mark.parametrize(
+    ("precision", "name"), [("fp32", "b.json"), ("fp16", "c.json"), ("bf16", "b.json")]
+)
+def test_a_format_is_fetched_as_it_can_be_used_and_in_the_precision_that_is_named(
+    command, server, tmp_path, precision, name
+):
+    artifacts = []
+    for letter, needs in {"a": {"unsupported": "too old"}, "b": {}, "c": {}}.items():
+        content, path = f'{{"gain": "{letter}"}}'.encode(), f"/{letter}.json"
+        server.gives(path, ranged(content))
+        file = File(path[1:], [server.url(path)], sha256=sha256(content))
+        kind = "fp16" if letter == "c" else "fp32"
+        made = Artifact("acme", {"main": file.name}, [file], kind, needs=needs)
+        artifacts.append(made)
+    card = ModelCard("three", "acme-colors", "classification", artifacts)
+    (tmp_path / "cards" / "three.json").write_text(json.dumps(card.to_json()))
+    command("download", "three", "--format", "acme", "--quantization", precision)
+
+    assert [path for path, _ in server.requests] == [f"/{name}"]

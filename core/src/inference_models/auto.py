@@ -48,7 +48,7 @@ from inference_models.negotiate import (
     advice,
     install_hint,
     negotiate,
-    unsupported,
+    usable,
 )
 from inference_models.preprocess import Preprocessing
 from inference_models.registry import Registry, installed
@@ -224,9 +224,8 @@ class _Search:
             access = access.without_secrets()
         found = find.find(artifact.base, self.registry, access, None)
         search = attrs.evolve(self, found=found)
-        for candidate in found.card.artifacts:
-            if candidate.format == artifact.format and not unsupported(candidate):
-                return search.bundle(candidate)
+        for candidate in usable(found.card, artifact.format):
+            return search.bundle(candidate)
         raise NoBackend(
             f"{self.card.id!r} adapts {artifact.base!r}, which has no "
             f"weights in format {artifact.format!r}"

@@ -397,8 +397,7 @@ def _plans(
 
 
 def _no_format(card: ModelCard, backend: Backend) -> str:
-    known = {a.format for a in card.artifacts if unsupported(a) is None}
-    formats = ", ".join(sorted(known)) or "none"
+    formats = ", ".join(sorted({a.format for a in usable(card)})) or "none"
     return f"needs {'/'.join(backend.formats)}; the card has {formats}"
 
 
@@ -468,8 +467,8 @@ def _why_not(card: ModelCard, backend: Backend, wishes: Wishes) -> str:
     """The backend's own words on a named device that it does not offer."""
     if wishes.device is None:
         return ""
-    for artifact in card.artifacts:
-        if artifact.format in backend.formats and unsupported(artifact) is None:
+    for artifact in usable(card):
+        if artifact.format in backend.formats:
             plan = Plan(wishes.device, wishes.precision or artifact.precision)
             with contextlib.suppress(Exception):
                 return f"; {backend.refuse(card, artifact, plan) or ''}".rstrip("; ")
@@ -506,6 +505,15 @@ def unsupported(artifact: Artifact) -> str | None:
     """Why nothing can use an artifact, as its `needs` say under "unsupported"."""
     reason = artifact.needs.get("unsupported")
     return None if reason is None else str(reason)
+
+
+def usable(card: ModelCard, form: str | None = None) -> list[Artifact]:
+    """The artifacts that something may be able to use, of all formats or of one."""
+    return [
+        artifact
+        for artifact in card.artifacts
+        if unsupported(artifact) is None and form in (None, artifact.format)
+    ]
 
 
 def chain(source: str, targets: Sequence[str], backends: Sequence[Backend]) -> Steps:

@@ -11,9 +11,10 @@ from inference_models.card import Artifact, ModelCard
 from inference_models.cli.explain import Backend, Device, Precision
 from inference_models.errors import InvalidOption, NoBackend
 from inference_models.interfaces import Access
-from inference_models.negotiate import Cached, Wishes, negotiate
+from inference_models.negotiate import Cached, Wishes, negotiate, usable
 from inference_models.registry import installed
 from inference_models.store import Store
+from inference_models.trust import Consent
 
 Ids = Annotated[list[str], typer.Argument(help="Ids of models.")]
 Format = Annotated[
@@ -32,17 +33,27 @@ def command(
     form: Format = None,
 ) -> None:
     """Fetch what would run here, so that loading it needs no network."""
+    if form is not None and (backend or device):
+        raise InvalidOption(
+            f"--format {form} is for another machine, and --backend and --device are "
+            "for this one; leave out either"
+        )
     wishes = Wishes.read(backend, device, quantization, None, None)
     for model_id in ids:
         typer.echo(f"{model_id}: {_download(model_id, wishes, form)}")
 
 
 def _download(model_id: str, wishes: Wishes, form: str | None) -> str:
-    found = find.find(model_id, installed(), Access(), None)
-    artifact = _best(found.card, wishes) if form is None else _of(found.card, form)
+    # What is consented to for another machine is said there, where it is loaded.
+    access = Access(consent=Consent(untrusted=form is not None))
+    found = find.find(model_id, installed(), access, None)
+    if form is None:
+        artifact = _best(found.card, wishes)
+    else:
+        artifact = _of(found.card, form, wishes.precision)
     folder = Store().folder(artifact, found.request)
     if artifact.base is not None:
-        _download(artifact.base, wishes, artifact.format)
+        _download(artifact.base, Wishes(), artifact.format)
     return str(folder)
 
 
@@ -56,14 +67,18 @@ def _best(card: ModelCard, wishes: Wishes) -> Artifact:
     return order[0].artifact
 
 
-def _of(card: ModelCard, form: str) -> Artifact:
-    for artifact in card.artifacts:
-        if artifact.format == form:
-            return artifact
+def _of(card: ModelCard, form: str, precision: str | None) -> Artifact:
+    """The first in a format that can be used, and in this precision if there is one.
+
+    A backend may run it in others.
+    """
+    found = usable(card, form)
+    if found:
+        return min(found, key=lambda artifact: artifact.precision != precision)
     raise InvalidOption(
         f"{card.id!r} has no weights in format {form!r}; it has {_formats(card)}"
     )
 
 
 def _formats(card: ModelCard) -> str:
-    return ", ".join(sorted({artifact.format for artifact in card.artifacts})) or "none"
+    return ", ".join(sorted({a.format for a in usable(card)})) or "none"
