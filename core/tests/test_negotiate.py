@@ -143,6 +143,13 @@ def test_a_backend_that_the_user_names_is_asked_whatever_the_environment(monkeyp
     assert names(negotiated([ONNX, TORCH], backend="torch")) == ["torch"]
 
 
+def test_of_those_that_the_user_names_those_of_the_environment_come_first(monkeypatch):
+    monkeypatch.setenv("INFERENCE_MODELS_BACKENDS", "onnx")
+    found = negotiated([ONNX, TRT, TORCH], backend=["torch", "trt", "onnx"])
+
+    assert names(found) == ["onnx", "trt", "torch"]
+
+
 def test_a_backends_own_order_of_precisions_decides_between_its_artifacts():
     half = backend(
         "a",

@@ -230,7 +230,7 @@ def negotiate(
 ) -> Negotiation:
     """Every plan for the card, sorted: accelerators, then rank, then precision."""
     backends = [cls() for cls in registry.backends.values()]
-    order = _preference(backends, registry)
+    order = _preference(registry)
     options: list[tuple[Any, Option]] = []
     refusals: list[Candidate] = []
     sentences: list[str] = []
@@ -244,7 +244,7 @@ def negotiate(
         told = advice_of(backend) if wishes.device != "cpu" else []
         if told and _can_open(card, backend, backends):
             sentences += _untold(told, refused)
-        place = order.get(backend.name, -backend.rank)
+        place = order.get(backend.name, len(order)) if order else 0
         options += [(_key(option, place, index), option) for index, option in found]
     options.sort(key=lambda pair: pair[0])
     refusals += _not_wished(backends, wishes)
@@ -278,20 +278,20 @@ def _untold(sentences: Iterable[str], refused: Sequence[Candidate]) -> list[str]
     return [s for s in sentences if not any(s in each.reason for each in refused)]
 
 
-def _preference(backends: Iterable[Backend], registry: Registry) -> dict[str, int]:
-    """Each allowed backend's place: by `INFERENCE_MODELS_BACKENDS`, else by rank."""
+def _preference(registry: Registry) -> dict[str, int] | None:
+    """The places of backends in `INFERENCE_MODELS_BACKENDS`; None where it is empty."""
     text = os.environ.get("INFERENCE_MODELS_BACKENDS", "")
     names = [name.lower() for name in re.split(r"[,\s]+", text) if name]
     if not names:
-        return {backend.name: -backend.rank for backend in backends}
+        return None
     known = dict.fromkeys(map(registry.backend, names))
     return {cls.name: place for place, cls in enumerate(known) if cls is not None}
 
 
 def _out_of_order(
-    backend: Backend, order: Mapping[str, Any], wishes: Wishes
+    backend: Backend, order: Mapping[str, Any] | None, wishes: Wishes
 ) -> str | None:
-    if wishes.backends is None and backend.name not in order:
+    if wishes.backends is None and order is not None and backend.name not in order:
         return "left out by INFERENCE_MODELS_BACKENDS"
     return None
 
@@ -624,6 +624,7 @@ def _key(option: Option, place: int, number: int) -> tuple[Any, ...]:
     return (
         kind == "cpu",
         place,
+        -option.backend.rank,
         option.place,
         number,
         int(index or 0),
