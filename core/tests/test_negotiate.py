@@ -425,6 +425,19 @@ def test_a_chain_does_not_depend_on_the_order_of_backends():
         assert steps(chain("torch", ("onnx",), list(order))) == [("c", "onnx")]
 
 
+def test_a_chain_asks_nobody_who_writes_nothing_on_it():
+    asked = backend(
+        "asked",
+        formats=("onnx",),
+        derives={"onnx": "trt"},
+        targets=lambda self: pytest.fail("asked for its targets"),
+    )
+    made = [cls() for cls in (EXPORTER, asked)]
+
+    assert steps(chain("torch", ("onnx",), made)) == [("exporter", "onnx")]
+    assert chain("torch", ("hf",), made) == ()
+
+
 def test_a_chain_ends_where_formats_lead_in_circles():
     circle = [
         backend("a", formats=("x",), derives={"x": "y"})(),

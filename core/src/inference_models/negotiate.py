@@ -517,17 +517,20 @@ def usable(card: ModelCard, form: str | None = None) -> list[Artifact]:
 
 
 def chain(source: str, targets: Sequence[str], backends: Sequence[Backend]) -> Steps:
-    """The shortest way from one format to any of `targets`: (deriver, format) steps."""
-    paths: list[tuple[str, Steps]] = [(source, ())]
-    seen = {source}
+    """The shortest way from one format to any of `targets`: (deriver, format) steps.
+
+    It is sought from its end, so that nobody is asked who writes nothing on it.
+    """
+    paths: list[tuple[str, Steps]] = [(target, ()) for target in targets]
+    seen = set(targets)
     for form, steps in paths:
-        if form in targets:
+        if form == source:
             return steps
         for backend in sorted(backends, key=lambda b: (-b.rank, b.name)):
-            written = backend.derives.get(form)
-            if written is not None and written not in seen and _available(backend):
-                seen.add(written)
-                paths.append((written, (*steps, (backend, written))))
+            for read, written in backend.derives.items():
+                if written == form and read not in seen and _available(backend):
+                    seen.add(read)
+                    paths.append((read, ((backend, form), *steps)))
     return ()
 
 
