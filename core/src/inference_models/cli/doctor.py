@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import sys
 from collections.abc import Iterator
@@ -53,7 +52,7 @@ def _backends(registry: Registry) -> Iterator[str]:
         yield "backend   none; `explain ID` says what to install for a model"
     for cls in classes:
         yield f"backend   {cls.name}: {_offer(cls)}"
-    sentences = [sentence for cls in classes for sentence in _advice(cls)]
+    sentences = [sentence for cls in classes for sentence in advice_of(cls())]
     for sentence in dict.fromkeys(sentences):
         yield f"advice    {sentence}"
 
@@ -65,12 +64,6 @@ def _offer(cls: type[Backend]) -> str:
         return f"unavailable: {error}"
     except Exception as error:  # noqa: BLE001 - a plugin's fault is what doctor reports
         return f"fails: {type(error).__name__}: {error}"
-
-
-def _advice(cls: type[Backend]) -> list[str]:
-    with contextlib.suppress(Exception):  # the backend's own line says that it fails
-        return advice_of(cls())
-    return []
 
 
 def _weights() -> Iterator[str]:
