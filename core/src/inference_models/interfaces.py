@@ -3,10 +3,8 @@
 An architecture turns images into a network's inputs and a network's outputs into
 results; a backend opens the graphs of an artifact as sessions; a weights provider knows
 where models are. Neither knows the others: N architectures and M backends are N + M
-plugins. The shortest architecture is a class with a `name`, `Options` and
-`postprocess`:
+plugins. The shortest architecture is a class with a `name` and `postprocess`:
 
-    import attrs
     from inference_models import Architecture, ClassificationPrediction, hookimpl
 
     class Tiny(Architecture):
