@@ -267,6 +267,19 @@ def test_a_build_that_fails_leaves_nothing_and_the_next_works(
     assert load("acme-colors", backend="acme-compiled").backend == "acme-compiled"
 
 
+def test_it_is_judged_by_the_next_where_a_stranger_fails_to_say_its_devices(
+    compiler, acme, monkeypatch
+):
+    def devices(self):
+        if self.name == "acme":
+            raise OSError("a stranger's fault")
+        return ["cpu"]
+
+    monkeypatch.setattr(acme.AcmeBackend, "devices", devices)
+
+    assert load("acme-colors", backend="acme-compiled").backend == "acme-compiled"
+
+
 def test_other_weights_are_built_anew(compiler, acme, tmp_path):
     for name, gain in (("a", 9), ("b", 5)):
         path = tmp_path / f"{name}.json"

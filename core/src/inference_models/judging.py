@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from inference_models.card import Bundle, Plan
 from inference_models.errors import InferenceModelsError, InvalidWeights, Unavailable
 from inference_models.images import Array, Image, read_images
 from inference_models.interfaces import Architecture, Backend, Operations
-from inference_models.lending import operations_of
+from inference_models.lending import devices_of, operations_of
 from inference_models.negotiate import Option, install_hint
 from inference_models.registry import installed
 
@@ -94,10 +93,8 @@ def _reader(option: Option, form: str) -> Backend:
     if form in deriver.formats:
         return deriver
     for cls in sorted(installed().backends.values(), key=lambda cls: -cls.rank):
-        if form in cls.formats:
-            with contextlib.suppress(Unavailable):
-                if "cpu" in cls().devices():
-                    return cls()
+        if form in cls.formats and "cpu" in devices_of(reader := cls()):
+            return reader
     hint = install_hint("format", form)
     raise Unavailable(
         f"what is built is compared with its source, and nothing here runs {form} on "

@@ -47,11 +47,12 @@ def _lenders(device: str, registry: Registry) -> Iterator[Backend]:
     classes = [cls for cls in registry.backends.values() if kind in cls.lends]
     for cls in sorted(classes, key=lambda cls: (-cls.rank, cls.name)):
         lender = cls()
-        if device in _devices(lender):
+        if device in devices_of(lender):
             yield lender
 
 
-def _devices(backend: Backend) -> Sequence[str]:
+def devices_of(backend: Backend) -> Sequence[str]:
+    """The devices of a backend that is to help another; none where it fails to say."""
     try:
         return backend.devices()
     except Exception:  # noqa: BLE001 - why not is said where it is asked to run something
