@@ -194,6 +194,15 @@ def test_bench_says_what_a_call_costs(typer, acme_site):
     assert "ms a call of 2," in second
 
 
+def test_bench_runs_the_network_in_the_batches_of_a_call(typer, acme, capsys):
+    from inference_models.cli import bench
+
+    bench.command("acme-colors", batch=20, rounds=1)
+
+    assert "ms a call of 20," in capsys.readouterr().out
+    assert acme.batches == [16, 4] * 8
+
+
 def test_bench_takes_pictures(typer, acme_site, tmp_path):
     picture = str(tmp_path / "there is none.jpg")
     ended = cli("bench", "acme-colors", "--image", picture, site=acme_site)
