@@ -182,6 +182,14 @@ def test_an_unknown_parameter_is_compared_with_those_of_what_was_called(
         call("acme-colors", **backend, **{unknown: True})
 
 
+@pytest.mark.parametrize(
+    "name", ["allow_licenses", "model_type", "revision", "weights_provider"]
+)
+def test_a_number_for_a_text_is_refused_by_its_name(acme, name):
+    with pytest.raises(InvalidOption, match=rf"^{name} .*(no list|not a text)"):
+        load("acme-colors", **{name: 5})
+
+
 def test_explain_takes_what_from_pretrained_takes():
     taken, explained = (
         inspect.signature(call).parameters
@@ -210,6 +218,7 @@ def test_labels_may_be_replaced(acme):
         (["a", "b", "a"], InvalidCard),
         ([1, 2, 3], InvalidCard),
         ("abc", InvalidOption),
+        (5, InvalidOption),
     ],
 )
 def test_labels_that_name_nothing_are_refused(acme, labels, error):

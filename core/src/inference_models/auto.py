@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import attrs
@@ -93,6 +93,11 @@ def _device_name(device: Any) -> str | None:
     return None if device is None else str(device)
 
 
+def _check_text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidOption(f"{attribute.name} is a {type(value).__name__}, not a text")
+
+
 @attrs.frozen
 class _Secret:
     """Something that is not shown."""
@@ -109,15 +114,15 @@ class _Call:
     device: str | None = attrs.field(converter=_device_name)
     quantization: str | None
     batch_size: int | tuple[int, ...] | None
-    model_type: str | None
+    model_type: str | None = attrs.field(validator=_check_text)
     labels: Sequence[str | None] | None
     derive: bool | None
     allow_licenses: Sequence[str] | None
     allow_untrusted_packages: bool
-    weights_provider: str | None
+    weights_provider: str | None = attrs.field(validator=_check_text)
     sha256: str | None
     api_key: str | None = attrs.field(repr=False)
-    revision: str | None
+    revision: str | None = attrs.field(validator=_check_text)
     weights_provider_extra_headers: Mapping[str, str] | None = attrs.field(repr=False)
     weights_provider_extra_query_params: Pairs | None = attrs.field(repr=False)
 
@@ -442,9 +447,11 @@ def _refuse_unknown(unknown: Sequence[str], function: Callable[..., Any]) -> Non
 
 
 def _relabelled(card: ModelCard, labels: Sequence[str | None] | None) -> ModelCard:
-    if isinstance(labels, str):
-        raise InvalidOption(f"labels {labels!r} is one text; give a list of names")
-    return card if labels is None else relabelled(card, labels)
+    if labels is None:
+        return card
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise InvalidOption(f"labels {labels!r:.200} is no list; give a list of names")
+    return relabelled(card, list(labels))
 
 
 def _architecture(card: ModelCard, registry: Registry) -> type[Architecture[Any]]:

@@ -7,9 +7,9 @@ engines are run as they are, which takes the user's word; loose code never is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -76,7 +76,8 @@ class Consent:
         """From arguments of `from_pretrained`; `InvalidOption` for a wrong one."""
         if licenses is None:
             return cls(None, untrusted is True)
-        named = [licenses] if isinstance(licenses, str) else list(licenses)
+        several = not isinstance(licenses, str) and isinstance(licenses, Iterable)
+        named: list[Any] = list(licenses) if several else [licenses]
         if not all(isinstance(name, str) for name in named):
             raise InvalidOption(
                 f"allow_licenses {licenses!r} is no list of identifiers, such as "
