@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -214,6 +215,18 @@ def test_the_cache_lists_and_verifies_what_differed(found_wrong, cache):
 
     assert (kept.model, kept.names) == ("acme-colors", ("artifact.json",))
     assert verify(store) == []
+
+
+def test_what_was_loaded_last_comes_first_among_what_was_derived(compiler, cache):
+    for precision in ("fp32", "fp16"):
+        load("acme-colors", backend="acme-compiled", quantization=precision).close()
+    for manifest in cache.glob("derived/*/artifact.json"):
+        os.utime(manifest, (1, 1))
+    model = load("acme-colors", backend="acme-compiled", quantization="fp16")
+    first, last = [kept for kept in inventory(Store()) if kept.kind == "derived"]
+
+    assert first.folder == model._loaded.bundle.folder
+    assert last.used == 1
 
 
 def test_a_manifest_that_was_edited_is_not_believed(compiler, cache):

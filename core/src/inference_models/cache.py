@@ -59,9 +59,7 @@ def _derived(store: Store) -> Iterator[Kept]:
     for manifest in (store.root / "derived").glob("*/artifact.json"):
         folder = manifest.parent
         names = tuple(_names(folder))
-        status = manifest.stat()
-        used = max(status.st_mtime, status.st_atime)
-        model = _model(manifest)
+        used, model = _date(manifest), _model(manifest)
         yield Kept("derived", folder, names, (), _size([folder]), used, model)
 
 

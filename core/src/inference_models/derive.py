@@ -31,6 +31,7 @@ from inference_models.disk import (
     hash_file,
     is_full,
     move_folder,
+    note_use,
     remove,
     write_atomically,
 )
@@ -239,6 +240,7 @@ def _fitting(
     for kept in () if name is None else _all_kept(store, name):
         fits = not kept.fault and _misfit(kept, card, option) is None
         if fits and kept.is_intact:
+            note_use(kept.folder / _MANIFEST)
             return kept
     return None
 

@@ -111,3 +111,9 @@ def is_full(error: OSError) -> bool:
     """Whether a file could not be written for want of room."""
     full = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
     return error.errno in full
+
+
+def note_use(path: Path) -> None:
+    """Date a file as used last now; not every cache can keep that."""
+    with contextlib.suppress(OSError):
+        os.utime(path)

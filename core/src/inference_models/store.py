@@ -32,6 +32,7 @@ from inference_models.disk import (
     hash_file,
     is_full,
     is_real_file,
+    note_use,
     place,
     remove,
     unique,
@@ -109,10 +110,7 @@ class Store:
         pairs = self.pairs(artifact)
         if pairs is None or not self.is_whole(pairs):
             return None
-        with contextlib.suppress(
-            OSError
-        ):  # when it was last used; not all caches keep it
-            os.utime(self.manifest(pairs))
+        note_use(self.manifest(pairs))
         return self.bundle(pairs)
 
     def pairs(self, artifact: Artifact) -> Pairs | None:
