@@ -948,11 +948,14 @@ def test_a_pickle_holds_no_secret(acme):
     assert pickle.loads(data).card.id == "acme-colors"
 
 
-def test_a_model_of_a_relative_path_pickles_from_anywhere(cards, monkeypatch, tmp_path):
+@pytest.mark.parametrize("path", [Path("mine"), "./mine", "mine/card.json"], ids=repr)
+def test_a_model_of_a_relative_path_pickles_from_anywhere(
+    cards, monkeypatch, tmp_path, path
+):
     folder = cards()
     monkeypatch.delenv("INFERENCE_MODELS_CARDS")
     monkeypatch.chdir(folder.parent)
-    data = pickle.dumps(load(Path("mine")))
+    data = pickle.dumps(load(path))
     monkeypatch.chdir(tmp_path)
 
     assert pickle.loads(data).card.id == "mine"

@@ -162,10 +162,10 @@ class _Call:
             Consent.read(self.allow_licenses, self.allow_untrusted_packages),
         )
 
-    def recipe(self, model_id: Any) -> Recipe:
+    def recipe(self, model_id: Any, found: find.Found) -> Recipe:
         """What loads the same model again: all that was given, but for secrets."""
         given = attrs.asdict(self, recurse=False, filter=_is_kept)
-        return Recipe(find.written(model_id), given)
+        return Recipe(found.path or find.written(model_id), given)
 
 
 def _is_kept(field: attrs.Attribute[Any], value: Any) -> bool:
@@ -343,7 +343,8 @@ class AutoModel:
         del api_key, unknown
         del weights_provider_extra_headers, weights_provider_extra_query_params
         call = _Call.of(given, cls.from_pretrained)
-        return _load(call.search(model_id_or_path), call.recipe(model_id_or_path))
+        search = call.search(model_id_or_path)
+        return _load(search, call.recipe(model_id_or_path, search.found))
 
     @classmethod
     def explain(

@@ -48,6 +48,14 @@ class Found:
         """URL and headers of a file's source, fresh for each try."""
         return lambda source: self.provider.request(source, self.access)
 
+    @property
+    def path(self) -> str | None:
+        """Where it lies, whatever the working directory, if a path was given."""
+        if self.provider.origin(self.name, self.access) != "local":
+            return None
+        path = Path(self.name).expanduser()
+        return str(path.absolute()) if path.exists() else None
+
 
 def providers(registry: Registry) -> list[WeightsProvider]:
     """All weights providers, in the order in which they are asked."""
