@@ -23,6 +23,7 @@ from inference_models import (
     RunFailed,
     derive,
     registry,
+    store,
 )
 from inference_models.cache import inventory, verify
 from inference_models.card import structure
@@ -111,6 +112,16 @@ def test_explaining_builds_nothing(compiler):
     assert [c.verdict for c in explanation.candidates] == ["buildable", "runs", "runs"]
     assert explanation.best.backend == "acme"
     assert compiler.derived == []
+
+
+def test_a_file_of_weights_is_not_hashed_where_nothing_was_derived(
+    compiler, tmp_path, monkeypatch
+):
+    path = tmp_path / "local.json"
+    path.write_text('{"gain": [9, 9, 9]}', "utf-8")
+    monkeypatch.setattr(store, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
+
+    assert AutoModel.explain(path).best.backend == "acme"
 
 
 def test_what_differs_from_its_source_is_discarded(compiler, cache, monkeypatch):
@@ -210,11 +221,10 @@ def test_a_precision_that_no_tolerance_names_is_held_to_that_of_fp32(compiler):
 
 
 def test_the_cache_lists_and_verifies_what_differed(found_wrong, cache):
-    store = Store()
-    (kept,) = [k for k in inventory(store) if k.kind == "derived"]
+    (kept,) = [k for k in inventory(Store()) if k.kind == "derived"]
 
     assert (kept.model, kept.names) == ("acme-colors", ("artifact.json",))
-    assert verify(store) == []
+    assert verify(Store()) == []
 
 
 def test_what_was_loaded_last_comes_first_among_what_was_derived(compiler, cache):

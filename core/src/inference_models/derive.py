@@ -140,8 +140,11 @@ def _package(module: str) -> str:
 def cached(
     store: Store, card: ModelCard, make: MakeArchitecture, option: Option
 ) -> Cached:
-    """Whether the cache holds what an option derives, and why what it has is no use."""
-    name = key(store, card, make, option)
+    """Whether the cache holds what an option derives, and why what it has is no use.
+
+    Sources on this machine are hashed for it, which is left where nothing was derived.
+    """
+    name = key(store, card, make, option) if _manifests(store) else None
     found = [] if name is None else list(_all_kept(store, name))
     reasons = {kept.folder: _misfit(kept, card, option) for kept in found}
     faults = [kept.fault for kept in found if reasons[kept.folder] is None]
@@ -193,9 +196,13 @@ def _is_here(option: Option) -> bool:
         return False
 
 
+def _manifests(store: Store) -> list[Path]:
+    return sorted((store.root / "derived").glob(f"*/{_MANIFEST}"))
+
+
 def _all_kept(store: Store, name: str) -> Iterator[_Kept]:
     """All that was derived under one key; what cannot be read is built anew."""
-    for manifest in sorted((store.root / "derived").glob(f"*/{_MANIFEST}")):
+    for manifest in _manifests(store):
         with contextlib.suppress(
             OSError, ValueError, KeyError, TypeError, InferenceModelsError
         ):
