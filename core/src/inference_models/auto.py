@@ -371,8 +371,9 @@ class AutoModel:
     ) -> Explanation:
         """What would run here, in order, and why not the rest.
 
-        Fetches no weights, unless the id is their URL, and imports no runtime; takes
-        what `from_pretrained` takes.
+        Fetches no weights, unless the id is their URL, and imports no runtime, unless a
+        file of weights is named that only one can read; takes what `from_pretrained`
+        takes.
         """
         given = _Secret(locals())
         del api_key, unknown
