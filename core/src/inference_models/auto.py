@@ -425,7 +425,7 @@ class AutoModel:
         del weights_provider_extra_headers, weights_provider_extra_query_params
         search = _Call.of(given, cls.compile).search(model_id_or_path)
         pictures = [] if calibration is None else read_images(calibration)
-        wishes = attrs.evolve(search.wishes, elsewhere=True)
+        wishes = attrs.evolve(search.wishes, building=True)
         return _compile(attrs.evolve(search, wishes=wishes), pictures)
 
     @classmethod

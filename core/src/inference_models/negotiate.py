@@ -39,7 +39,7 @@ _DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
 class Wishes:
     """What the user named; None is left to negotiation, and only that may change.
 
-    `elsewhere`: something is built, perhaps for a device that is not here.
+    `building`: something is built, perhaps for a device that is not here.
     """
 
     backends: tuple[str | Backend, ...] | None = None
@@ -47,12 +47,12 @@ class Wishes:
     precision: str | None = None
     batch: Batch | None = None
     derive: bool = False
-    elsewhere: bool = False
+    building: bool = False
 
     @property
-    def is_elsewhere(self) -> bool:
+    def names_target(self) -> bool:
         """Whether a device is named to build for, which need not be here."""
-        return self.elsewhere and self.device is not None
+        return self.building and self.device is not None
 
     @classmethod
     def read(
@@ -374,9 +374,9 @@ def _plans(
 ) -> tuple[list[tuple[int, Option]], list[Candidate]]:
     """Options of one backend with their artifact's number, and its refusals."""
     refuse = functools.partial(Candidate, backend.name, "refused")
-    asked = "targets()" if wishes.is_elsewhere else "devices()"
+    asked = "targets()" if wishes.names_target else "devices()"
     try:
-        offered = backend.targets() if wishes.is_elsewhere else backend.devices()
+        offered = backend.targets() if wishes.names_target else backend.devices()
         devices, refused = _devices(asked, list(offered), wishes)
     except Unavailable as error:
         return [], [refuse(str(error))]
@@ -427,7 +427,7 @@ def _looked_up(
     if isinstance(found, Candidate) or not found.steps:
         return found
     kept = look(found)
-    if not kept.fault or wishes.elsewhere:
+    if not kept.fault or wishes.building:
         return attrs.evolve(found, built=kept.is_built, misfit=kept.misfit)
     name, plan = found.backend.name, found.plan
     advice = f"inference-models compile {card.id} --backend {name} builds it anew"
@@ -457,8 +457,8 @@ def _devices(
         return found, None if found else f"offers {listed} here{hint}"
     fitting = [d for d in offered if wishes.device in (d, d.partition(":")[0])]
     if not fitting:
-        offer = "builds for" if wishes.is_elsewhere else "offers"
-        here = "" if wishes.is_elsewhere else " here"
+        offer = "builds for" if wishes.names_target else "offers"
+        here = "" if wishes.names_target else " here"
         return [], f"{offer} {listed}{here}, not {wishes.device}"
     return fitting[:1], None
 
