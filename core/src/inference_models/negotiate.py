@@ -234,7 +234,8 @@ def negotiate(
     options: list[tuple[Any, Option]] = []
     refusals: list[Candidate] = []
     sentences: list[str] = []
-    for backend in _wished(backends, wishes, registry):
+    wished = _wished(backends, wishes, registry)
+    for backend in wished:
         reason = _out_of_order(backend, order, wishes)
         if reason:
             refusals.append(Candidate(backend.name, "refused", reason))
@@ -247,7 +248,7 @@ def negotiate(
         place = order.get(backend.name, len(order)) if order else 0
         options += [(_key(option, place, index), option) for index, option in found]
     options.sort(key=lambda pair: pair[0])
-    refusals += _not_wished(backends, wishes)
+    refusals += _not_wished(backends, wished)
     named = wishes.backends is not None
     return Negotiation(
         options=tuple(option for _, option in options),
@@ -315,15 +316,14 @@ def _wished(
     return chosen
 
 
-def _not_wished(backends: Sequence[Backend], wishes: Wishes) -> list[Candidate]:
-    if wishes.backends is None:
-        return []
-    named = {w for w in wishes.backends if isinstance(w, str)}
-    names = {w.name for w in wishes.backends if isinstance(w, Backend)}
+def _not_wished(
+    backends: Sequence[Backend], wished: Sequence[Backend]
+) -> list[Candidate]:
+    names = {backend.name for backend in wished}
     return [
         Candidate(backend.name, "refused", "another backend was asked for")
         for backend in backends
-        if backend.name not in names and not named & {backend.name, *backend.aliases}
+        if backend.name not in names
     ]
 
 
