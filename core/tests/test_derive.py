@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 
@@ -259,6 +260,23 @@ def test_an_architecture_says_how_far_off_a_precision_may_be(compiler, monkeypat
     load("acme-colors", backend="acme-compiled").close()
     with pytest.raises(InvalidWeights, match="in fp16; it was discarded"):
         load("acme-colors", backend="acme-compiled", quantization="fp16")
+
+
+def test_what_has_other_outputs_than_it_says_is_closed_and_discarded(
+    compiler, cache, monkeypatch
+):
+    derive = compiler.AcmeCompiler.derive
+
+    def misnaming(self, *given):
+        return attrs.evolve(derive(self, *given), rename={"#9": "means"})
+
+    monkeypatch.setattr(compiler.AcmeCompiler, "derive", misnaming)
+    mine = compiler.AcmeCompiler()
+    with pytest.raises(InvalidWeights, match="rename has '#9', and the graph has outp"):
+        load("acme-colors", backend=mine)
+
+    assert [session.closed for session in mine.sessions] == [True]
+    assert built(cache) == []
 
 
 def test_what_does_not_run_is_discarded(compiler, cache, monkeypatch):

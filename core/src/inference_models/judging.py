@@ -109,14 +109,14 @@ def _outputs(
     plan: Plan,
     inputs: dict[str, Array],
 ) -> dict[str, np.ndarray]:
-    opened = backend.open(bundle, architecture, plan)
     host = operations_of(backend, plan.device, installed()).host
-    sessions = wrapped(opened, bundle.artifact.rename, bundle.artifact.batch, host)
+    opened = backend.open(bundle, architecture, plan)
     try:
+        sessions = wrapped(opened, bundle.artifact.rename, bundle.artifact.batch, host)
         outputs = architecture.forward(
             sessions, dict(inputs), architecture.trial, Operations()
         )
         return {name: host(array) for name, array in outputs.items()}
     finally:
-        for session in sessions.values():
+        for session in opened.values():
             session.close()
