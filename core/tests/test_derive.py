@@ -581,7 +581,26 @@ def test_compiling_judges_on_pictures_that_are_given_or_on_photographs(
     monkeypatch.setattr(cls, "preprocess", preprocess)
     AutoModel.compile("acme-colors", backend="acme-compiled", calibration=given)
 
-    assert judged == [sizes]
+    assert judged == [sizes, sizes]
+
+
+def test_what_is_compared_gets_images_in_the_type_that_its_graph_takes(
+    compiler, acme, tmp_path, monkeypatch
+):
+    shutil.copy(acme.WEIGHTS, tmp_path / "gain.json")
+    half = {"format": "acme", "graphs": {"main": "gain.json"}}
+    facts = {"artifacts": [half], "config": {"dtype": "float16"}}
+    (tmp_path / "card.json").write_text(json.dumps(acme.card().to_json() | facts))
+    given, call = [], acme.AcmeSession.__call__
+
+    def watched(self, **inputs):
+        given.append(str(inputs["pixels"].dtype))
+        return call(self, **inputs)
+
+    monkeypatch.setattr(acme.AcmeSession, "__call__", watched)
+    AutoModel.compile(tmp_path, backend="acme-compiled")
+
+    assert given == ["float16", "float16"]
 
 
 def test_half_precision_that_is_too_far_off_falls_back_to_full(

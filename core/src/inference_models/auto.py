@@ -12,15 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import attrs
 
 from inference_models import derive, find
-from inference_models.batching import wrapped
-from inference_models.card import (
-    Artifact,
-    Bundle,
-    ModelCard,
-    Plan,
-    TensorSpec,
-    relabelled,
-)
+from inference_models.batching import fitted, wrapped
+from inference_models.card import Artifact, Bundle, ModelCard, Plan, relabelled
 from inference_models.errors import (
     InferenceModelsError,
     InvalidOption,
@@ -609,7 +602,7 @@ def _open(
     artifact = bundle.artifact
     try:
         sessions = wrapped(opened, artifact.rename, artifact.batch, operations.host)
-        spec = _spec(architecture, sessions)
+        spec = fitted(architecture, sessions)
     except Exception:
         for session in opened.values():
             session.close()
@@ -643,38 +636,3 @@ def _batch_size(
         return DEFAULT_BATCH
     height, width = spec.size
     return max(1, min(DEFAULT_BATCH, CPU_PIXELS // (height * width)))
-
-
-def _spec(
-    architecture: Architecture[Any], sessions: Mapping[str, Any]
-) -> Preprocessing:
-    """The preprocessing, in the dtype of the graph's input and of its size."""
-    spec = architecture.preprocessing
-    graph, tensor = architecture.image_input
-    if graph not in sessions:
-        raise InvalidWeights(
-            f"there is no graph {graph!r} for the image; the artifact has "
-            f"{', '.join(sorted(sessions))}"
-        )
-    inputs: Mapping[str, TensorSpec] = sessions[graph].inputs
-    if tensor not in inputs:
-        raise InvalidWeights(
-            f"graph {graph!r} has no input {tensor!r}; it has "
-            f"{', '.join(map(repr, inputs))}: add a rename to the card's artifact"
-        )
-    _check_size(spec, inputs[tensor])
-    if inputs[tensor].dtype in ("float32", "float16", "bfloat16", "uint8"):
-        return attrs.evolve(spec, dtype=inputs[tensor].dtype)
-    return spec
-
-
-def _check_size(spec: Preprocessing, wanted: TensorSpec) -> None:
-    if len(wanted.shape) != 4:
-        return
-    height, width = wanted.shape[2:] if spec.layout == "NCHW" else wanted.shape[1:3]
-    for side, made in zip((height, width), spec.size or (height, width), strict=True):
-        if isinstance(side, int) and side != made:
-            raise InvalidWeights(
-                f"the graph takes images of {height}x{width}, and the card's "
-                f"preprocessing makes {spec.size}; correct preprocessing.size"
-            )

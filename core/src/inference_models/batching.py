@@ -1,10 +1,11 @@
-"""A graph as its architecture sees it: its names, and batches of any size."""
+"""A graph as its architecture sees it: its names, its batches, and what it takes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
 import numpy as np
 
 from inference_models.card import Batch, TensorSpec
@@ -15,7 +16,8 @@ from inference_models.errors import (
     RunFailed,
 )
 from inference_models.images import Array, to_host
-from inference_models.interfaces import Session
+from inference_models.interfaces import Architecture, Session
+from inference_models.preprocess import Preprocessing
 
 ToHost = Callable[[Array], np.ndarray]
 
@@ -148,3 +150,38 @@ def wrapped(
         graph: NamedSession(session, rename, batch, host)
         for graph, session in sessions.items()
     }
+
+
+def fitted(
+    architecture: Architecture[Any], sessions: Mapping[str, Session]
+) -> Preprocessing:
+    """The preprocessing, in the dtype of the graph's input and of its size."""
+    spec = architecture.preprocessing
+    graph, tensor = architecture.image_input
+    if graph not in sessions:
+        raise InvalidWeights(
+            f"there is no graph {graph!r} for the image; the artifact has "
+            f"{', '.join(sorted(sessions))}"
+        )
+    inputs = sessions[graph].inputs
+    if tensor not in inputs:
+        raise InvalidWeights(
+            f"graph {graph!r} has no input {tensor!r}; it has "
+            f"{', '.join(map(repr, inputs))}: add a rename to the card's artifact"
+        )
+    _check_size(spec, inputs[tensor])
+    if inputs[tensor].dtype in ("float32", "float16", "bfloat16", "uint8"):
+        return attrs.evolve(spec, dtype=inputs[tensor].dtype)
+    return spec
+
+
+def _check_size(spec: Preprocessing, wanted: TensorSpec) -> None:
+    if len(wanted.shape) != 4:
+        return
+    height, width = wanted.shape[2:] if spec.layout == "NCHW" else wanted.shape[1:3]
+    for side, made in zip((height, width), spec.size or (height, width), strict=True):
+        if isinstance(side, int) and side != made:
+            raise InvalidWeights(
+                f"the graph takes images of {height}x{width}, and the card's "
+                f"preprocessing makes {spec.size}; correct preprocessing.size"
+            )

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from inference_models.batching import wrapped
+from inference_models.batching import fitted, wrapped
 from inference_models.card import Bundle, Plan
 from inference_models.errors import InferenceModelsError, InvalidWeights, Unavailable
-from inference_models.images import Array, Image, read_images
+from inference_models.images import Image, read_images
 from inference_models.interfaces import Architecture, Backend, Operations
 from inference_models.lending import devices_of, operations_of
 from inference_models.negotiate import Option, install_hint
@@ -35,15 +35,12 @@ def judge(
     Without pictures they are compared on the library's own photographs.
     """
     images = pictures or read_images([photo(name) for name in PHOTOS])
-    inputs, _ = architecture.preprocess(
-        images, architecture.trial, Operations(), architecture.preprocessing
-    )
     plan = Plan("cpu", source.artifact.precision)
     reader = _reader(option, source.artifact.format)
-    expected = _outputs(reader, source, architecture, plan, inputs)
+    expected = _outputs(reader, source, architecture, plan, images)
     form = result.artifact.format
     try:
-        found = _outputs(option.backend, result, architecture, option.plan, inputs)
+        found = _outputs(option.backend, result, architecture, option.plan, images)
     except InferenceModelsError as error:
         raise InvalidWeights(
             f"the derived {form} does not run: {error}; it was discarded"
@@ -107,15 +104,15 @@ def _outputs(
     bundle: Bundle,
     architecture: Architecture[Any],
     plan: Plan,
-    inputs: dict[str, Array],
+    images: Sequence[Image],
 ) -> dict[str, np.ndarray]:
     host = operations_of(backend, plan.device, installed()).host
     opened = backend.open(bundle, architecture, plan)
     try:
         sessions = wrapped(opened, bundle.artifact.rename, bundle.artifact.batch, host)
-        outputs = architecture.forward(
-            sessions, dict(inputs), architecture.trial, Operations()
-        )
+        spec, options = fitted(architecture, sessions), architecture.trial
+        inputs, _ = architecture.preprocess(images, options, Operations(), spec)
+        outputs = architecture.forward(sessions, inputs, options, Operations())
         return {name: host(array) for name, array in outputs.items()}
     finally:
         for session in opened.values():
