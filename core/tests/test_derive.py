@@ -614,6 +614,23 @@ def test_half_precision_that_is_too_far_off_falls_back_to_full(
     assert "acme-colors is built in fp32, because fp16: the derived" in caplog.text
 
 
+def test_where_one_precision_differs_and_the_other_does_not_run_both_are_wrong(
+    compiler, monkeypatch
+):
+    opened = compiler.AcmeCompiler.open
+
+    def failing(self, bundle, architecture, plan):
+        if plan.precision == "fp32" and bundle.artifact.format == "acme-compiled":
+            raise RunFailed("a broken graph")
+        return opened(self, bundle, architecture, plan)
+
+    monkeypatch.setattr(compiler.AcmeCompiler, "devices", lambda self: ["cuda:0"])
+    monkeypatch.setattr(compiler.AcmeCompiler, "half_error", 0.5)
+    monkeypatch.setattr(compiler.AcmeCompiler, "open", failing)
+    with pytest.raises(InvalidWeights, match="does not run: a broken graph"):
+        AutoModel.compile("acme-colors", backend="acme-compiled")
+
+
 def test_a_precision_that_was_named_does_not_fall_back(compiler, monkeypatch):
     monkeypatch.setattr(compiler.AcmeCompiler, "devices", lambda self: ["cuda:0"])
     monkeypatch.setattr(compiler.AcmeCompiler, "half_error", 0.5)

@@ -566,9 +566,10 @@ def _failure(search: _Search, tries: _Tries, verb: str) -> InferenceModelsError:
     """What is raised where nothing works: the one error, or all that was in the way."""
     refusals = tries.negotiation.refusals
     errors = tries.errors or [InvalidWeights(c.reason) for c in refusals if c.differs]
-    alike = len({type(error) for error in errors}) == 1
-    if alike and isinstance(errors[0], InferenceModelsError):
-        return errors[0]
+    for error in errors:
+        alike = all(isinstance(each, type(error)) for each in errors)
+        if alike and isinstance(error, InferenceModelsError):
+            return error
     lines = [f"nothing here can {verb} {search.card.id!r}:"]
     lines += [f"  {failure}" for failure in tries.failures]
     lines += [f"  {_refusal(candidate)}" for candidate in refusals]
