@@ -87,6 +87,15 @@ def test_by_default_the_next_best_runs_with_one_warning(compiler, caplog):
     assert compiler.derived == []
 
 
+def test_what_is_typed_to_build_it_says_what_was_named(compiler, caplog):
+    load("acme-colors", device="cpu", quantization="fp32", batch_size=(1, 32))
+
+    assert caplog.messages[0].endswith(
+        "inference-models compile acme-colors --backend acme-compiled --device cpu "
+        "--quantization fp32 --batch-size 1,32,32"
+    )
+
+
 @pytest.mark.parametrize("named", [{"derive": True}, {"backend": "acme-compiled"}])
 def test_where_it_is_asked_for_it_is_built_first(compiler, cache, named, caplog):
     model = load("acme-colors", **named)
@@ -641,10 +650,11 @@ def test_a_precision_that_was_named_does_not_fall_back(compiler, monkeypatch):
 def test_a_precision_that_was_named_fails_alike_at_every_load(compiler, monkeypatch):
     monkeypatch.setattr(compiler.AcmeCompiler, "half_error", 0.5)
     for _ in range(2):
-        with pytest.raises(InvalidWeights, match="in fp16; it was discarded"):
+        with pytest.raises(InvalidWeights, match="in fp16; it was discarded") as caught:
             load("acme-colors", quantization="fp16")
 
     assert compiler.derived == ["acme-colors"]
+    assert "--backend acme-compiled --quantization fp16 builds" in str(caught.value)
 
 
 def test_what_is_built_for_elsewhere_is_judged_there(compiler, cache, monkeypatch):

@@ -41,6 +41,7 @@ from inference_models.negotiate import (
     advice,
     install_hint,
     negotiate,
+    to_build,
     usable,
 )
 from inference_models.preprocess import Preprocessing
@@ -509,7 +510,7 @@ def _load(search: _Search, recipe: Recipe) -> Model:
     if tries.failures:
         _warn_of_fallback(search.card, model, tries.failures)
     elif option.ready and not negotiation.options[0].ready:
-        _warn_of_buildable(search.card, negotiation.options[0])
+        _warn_of_buildable(search, negotiation.options[0])
     return model
 
 
@@ -550,15 +551,13 @@ def _warn_of_fallback(card: ModelCard, model: Model, failures: Sequence[str]) ->
     )
 
 
-def _warn_of_buildable(card: ModelCard, option: Option) -> None:
+def _warn_of_buildable(search: _Search, option: Option) -> None:
     log.warning(
-        "%s would run better on %s, %s, which has to be built first: "
-        "inference-models compile %s --backend %s",
-        card.id,
+        "%s would run better on %s, %s, which has to be built first: %s",
+        search.card.id,
         option.backend.name,
         option.plan.device,
-        card.id,
-        option.backend.name,
+        to_build(search.card, option, search.wishes),
     )
 
 

@@ -430,7 +430,7 @@ def _looked_up(
     if not kept.fault or wishes.building:
         return attrs.evolve(found, built=kept.is_built, misfit=kept.misfit)
     name, plan = found.backend.name, found.plan
-    advice = f"inference-models compile {card.id} --backend {name} builds it anew"
+    advice = f"{to_build(card, found, wishes)} builds it anew"
     return Candidate(
         name,
         "refused",
@@ -441,6 +441,18 @@ def _looked_up(
         plan.batch,
         differs=True,
     )
+
+
+def to_build(card: ModelCard, option: Option, wishes: Wishes) -> str:
+    """What to type to build what an option derives, as it was wished for."""
+    batch = ",".join(map(str, wishes.batch or ()))
+    named = {
+        "device": wishes.device,
+        "quantization": wishes.precision,
+        "batch-size": batch,
+    }
+    command = f"inference-models compile {card.id} --backend {option.backend.name}"
+    return command + "".join(f" --{n} {value}" for n, value in named.items() if value)
 
 
 def _devices(
