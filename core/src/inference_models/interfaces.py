@@ -180,11 +180,12 @@ class NoOptions:
 
 
 def check_at_least_one(
-    instance: Any, attribute: attrs.Attribute[Any], value: int | None
+    instance: Any, attribute: attrs.Attribute[Any], value: Any
 ) -> None:
     """An attrs validator for settings that count something, or are None."""
-    if value is not None and value < 1:
-        raise InvalidOption(f"{attribute.name} {value!r} is not a number above 0")
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (is_whole and value >= 1):
+        raise InvalidOption(f"{attribute.name} {value!r} is not a whole number above 0")
 
 
 def check_confidence(

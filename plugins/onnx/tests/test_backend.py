@@ -132,9 +132,10 @@ def test_a_graph_with_states_runs_without_a_cuda_graph(opened, before, after):
     assert not captured
 
 
-def test_threads_must_be_a_number_above_zero():
-    with pytest.raises(InvalidOption, match="threads 0 is not a number above 0"):
-        OnnxBackend(threads=0)
+@pytest.mark.parametrize("threads", [0, 1.5, True, "2"], ids=repr)
+def test_threads_must_be_a_number_above_zero(threads):
+    with pytest.raises(InvalidOption, match=f"threads {threads!r} is not a whole n"):
+        OnnxBackend(threads=threads)
 
 
 def test_a_missing_runtime_says_what_to_type(monkeypatch):

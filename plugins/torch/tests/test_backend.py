@@ -66,7 +66,7 @@ def test_settings_survive_pickling():
 
 
 def test_refuses_no_threads():
-    with pytest.raises(InvalidOption, match="threads 0 is not a number above 0"):
+    with pytest.raises(InvalidOption, match="threads 0 is not a whole number above 0"):
         TorchBackend(threads=0)
 
 
