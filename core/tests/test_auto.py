@@ -24,6 +24,7 @@ from inference_models import (
     ClassificationModel,
     ClassificationPrediction,
     Detections,
+    DownloadFailed,
     Facts,
     File,
     HashMismatch,
@@ -45,6 +46,7 @@ from inference_models import (
 from inference_models.errors import InferenceModelsError
 
 from .distributions import install
+from .server import Server
 
 SECRET = "sesame-open"
 load = AutoModel.from_pretrained
@@ -871,6 +873,17 @@ def test_where_everything_fails_alike_the_error_keeps_its_type(cards):
 
     with pytest.raises(InvalidWeights, match="acme cannot open mine"):
         load("mine")
+
+
+def test_what_cannot_be_fetched_for_one_plan_is_not_asked_for_again(cards):
+    with Server() as server:
+        url = server.gives("/gain.json", b"", status=404)
+        file = {"name": "gain.json", "sources": [url], "sha256": "0" * 64}
+        cards(artifacts=[artifact(graphs={"main": "gain.json"}, files=[file])])
+        with pytest.raises(DownloadFailed, match="404"):
+            load("mine")
+
+    assert [path for path, _ in server.requests] == ["/gain.json"]
 
 
 def test_where_nothing_fits_each_line_says_what_to_type(cards):

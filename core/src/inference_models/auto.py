@@ -13,8 +13,9 @@ import attrs
 
 from inference_models import derive, find
 from inference_models.batching import fitted, wrapped
-from inference_models.card import Artifact, Bundle, ModelCard, Plan, relabelled
+from inference_models.card import Artifact, Bundle, File, ModelCard, Plan, relabelled
 from inference_models.errors import (
+    DownloadFailed,
     InferenceModelsError,
     InvalidOption,
     InvalidWeights,
@@ -199,6 +200,10 @@ class _Search:
     found: find.Found
     wishes: Wishes
     make: type[Architecture[Any]]
+    failed: dict[tuple[File, ...], DownloadFailed] = attrs.field(
+        factory=dict, init=False, repr=False
+    )
+    """What could not be fetched; the next plan of the same files does not try again."""
 
     @property
     def card(self) -> ModelCard:
@@ -210,8 +215,14 @@ class _Search:
 
     def bundle(self, artifact: Artifact) -> Bundle:
         """Fetch an artifact, and what it adapts, and complete its card."""
-        folder = self.store.folder(artifact, self.found.request)
-        base = self._base(artifact)
+        if artifact.files in self.failed:
+            raise self.failed[artifact.files]
+        try:
+            folder = self.store.folder(artifact, self.found.request)
+            base = self._base(artifact)
+        except DownloadFailed as error:
+            self.failed[artifact.files] = error
+            raise
         bundle = Bundle(self.card, artifact, folder, base)
         return self.found.provider.complete(bundle)
 
