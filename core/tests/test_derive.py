@@ -640,6 +640,16 @@ def test_where_one_precision_differs_and_the_other_does_not_run_both_are_wrong(
         AutoModel.compile("acme-colors", backend="acme-compiled")
 
 
+def test_what_differs_is_not_built_for_the_next_device_again(compiler, monkeypatch):
+    devices = ["cuda:0", "cuda:1"]
+    monkeypatch.setattr(compiler.AcmeCompiler, "devices", lambda self: devices)
+    monkeypatch.setattr(compiler.AcmeCompiler, "half_error", 0.5)
+    model = load("acme-colors", backend="acme-compiled")
+
+    assert (model.device, model.precision) == ("cuda:0", "fp32")
+    assert compiler.derived == ["acme-colors"] * 2
+
+
 def test_a_precision_that_was_named_does_not_fall_back(compiler, monkeypatch):
     monkeypatch.setattr(compiler.AcmeCompiler, "devices", lambda self: ["cuda:0"])
     monkeypatch.setattr(compiler.AcmeCompiler, "half_error", 0.5)

@@ -226,6 +226,14 @@ class _Search:
         bundle = Bundle(self.card, artifact, folder, base)
         return self.found.provider.complete(bundle)
 
+    def derived(self, option: Option, pictures: Sequence[Image] = ()) -> Bundle:
+        """What an option derives, unless it was found wrong for another device."""
+        store, card, make = self.store, self.card, self.make
+        told = option.built or self.wishes.building
+        if not told and (fault := derive.cached(store, card, make, option).fault):
+            raise InvalidWeights(fault)
+        return derive.derived(store, card, option, self.bundle, make, pictures)
+
     def _base(self, artifact: Artifact) -> Bundle | None:
         if artifact.base is None:
             return None
@@ -538,9 +546,7 @@ def _compile(search: _Search, pictures: Sequence[Image]) -> Bundle:
     tries = _Tries(negotiation)
     found = tries.first(
         options,
-        lambda option: derive.derived(
-            search.store, search.card, option, search.bundle, search.make, pictures
-        ),
+        lambda option: search.derived(option, pictures),
         lambda option: option.plan.precision,
     )
     if found is None:
@@ -602,12 +608,11 @@ def _open(
     failures: Sequence[str],
     recipe: Recipe,
 ) -> Model:
-    make = search.make
     if option.steps:
-        bundle = derive.derived(search.store, search.card, option, search.bundle, make)
+        bundle = search.derived(option)
     else:
         bundle = search.bundle(option.artifact)
-    architecture = make(bundle)
+    architecture = search.make(bundle)
     operations = operations_of(option.backend, option.plan.device, search.registry)
     opened = option.backend.open(bundle, architecture, option.plan)
     artifact = bundle.artifact
