@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import numpy as np
@@ -91,6 +92,13 @@ def full(tmp_path_factory):
     """The folder of a model of the full size, and transformers' network of it."""
     folder = write_florence(tmp_path_factory.mktemp("full") / "base", size="base")
     return folder, Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+
+
+def test_threads_load_folders_of_transformers_at_the_same_time(load):
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(load, "hf") for _ in range(8)]
+
+    assert all(future.result().backend == "hf" for future in found)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,10 @@ _CLASSES = {
 }
 """Who chooses the class of a task, of those that are a part of transformers."""
 
+# While transformers fills a model, it has torch neither draw nor tie weights, in all
+# threads: what another makes meanwhile would lack those that are tied.
+_FILLING = threading.Lock()
+
 
 def load_model(bundle: Bundle, dtype: torch.dtype) -> nn.Module:
     """The model of a folder; `InvalidWeights` unless the files fill all of it."""
@@ -32,7 +37,7 @@ def load_model(bundle: Bundle, dtype: torch.dtype) -> nn.Module:
         )
     chooser = getattr(transformers, _CLASSES[task])
     try:
-        with _quiet():
+        with _FILLING, _quiet():
             model, report = chooser.from_pretrained(
                 str(bundle.folder),
                 dtype=dtype,
