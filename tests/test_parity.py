@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -139,6 +140,32 @@ def test_eight_threads_give_what_serial_calls_give(model, photos):
 
     for number, found in enumerate(threaded):
         np.testing.assert_array_equal(found, serial[number % len(images)])
+
+
+FORK = """
+import os, signal
+import numpy as np
+from inference_models import AutoModel
+
+picture = np.zeros((240, 320, 3), np.uint8)
+model = AutoModel.from_pretrained("resnet18", backend={backend!r})
+expected = model(picture).confidence
+child = os.fork()
+if child:
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+else:
+    signal.alarm(30)
+    again = AutoModel.from_pretrained("resnet18", backend={backend!r})
+    for each in (model, again):
+        np.testing.assert_allclose(each(picture).confidence, expected, rtol=1e-3)
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_forked_process_runs_the_models_that_it_was_born_with(backend, run, tmp_path):
+    assert run(FORK.format(backend=backend), tmp_path).split()[-1] == "0"
 
 
 def test_a_model_that_was_pickled_predicts_the_same(model, photos):

@@ -186,3 +186,11 @@ def test_keeps_torchs_threads_within_this_processs_share(
 
     assert expected == counts[-1]
     assert (expected != current) == (len(counts) == 2)
+
+
+def test_several_threads_in_a_process_that_was_forked_are_refused(monkeypatch):
+    threads.limit_threads(None)
+    monkeypatch.setattr(threads.os, "getpid", lambda: -1)
+
+    with pytest.raises(Unavailable, match="2 threads in a process that was forked"):
+        threads.limit_threads(2)
