@@ -78,6 +78,18 @@ def test_agrees_in_every_other_step(changes):
     check(IMAGES, Preprocessing(**{"size": (24, 40), **changes}))
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_agrees_where_one_row_or_column_is_left(interpolation, channels):
+    picture = RANDOM.integers(0, 256, (142, 61, channels), dtype=np.uint8)
+    images = [picture, picture[:, :1], picture[:1], picture[:1, :1]]
+    images += [torch.from_numpy(each.transpose(2, 0, 1).copy()) for each in images]
+    for size in ((23, 79), (1, 40), (40, 1), (1, 1)):
+        spec = Preprocessing(size=size, interpolation=interpolation)
+        check(images, spec)
+        check(images, attrs.evolve(spec, intermediate=79, longest=20))
+
+
 def test_nearest_picks_the_very_pixels_of_the_reference():
     spec = Preprocessing(interpolation="nearest")
     row = RANDOM.integers(0, 256, (1, 640, 3), np.uint8)

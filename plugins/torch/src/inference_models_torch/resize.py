@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 - as everyone names it
 
-from inference_models import Preprocessing
+from inference_models import Preprocessing, prepare
+from inference_models_torch.arrays import as_tensor
 
 # CUDA's antialiased kernel keeps its window in 48 KiB of shared memory, which is full
 # when the bicubic window spans more than about 90 pixels to each pixel made.
@@ -27,7 +28,22 @@ def resize(
         # The uint8 kernel clips overshoots between its two passes; the reference, which
         # sums sixteen neighbours at once, does not.
         return in_floats(pixels, size, spec)
+    if 1 in (*pixels.shape[1:], *size):
+        return _as_reference(pixels, size, spec)
     return _interpolated(pixels[None], size, spec)[0]
+
+
+def _as_reference(
+    pixels: torch.Tensor, size: tuple[int, int], spec: Preprocessing
+) -> torch.Tensor:
+    """Resize on the host, to three channels.
+
+    torch takes an image of one row or column for one in another order of axes: pixels
+    are wrong, or its assertions fail.
+    """
+    rows = pixels[:3].permute(1, 2, 0).expand(-1, -1, 3)
+    resized = prepare.resize(np.ascontiguousarray(rows.numpy()), size, spec)
+    return as_tensor(resized).permute(2, 0, 1)
 
 
 def _interpolated(
