@@ -1,6 +1,10 @@
 """Torch to ONNX: what ONNX Runtime makes of it is what torch makes of it."""
 
 import hashlib
+import logging
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -50,6 +54,20 @@ def test_gives_what_torch_gives_for_any_batch(
         expected = workshop.reference(batch)
         np.testing.assert_allclose(output, expected, atol=tolerance)
     assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_threads_that_export_at_the_same_time_leave_the_process_as_it_was(workshop):
+    bundle = workshop.bundle(workshop.safetensors())
+    state = sys.stdout, warnings.filters, logging.getLogger("torch").level
+
+    def export(number):
+        return derive(bundle, workshop.Tiny(bundle), workshop.folder / str(number))
+
+    with ThreadPoolExecutor(3) as pool:
+        artifacts = list(pool.map(export, range(3)))
+
+    assert all(each.graphs == {"main": "model.onnx"} for each in artifacts)
+    assert state == (sys.stdout, warnings.filters, logging.getLogger("torch").level)
 
 
 def test_half_precision_leaves_named_modules_alone(workshop):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,6 +38,9 @@ _SINGLE_FILE = 2_000_000_000
 _BATCH, _SIDE = 2, 224
 _SIDES = ("height", "width")
 
+# torch's tracing and `_quiet` change what belongs to the whole process.
+_EXPORTING = threading.Lock()
+
 
 def export_bundle(
     source: Bundle,
@@ -68,7 +72,7 @@ def export_modules(
         names = _output_names(signature)
         rename.update({file: ours for file, ours in names.items() if file != ours})
         wrapped = _Positional(module, signature, DTYPES[precision])
-        with _quiet(), _explained(graph):
+        with _EXPORTING, _quiet(), _explained(graph):
             _write(wrapped, signature, list(names), folder / graphs[graph])
     report("written", 1.0)
     return Artifact(
