@@ -251,6 +251,15 @@ def test_special_tokens_are_shown_on_demand(load, images):
     assert text.endswith("</s>")
 
 
+def test_an_answer_is_not_padded_to_the_longest_of_its_batch(load, images):
+    model, shown = load(), {"skip_special_tokens": False, "max_new_tokens": 40}
+
+    together = model.prompt(images, PROMPTS, **shown)
+
+    pairs = zip(images, PROMPTS, strict=True)
+    assert together == [model.prompt(*pair, **shown)[0] for pair in pairs]
+
+
 REGION = (10, 20, 200, 180)
 METHODS = {
     "caption_image": ({}, str),

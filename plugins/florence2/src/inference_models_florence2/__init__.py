@@ -159,7 +159,8 @@ class Florence2(Architecture[Florence2Options]):
     ) -> list[str]:
         """The text of each answer."""
         special = not options.skip_special_tokens
-        texts = (self.tokens.decode(row, special) for row in outputs["tokens"])
+        rows = (_unpadded(row, self.rules.ends) for row in outputs["tokens"])
+        texts = (self.tokens.decode(row, special) for row in rows)
         return [text if special else text.strip() for text in texts]
 
     @property
@@ -231,6 +232,12 @@ def _padded(texts: Sequence[np.ndarray], pad: int) -> np.ndarray:
     for row, text in zip(tokens, texts, strict=True):
         row[: len(text)] = text
     return tokens
+
+
+def _unpadded(row: np.ndarray, ends: Sequence[int]) -> np.ndarray:
+    """A text of a batch, up to the token that ends it."""
+    last = np.flatnonzero(np.isin(row, ends))[:1]
+    return row[: last[0] + 1] if len(last) else row
 
 
 def _kept_by(step: Step, kept: list[np.ndarray]) -> Step:
