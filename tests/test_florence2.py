@@ -260,6 +260,11 @@ def test_an_answer_is_not_padded_to_the_longest_of_its_batch(load, images):
     assert together == [model.prompt(*pair, **shown)[0] for pair in pairs]
 
 
+def test_who_follows_a_text_is_called(load, images):
+    with pytest.raises(InvalidOption, match="'on_text' must be callable"):
+        load().prompt(images[0], "<OD>", on_text="print")
+
+
 REGION = (10, 20, 200, 180)
 METHODS = {
     "caption_image": ({}, str),

@@ -57,7 +57,10 @@ class Florence2Options(Decoding):
         default="<DETAILED_CAPTION>", converter=_to_prompts
     )
     skip_special_tokens: bool = True
-    on_text: Callable[[int, str], object] | None = None
+    on_text: Callable[[int, str], object] | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.is_callable()),
+    )
 
 
 @attrs.frozen
