@@ -46,7 +46,8 @@ class TorchBackend(Backend):
     """Runs the modules of architectures with weights from PyTorch's files.
 
     `threads` sets torch's threads for the whole process; by default they are left
-    alone, unless they are more than this process may use. `channels_last` stores images
+    alone, unless they are more than this process may use. A process that is forked from
+    one with a model has one thread for all. `channels_last` stores images
     and filters with their channels innermost; by default on the CPU, where convolutions
     gain up to a fifth from it, and in half precision on an NVIDIA GPU, where ResNet-50
     gains a half at a batch of 32.
