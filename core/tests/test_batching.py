@@ -47,6 +47,26 @@ def test_any_number_of_images_runs_in_batches_that_the_graph_takes(least, more, 
     assert all(least <= size <= least + more for size in session.sizes)
 
 
+def test_a_graph_of_one_batch_gets_it_though_its_card_says_nothing():
+    session = Doubling()
+    session.inputs = {"x": TensorSpec("float32", (4, 2))}
+    outputs = named(session)(x=rows(6))
+
+    assert np.array_equal(outputs["y"], rows(6) * 2)
+    assert session.sizes == [4, 4]
+
+
+def test_inputs_of_several_first_sides_are_no_batch():
+    session = Doubling()
+    session.inputs = {
+        "x": TensorSpec("float32", (4, 2)),
+        "sides": TensorSpec("int64", (2,)),
+    }
+    named(session)(x=rows(6), sides=np.ones(2, np.int64))
+
+    assert session.sizes == [6]
+
+
 class Same(Doubling):
     """Gives back its input."""
 

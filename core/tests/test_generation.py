@@ -565,6 +565,19 @@ def test_a_setting_that_cannot_be_is_told(name, value):
         Decoding(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_new_tokens", np.int64(3)),
+        ("temperature", np.float32(0.5)),
+        ("top_p", np.float64(0.5)),
+        ("seed", np.uint8(3)),
+    ],
+)
+def test_a_setting_may_be_a_number_of_numpy(name, value):
+    assert getattr(Decoding(**{name: value}), name) == value
+
+
 def test_beams_are_not_drawn():
     with pytest.raises(InvalidOption, match="leave num_beams at 1"):
         Decoding(do_sample=True, num_beams=2)

@@ -244,3 +244,32 @@ def test_a_model_pickles_as_the_way_it_was_loaded(unclaimed):
 
     assert type(again) is type(model)
     assert again.card == model.card
+
+
+# On the command line
+
+
+def test_explain_takes_it(unclaimed, capsys):
+    pytest.importorskip("typer")
+    from inference_models.cli import explain
+
+    explain.command(str(unclaimed), model_type="acme-colors")
+
+    assert "->  acme" in capsys.readouterr().out
+
+
+def test_bench_takes_it_for_both_models_that_it_compares(unclaimed, capsys):
+    pytest.importorskip("typer")
+    from inference_models.cli import bench
+
+    bench.command(str(unclaimed), model_type="acme-colors", rounds=1, verify=True)
+
+    assert "agrees with" in capsys.readouterr().out
+
+
+def test_compile_takes_it(unclaimed):
+    pytest.importorskip("typer")
+    from inference_models.cli import compile as command
+
+    with pytest.raises(InvalidOption, match="needs nothing built for 'acme'"):
+        command.command(str(unclaimed), "acme", model_type="acme-colors")

@@ -42,7 +42,7 @@ class NamedSession(Session):
         self._outputs = _names(session.outputs, _by_name(rename, session.outputs))
         self._host = host
         stateful = any(name.startswith("state.") for name in self._outputs.values())
-        self._batch = None if stateful else batch
+        self._batch = None if stateful else batch or _fixed(session.inputs)
         self.inputs = {self._inputs[n]: spec for n, spec in session.inputs.items()}
         self.outputs = {self._outputs[n]: spec for n, spec in session.outputs.items()}
 
@@ -93,6 +93,13 @@ class NamedSession(Session):
             outputs = self._run(_padded(part, size, batch[0]))
             parts.append({n: self._host(a)[:size] for n, a in outputs.items()})
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def _fixed(specs: Mapping[str, TensorSpec]) -> Batch | None:
+    """The batch that all inputs have, where a file has one and its card says none."""
+    sizes = {spec.shape[0] if spec.shape else None for spec in specs.values()}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return (size, size, size) if isinstance(size, int) else None
 
 
 def _listed(outputs: Any) -> str:

@@ -8,6 +8,7 @@ sampling (`top_p`) is of Holtzman et al., arXiv:1904.09751.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import attrs
@@ -68,8 +69,13 @@ _STEEPEST = 10
 """Above any `length_penalty` that is meant: float32 holds such powers of lengths."""
 
 
+def _is_number(value: Any, kind: type) -> bool:
+    """Whether it is a number of Python or NumPy, and no truth value."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _check_whole(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not _is_number(value, Integral) or value < 1:
         raise InvalidOption(f"{attribute.name} {value!r} is not a whole number above 0")
 
 
@@ -82,7 +88,7 @@ def _check_beams(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> 
 
 
 def _check_share(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_number(value, Real):
         raise InvalidOption(f"{attribute.name} {value!r} is not a number")
     if not 0 < value <= 1:
         raise InvalidOption(f"{attribute.name} {value!r} is not above 0 and up to 1")
@@ -91,14 +97,12 @@ def _check_share(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> 
 def _check_temperature(
     instance: Any, attribute: attrs.Attribute[Any], value: Any
 ) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 < value < 1e6:
+    if not _is_number(value, Real) or not 0 < value < 1e6:
         raise InvalidOption(f"{attribute.name} {value!r} is not a number above 0")
 
 
 def _check_seed(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and not (is_whole and value >= 0):
+    if value is not None and (not _is_number(value, Integral) or value < 0):
         raise InvalidOption(f"{attribute.name} {value!r} is not a whole number from 0")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from inference_models.auto import AutoModel
-from inference_models.cli.explain import Backend, Device, ModelId, Precision
+from inference_models.cli.explain import Backend, Device, ModelId, ModelType, Precision
 from inference_models.errors import InvalidOption, NoBackend
 from inference_models.images import read_images
 from inference_models.judging import PHOTOS, photo, tolerance
@@ -36,6 +36,7 @@ def command(
     backend: Backend = None,
     device: Device = None,
     quantization: Precision = None,
+    model_type: ModelType = None,
     image: Pictures = None,
     batch: Batch = 1,
     rounds: Rounds = 20,
@@ -44,14 +45,18 @@ def command(
     """Measure a model's calls; with --verify, exit with 1 where it is wrong."""
     began = time.perf_counter()
     model = AutoModel.from_pretrained(
-        model_id, backend=backend, device=device, quantization=quantization
+        model_id,
+        backend=backend,
+        device=device,
+        quantization=quantization,
+        model_type=model_type,
     )
     loading = time.perf_counter() - began
     _check_task(model)
     typer.echo(f"{_where(model)}; loaded in {loading:.2f} s")
     pictures = _pictures(image, batch)
     typer.echo(_measured(model, pictures, rounds))
-    if verify and not _is_right(model, model_id, pictures):
+    if verify and not _is_right(model, pictures):
         raise typer.Exit(1)
 
 
@@ -108,9 +113,9 @@ def _outputs(model: Model, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
     return {name: host(array) for name, array in model.forward(inputs).items()}
 
 
-def _is_right(model: Model, model_id: str, pictures: list[Any]) -> bool:
+def _is_right(model: Model, pictures: list[Any]) -> bool:
     """Whether outputs agree with a reference's, on inputs that the reference made."""
-    with _reference(model, model_id) as reference:
+    with _reference(model) as reference:
         inputs, _ = reference.pre_process(pictures)
         inputs = {n: reference._loaded.operations.host(a) for n, a in inputs.items()}
         expected, place = _outputs(reference, inputs), _where(reference)
@@ -134,15 +139,22 @@ def _as_taken(model: Model, inputs: dict[str, Any]) -> dict[str, Any]:
     return {**inputs, name: inputs[name].astype(np.float16)}
 
 
-def _reference(model: Model, model_id: str) -> Model:
+def _reference(model: Model) -> Model:
     """The same model on the CPU in full precision, by the best of the others."""
-    explained = AutoModel.explain(model_id, device="cpu", quantization="fp32")
+    recipe = model._loaded.recipe
+    model_id, model_type = recipe.model_id, recipe.parameters.get("model_type")
+    asked: dict[str, Any] = {
+        "device": "cpu",
+        "quantization": "fp32",
+        "model_type": model_type,
+    }
+    explained = AutoModel.explain(model_id, **asked)
     own = (model.backend, model.device, model.precision)
     for candidate in explained.candidates:
         place = (candidate.backend, candidate.device, candidate.precision)
         if candidate.verdict != "refused" and place != own:
             found: Model = AutoModel.from_pretrained(
-                model_id, backend=candidate.backend, device="cpu", quantization="fp32"
+                model_id, backend=candidate.backend, **asked
             )
             return found
     raise NoBackend(

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from inference_models.auto import AutoModel
-from inference_models.cli.explain import ModelId, Precision
+from inference_models.cli.explain import ModelId, ModelType, Precision
 from inference_models.errors import InvalidOption
 
 Backend = Annotated[str, typer.Option(help="The backend whose format is built.")]
@@ -30,6 +30,7 @@ def command(
     backend: Backend,
     device: Device = None,
     quantization: Precision = None,
+    model_type: ModelType = None,
     batch_size: BatchSize = None,
     calibration: Calibration = None,
 ) -> None:
@@ -39,6 +40,7 @@ def command(
         backend=backend,
         device=device,
         quantization=quantization,
+        model_type=model_type,
         batch_size=None if batch_size is None else _sizes(batch_size),
         calibration=calibration or None,
     )
