@@ -398,6 +398,10 @@ GOOD = {
 }
 
 
+# Comparing each key with all others would take half an hour.
+REPEATING = json.dumps(dict.fromkeys(range(300_000))).encode()[:-1] + b', "299999": 0}'
+
+
 def metadata(**changes):
     return json.dumps({"modelMetadata": GOOD | changes}).encode()
 
@@ -409,6 +413,7 @@ def metadata(**changes):
         (metadata()[:-9], "cannot be read as JSON"),
         (metadata(recommendedParameters={"confidence": float("nan")}), "NaN is no"),
         (b'{"modelMetadata": 1, "modelMetadata": 2}', "is there more than once"),
+        (REPEATING, "'299999' is there more than once"),
         (b" " * 8_000_001, "larger than 8000000 bytes"),
         (b'{"a": ' * 100 + b"1" + b"}" * 100, "nested deeper than 32"),
         (b'{"a": ' * 100_000, "cannot be read as JSON"),

@@ -42,11 +42,11 @@ def parse(content: bytes, place: str, limit: int) -> Node:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {repeated[:60]!r} is there more than once")
+    mapping: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in mapping:
+            raise ValueError(f"key {name[:60]!r} is there more than once")
+        mapping[name] = value
     return mapping
 
 
