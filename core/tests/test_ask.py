@@ -201,6 +201,19 @@ def test_a_redirect_elsewhere_is_not_followed(server, host):
         assert other.requests == []
 
 
+@pytest.mark.parametrize("host", ["a..example", f"{'a' * 64}.example", "xn--a"])
+def test_a_host_that_no_name_can_be_is_no_answer(host):
+    reply = ask(Question(f"https://{host}/api", HEADERS), "the server", TERMS)
+
+    assert reply.status == 0
+
+
+def test_a_redirect_to_what_is_no_host_is_no_answer(server):
+    reply = asked(server, faulty.redirects("https://xn--a/api"))
+
+    assert reply.status == 0
+
+
 def test_no_more_redirects_are_followed_than_the_terms_say(server):
     url = server.url("/api")
     reply = asked(server, faulty.redirects(url), terms=Terms(redirects=4, total=3))

@@ -310,6 +310,13 @@ FAILS = {
             "0.0.0.0",
         )
     },
+    **{
+        f"redirect to {host[:10]}": (
+            failing(faulty.redirects(f"https://{host}/latest")),
+            (DownloadFailed, "could not be read: "),
+        )
+        for host in ("a..example", f"{'a' * 64}.example", "xn--a")
+    },
     "redirect to plain http": (
         failing(faulty.redirects("http://example.com/")),
         (DownloadFailed, "http://example.com is not encrypted"),

@@ -121,7 +121,11 @@ def _once(question: Question, terms: Terms, kept: tuple[str, ...]) -> Reply:
                         if further is None:
                             return _reply(response, terms, kept)
                     question, left = further, left - 1
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            UnicodeError,  # of a host that no name can be
+        ) as error:
             problem = deadline.reason if deadline.passed else str(error)
             return Reply(0, problem=problem or type(error).__name__)
 

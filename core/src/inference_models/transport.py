@@ -158,7 +158,12 @@ def _explained(url: str) -> Iterator[None]:
 
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+    except (
+        httpx.HTTPError,
+        httpx.InvalidURL,
+        httpx.StreamError,
+        UnicodeError,  # of a host that no name can be
+    ) as error:
         reason = str(error) or type(error).__name__
         sentence = f"{shown_url(url)} could not be read: {reason}"
         passing = isinstance(error, httpx.TransportError)
