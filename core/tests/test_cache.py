@@ -367,6 +367,10 @@ HOSTILE = {
     "a folder": typed(tarfile.DIRTYPE),
     "a contiguous file": typed(tarfile.CONTTYPE),
     "a sparse file": typed(tarfile.GNUTYPE_SPARSE),
+    "a map of holes in words": [
+        manifest({NAME: FACTS}),
+        member(pax_headers={"GNU.sparse.map": "x"}),
+    ],
     "another path in its header": [
         manifest({NAME: FACTS}),
         member(pax_headers={"path": "../../up"}),

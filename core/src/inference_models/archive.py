@@ -112,7 +112,7 @@ def take(path: Path, store: Store, derived: bool = False) -> list[str]:
         try:
             with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
                 listed = _stage(tar, staged)
-        except (tarfile.TarError, EOFError, UnicodeError) as error:
+        except (tarfile.TarError, EOFError, ValueError) as error:
             raise InvalidWeights(f"{str(path)!r} is damaged: {error}") from error
         return _settle(staged, store, listed, derived)
 
