@@ -163,6 +163,23 @@ def test_a_derived_folder_that_is_not_whole_is_removed(text, store):
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("digest", ["../../precious", ""])
+def test_a_manifest_that_was_edited_removes_nothing_of_others(
+    digest, server, store, tmp_path
+):
+    store.folder(artifact(server, "a"), plain)
+    bundle = store.folder(artifact(server, "b"), plain)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    laid = {"version": 1, "files": {"b.bin": [digest, 1, 1]}}
+    bundle.with_suffix(".json").write_text(json.dumps(laid))
+    cache.verify(store)
+    cache.delete(store, [kept for kept in cache.inventory(store) if not kept.digests])
+
+    assert precious.is_dir()
+    assert store.blob(sha256(CONTENTS["a"])).is_file()
+
+
 def test_removal_keeps_what_others_are_made_of(server, store):
     one = store.folder(artifact(server, "a"), plain)
     other = store.folder(artifact(server, "a", "b"), plain)

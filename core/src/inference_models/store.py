@@ -71,6 +71,8 @@ def offline() -> bool:
     return value not in ("", "0", "false", "no", "off")
 
 
+_SHA256 = re.compile("[0-9a-f]{64}")
+
 Pairs = Sequence[tuple[str, str]]
 """Name and sha256 of each file of a bundle, sorted."""
 
@@ -295,7 +297,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
         laid = {name: list(facts) for name, facts in data["files"].items()}
-        return laid if data["version"] == 1 and all(laid.values()) else {}
+        # Whoever removes a bundle removes the blobs of these names.
+        named = all(facts and _SHA256.fullmatch(facts[0]) for facts in laid.values())
+        return laid if data["version"] == 1 and named else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
@@ -336,7 +340,7 @@ def _read_record(path: Path) -> str | None:
     if not path.is_file():
         return None
     text = path.read_text("ascii", errors="replace")
-    return text if re.fullmatch(r"[0-9a-f]{64}", text) else None
+    return text if _SHA256.fullmatch(text) else None
 
 
 def in_place(files: Sequence[File]) -> Path | None:
