@@ -219,6 +219,11 @@ def test_everything_that_is_missing_is_named():
         "a\nb",
         "NUL",
         "folder/com1.txt",
+        "COM\N{SUPERSCRIPT ONE}",
+        "conin$",
+        "nul .txt",
+        "weights.onnx.",
+        "folder /weights.onnx",
         "x" * 201,
     ],
 )

@@ -287,8 +287,9 @@ def test_a_name_that_no_file_can_have_is_refused(name):
         ("straße.bin", "STRASSE.bin"),
         ("modèle.bin", unicodedata.normalize("NFD", "modèle.bin")),
         ("MODÈLE.bin", unicodedata.normalize("NFD", "modèle.bin")),
+        ("model/weights.bin", "Model"),
     ],
-    ids=["case", "folded", "composed", "both"],
+    ids=["case", "folded", "composed", "both", "folder"],
 )
 def test_names_that_some_system_takes_for_one_are_refused(names):
     with pytest.raises(InvalidCard, match="more than once"):

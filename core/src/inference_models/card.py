@@ -21,8 +21,11 @@ _HASHES = {
     "md5": (range(32, 33), "32"),
     "git_sha1": (range(40, 41), "40"),
 }
-# Names that Windows keeps for devices, in any folder and with any suffix.
-_DEVICE_NAMES = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$")
+# Names that Windows keeps for devices, in any folder and with any suffix. It takes a
+# raised digit for a digit, and cuts off spaces and dots at the end of a name.
+_DEVICE_NAMES = re.compile(
+    r"(?i)^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\..*)?$"
+)
 
 
 def _safe_name(_: Any, attribute: attrs.Attribute[Any], name: Any) -> None:
@@ -34,7 +37,7 @@ def _safe_name(_: Any, attribute: attrs.Attribute[Any], name: Any) -> None:
         not parts
         or not _is_encodable(name)
         or path.is_absolute()
-        or ".." in parts
+        or any(part.endswith((".", " ")) for part in parts)  # ".." too
         or re.search(r"[\\:\x00-\x1f]", name)
         or any(_DEVICE_NAMES.match(part) for part in parts)
         or any(len(part.encode()) > 200 for part in parts)  # file systems count bytes
@@ -53,14 +56,21 @@ def _is_encodable(name: str) -> bool:
 
 
 def _distinct(_: Any, attribute: attrs.Attribute[Any], files: tuple[File, ...]) -> None:
-    """Names differ by more than case and composition, which file systems ignore."""
-    counts = Counter(
+    """Names differ by more than case and composition, which file systems ignore.
+
+    None is that of a folder, too.
+    """
+    names = [
         unicodedata.normalize("NFC", str(PurePosixPath(file.name)).casefold())
         for file in files
-    )
+    ]
+    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    counts = Counter([*names, *folders])
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
-        raise InvalidCard(f"an artifact lists its file {repeated[0]!r} more than once")
+        raise InvalidCard(
+            f"an artifact lists its file {repeated[0]!r} more than once, or as a folder"
+        )
 
 
 def _entries(instance: Any, attribute: attrs.Attribute[Any], graphs: Any) -> None:
