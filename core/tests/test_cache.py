@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 import time
 
@@ -106,6 +107,22 @@ def test_what_was_derived_is_listed_with_its_model(store):
     (kept,) = cache.inventory(store)
 
     assert (kept.kind, kept.model) == ("derived", "acme-colors")
+
+
+@pytest.mark.parametrize("look", [cache.inventory, cache.size])
+def test_what_is_removed_meanwhile_is_passed_over(look, server, store, monkeypatch):
+    folder = store.folder(artifact(server, "a"), plain)
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path) == str(folder):
+            shutil.rmtree(folder)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    look(store)
+
+    assert not folder.exists()
 
 
 def test_a_file_under_two_names_counts_once(server, store):
@@ -516,6 +533,12 @@ def test_the_cache_is_pruned_to_a_size(command):
 
     assert "artifacts: 0" in command("cache", "prune", "--max-size", "1.5MB")
     assert "artifacts: 1" in command("cache", "prune", "--max-size", "1")
+
+
+def test_what_cannot_be_removed_is_said_in_a_sentence(command, tmp_path):
+    (tmp_path / "cache" / "bundles" / "00000000.json").mkdir(parents=True)
+
+    assert "cannot be used: " in command("cache", "rm", "00000000", code=1)
 
 
 @pytest.mark.parametrize(

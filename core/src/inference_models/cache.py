@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -64,8 +65,14 @@ def _derived(store: Store) -> Iterator[Kept]:
 
 
 def _names(folder: Path) -> list[str]:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
+    paths = [path for path in _within(folder) if path.is_file()]
     return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _within(folder: Path) -> Iterator[Path]:
+    """What is no folder in a folder, which others may remove meanwhile."""
+    for place, _, names in os.walk(folder):
+        yield from (Path(place, name) for name in names)
 
 
 def _model(manifest: Path) -> str | None:
@@ -97,11 +104,10 @@ def size(store: Store) -> int:
 def _size(folders: Iterable[Path]) -> int:
     sizes = {}
     for folder in folders:
-        for path in folder.rglob("*"):
+        for path in _within(folder):
             with contextlib.suppress(OSError):
                 status = path.lstat()
-                if not path.is_dir():
-                    sizes[status.st_dev, status.st_ino] = status.st_size
+                sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import time
@@ -18,7 +19,7 @@ from inference_models.errors import InvalidOption, ModelNotFound
 from inference_models.interfaces import Access
 from inference_models.registry import installed
 from inference_models.sources import scheme
-from inference_models.store import Store
+from inference_models.store import Store, explained
 from inference_models.trust import Consent
 
 command = typer.Typer(
@@ -46,24 +47,25 @@ Derived = Annotated[
 @command.command()
 def ls() -> None:
     """List what can be loaded from the cache, that used last first."""
-    store = Store()
-    ids = _ids(store)
-    for kept in cache.inventory(store):
-        date = time.strftime("%Y-%m-%d", time.localtime(kept.used))
-        what = kept.model or ids.get(kept.key) or ", ".join(kept.names)
-        key = kept.key[:12]
-        typer.echo(f"{key}  {_shown(kept.size):>9}  {date}  {kept.kind:<7}  {what}")
-    typer.echo(f"{_shown(cache.size(store))} in {store.root}")
+    with _cache() as store:
+        ids = _ids(store)
+        for kept in cache.inventory(store):
+            date = time.strftime("%Y-%m-%d", time.localtime(kept.used))
+            what = kept.model or ids.get(kept.key) or ", ".join(kept.names)
+            key = kept.key[:12]
+            typer.echo(f"{key}  {_shown(kept.size):>9}  {date}  {kept.kind:<7}  {what}")
+        typer.echo(f"{_shown(cache.size(store))} in {store.root}")
 
 
 @command.command()
 def verify() -> None:
     """Hash every file; what is damaged is removed, and fetched again when needed."""
-    store = Store()
-    damaged = cache.verify(store)
+    with _cache() as store:
+        damaged = cache.verify(store)
+        whole = len(cache.inventory(store))
     for line in damaged:
         typer.echo(f"{line} and is removed; loading its model fetches it again")
-    typer.echo(f"whole bundles and derived artifacts: {len(cache.inventory(store))}")
+    typer.echo(f"whole bundles and derived artifacts: {whole}")
     if damaged:
         raise typer.Exit(1)
 
@@ -71,22 +73,22 @@ def verify() -> None:
 @command.command()
 def rm(name: Name) -> None:
     """Remove a model, or what has a hash that begins so."""
-    store = Store()
     is_hash = re.fullmatch(r"[0-9a-f]{8,64}", name)
-    gone = cache.matching(store, name) if is_hash else _kept(store, _card(name))
-    if not gone:
-        raise _nothing(name)
-    cache.delete(store, gone)
+    with _cache() as store:
+        gone = cache.matching(store, name) if is_hash else _kept(store, _card(name))
+        if not gone:
+            raise _nothing(name)
+        cache.delete(store, gone)
     typer.echo(f"removed {_shown(sum(kept.size for kept in gone))}")
 
 
 @command.command()
 def prune(max_size: Largest) -> None:
     """Remove what was used longest ago, until the rest is small enough."""
-    store = Store()
-    gone = cache.prune(store, _bytes(max_size))
-    typer.echo(f"removed bundles and derived artifacts: {len(gone)}")
-    typer.echo(f"{_shown(cache.size(store))} in {store.root}")
+    with _cache() as store:
+        gone = cache.prune(store, _bytes(max_size))
+        typer.echo(f"removed bundles and derived artifacts: {len(gone)}")
+        typer.echo(f"{_shown(cache.size(store))} in {store.root}")
 
 
 @command.command()
@@ -111,6 +113,14 @@ def import_(file: Archive, derived: Derived = False) -> None:
             f"left out what was derived ({len(left_out)}), which may be native code; "
             "--derived takes it from a machine that you trust"
         )
+
+
+@contextlib.contextmanager
+def _cache() -> Iterator[Store]:
+    """The cache, whose faults are told in a sentence."""
+    store = Store()
+    with explained(store.root):
+        yield store
 
 
 def _card(model_id: str) -> ModelCard:
