@@ -244,6 +244,25 @@ def test_a_fault_in_one_file_keeps_what_was_fetched_before(server, store):
     assert left(store) == [store.blob(SHA256)]
 
 
+def test_what_is_removed_meanwhile_is_fetched_again(server, store):
+    def request(source):
+        if source.endswith("other.bin"):
+            store.blob(SHA256).unlink()
+        return source, {}
+
+    files = [
+        weights(server.url("/model.bin"), sha256=SHA256),
+        weights(
+            server.url("/other.bin"),
+            name="other.bin",
+            md5=hashlib.md5(OTHER).hexdigest(),
+        ),
+    ]
+    folder = fetched(store, *files, request=request)
+
+    assert content_of(folder / "model.bin") == CONTENT
+
+
 def test_sources_are_tried_in_order(server, store):
     sources = [server.url(f"/{name}.bin") for name in ("missing", "other", "model")]
     fetched(store, weights(*sources, sha256=SHA256))

@@ -168,6 +168,12 @@ class Store:
         )
 
     def _fetched(self, files: Sequence[File], request: Request) -> Path:
+        try:
+            return self._brought(files, request)
+        except FileNotFoundError:  # others may empty the cache meanwhile
+            return self._brought(files, request)
+
+    def _brought(self, files: Sequence[File], request: Request) -> Path:
         with shown("fetching") as report:
             tally = _Tally(files, paced(report))
             digests = [self._fetch(file, request, tally) for file in files]
