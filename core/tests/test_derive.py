@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -698,6 +699,35 @@ def test_what_is_right_and_built_elsewhere_is_judged_once(compiler, monkeypatch)
 
     assert [model.backend for model in models] == ["acme-compiled"] * 2
     assert len(judged) == len(compiler.derived) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (0.0, contextlib.nullcontext()),
+        (0.5, pytest.raises(InvalidWeights, match="differs")),
+    ],
+    ids=["right", "wrong"],
+)
+def test_what_was_built_elsewhere_is_judged_where_the_cache_is_only_read(
+    error, outcome, compiler, monkeypatch
+):
+    monkeypatch.setattr(
+        compiler.AcmeCompiler, "targets", lambda self: ["cpu", "far-away"]
+    )
+    monkeypatch.setattr(compiler.AcmeCompiler, "error", error)
+    AutoModel.compile(
+        "acme-colors", backend="acme-compiled", device="far-away", quantization="fp32"
+    )
+
+    def refuse(path, content):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(derive, "write_atomically", refuse)
+    with outcome:
+        model = load("acme-colors", backend="acme-compiled")
+
+        assert model(RED).class_id.tolist() == [0]
 
 
 def test_what_was_built_elsewhere_is_judged_by_one_process_at_a_time(

@@ -309,7 +309,7 @@ class _Making:
             if not isinstance(error, Differs):
                 remove(kept.folder)
             raise
-        _write_manifest(kept.folder, attrs.evolve(kept, judged=True), name)
+        _note(attrs.evolve(kept, judged=True), name)
 
     def _judge_or_note(self, bundle: Bundle, kept: _Kept, name: str) -> None:
         """Judge it; that it differs is noted in its place, so that it is built once."""
@@ -319,7 +319,7 @@ class _Making:
             remove(kept.folder)
             empty = attrs.evolve(kept.artifact, files=())
             noted = attrs.evolve(kept, artifact=empty, judged=True, fault=str(error))
-            _write_manifest(kept.folder, noted, name)
+            _note(noted, name)
             raise
 
     def _written(self, partial: Path, report: Report) -> Bundle:
@@ -387,6 +387,14 @@ def _write_manifest(folder: Path, kept: _Kept, name: str) -> None:
         "fault": kept.fault,
     }
     write_atomically(folder / _MANIFEST, json.dumps(data).encode())
+
+
+def _note(kept: _Kept, name: str) -> None:
+    """Keep what judging found; a cache that is only read is judged at each load."""
+    try:
+        _write_manifest(kept.folder, kept, name)
+    except OSError as error:
+        log.debug("what was judged is not noted: %s", error)
 
 
 def _plain(card: ModelCard) -> Any:
