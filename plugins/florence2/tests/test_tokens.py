@@ -325,6 +325,25 @@ def test_a_damaged_tokenizer_is_named(copy, content):
         Tokens.read(copy)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="}},
+        {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+        {"decoder": {"type": "Strip", "content": "A", "start": 99, "stop": 99}},
+    ],
+    ids=["unreadable", "in reading", "in cutting", "in writing"],
+)
+def test_a_part_that_its_library_stumbles_over_is_damage(copy, part):
+    path = copy / "tokenizer.json"
+    found = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**found, **part}), "utf-8")
+
+    with pytest.raises(InvalidWeights, match="cannot be read as a tokenizer"):
+        Tokens.read(copy)
+
+
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.999])
 def test_a_tokenizer_that_was_cut_short_is_named(copy, keep):
     path = copy / "tokenizer.json"
