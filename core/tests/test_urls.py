@@ -88,6 +88,16 @@ def test_it_is_fetched_once_and_serves_offline(fragment, acme, server, monkeypat
     assert len(server.requests) == 1
 
 
+def test_a_cache_may_be_named_relative_to_the_working_directory(
+    acme, server, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", "mine")
+    confidence(server.url("/weights.onnx"))
+
+    assert (tmp_path / "mine" / "blobs" / SHA256).is_file()
+
+
 def test_offline_what_is_missing_is_named(acme, server, monkeypatch):
     monkeypatch.setenv("INFERENCE_MODELS_OFFLINE", "1")
     with pytest.raises(Offline, match=r"'weights\.onnx' is not in the cache"):

@@ -54,7 +54,7 @@ def cache_root() -> Path:
     named = os.environ.get("INFERENCE_MODELS_CACHE")
     try:
         if named:
-            return Path(named).expanduser()
+            return Path(named).expanduser().absolute()
         import platformdirs
 
         return platformdirs.user_cache_path("inference-models").expanduser()
