@@ -362,6 +362,17 @@ def test_a_lock_file_that_was_left_does_no_harm(server, store):
     assert contents(store, artifact(server)) == [CONTENT]
 
 
+def test_a_link_in_a_lock_files_place_empties_no_file(server, store, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("of another user")
+    lock = store.root / "locks" / f"{SHA256}.lock"
+    lock.parent.mkdir(parents=True)
+    lock.symlink_to(precious)
+
+    assert contents(store, artifact(server)) == [CONTENT]
+    assert precious.read_text() == "of another user"
+
+
 def test_the_cache_may_be_a_link_to_a_folder(server, store, tmp_path):
     (tmp_path / "disk").mkdir()
     store.root.symlink_to(tmp_path / "disk")
