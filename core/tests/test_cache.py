@@ -24,6 +24,8 @@ from inference_models import (
     archive,
     cache,
 )
+from inference_models.answers import content_of as content_of_card
+from inference_models.answers import imported_name
 from inference_models.store import Store
 
 from .contents import content_of, noise
@@ -237,16 +239,31 @@ def test_pruning_removes_what_was_abandoned(server, store):
 # Carried
 
 
+def weak(server, **facts):
+    """A file whose card has less than its full hash."""
+    facts = {"md5": hashlib.md5(CONTENTS["c"]).hexdigest(), **facts}
+    return File("c.bin", [server.url("/c.bin")], **facts)
+
+
+def members(store, *files, digest=None):
+    """What an archive holds of such files: a card, records, and bytes."""
+    own = Artifact("acme", {"main": files[0].name}, files)
+    card = ModelCard("acme-colors", "acme-colors", "classification", (own,), ("red",))
+    digest = digest or sha256(CONTENTS["c"])
+    return {
+        f"imported/{imported_name('cards', card.id)}": content_of_card(card),
+        **{f"records/{store.record(file).name}": digest.encode() for file in files},
+    }
+
+
 @pytest.fixture
 def packed(server, store, tmp_path):
-    """An archive of one bundle and of what was derived from it."""
+    """An archive of two bundles and of what was derived from one."""
     folder = store.folder(artifact(server, "a", "b"), plain)
     built = derived(store)
     files = {f"blobs/{sha256(CONTENTS[n])}": folder / f"{n}.bin" for n in "ab"}
-    record = store.root / "records" / ("e" * 64)
-    record.parent.mkdir()
-    record.write_text(sha256(CONTENTS["a"]))
-    files[f"records/{record.name}"] = record
+    files |= members(store, weak(server))
+    files[f"blobs/{sha256(CONTENTS['c'])}"] = CONTENTS["c"]
     files |= {
         f"derived/{built.name}/{path.name}": path for path in sorted(built.iterdir())
     }
@@ -282,9 +299,61 @@ def test_what_was_derived_is_taken_where_it_is_asked_for(packed, elsewhere):
     assert cache.inventory(elsewhere)[0].model == "acme-colors"
 
 
-def test_an_import_replaces_no_record_and_nothing_derived(packed, elsewhere):
+def test_what_a_card_has_a_weaker_hash_of_is_known_by_its_record(
+    packed, server, elsewhere
+):
+    archive.take(packed, elsewhere)
+    folder = elsewhere.folder(
+        Artifact("acme", {"main": "c.bin"}, [weak(server)]), plain
+    )
+
+    assert content_of(folder / "c.bin") == CONTENTS["c"]
+
+
+@pytest.mark.parametrize("facts", [{"size": 4}, {"md5": "0" * 32}, {"sha256": "0" * 8}])
+def test_a_record_of_other_bytes_than_the_cards_is_refused(
+    facts, server, store, tmp_path
+):
+    files = members(store, weak(server, **facts))
+    files[f"blobs/{sha256(CONTENTS['c'])}"] = CONTENTS["c"]
+    archive.export(tmp_path / "model.tar", files)
+    with pytest.raises(HashMismatch, match=r"'c\.bin'"):
+        archive.take(tmp_path / "model.tar", store)
+
+    assert not (store.root / "records").exists()
+
+
+def test_a_record_of_a_file_of_no_card_is_refused(server, store, tmp_path):
+    files = members(store, weak(server))
+    archive.export(
+        tmp_path / "model.tar", {n: c for n, c in files.items() if "records" in n}
+    )
+    with pytest.raises(InvalidWeights, match="has no card with the file of 'records/"):
+        archive.take(tmp_path / "model.tar", store)
+
+
+def test_a_record_of_what_is_not_in_the_archive_is_left_out(server, store, tmp_path):
+    archive.export(tmp_path / "model.tar", members(store, weak(server)))
+    archive.take(tmp_path / "model.tar", store)
+
+    assert not (store.root / "records").exists()
+
+
+def test_a_record_of_what_has_no_hash_is_left_out_with_what_to_type(
+    server, store, tmp_path, caplog
+):
+    files = members(store, weak(server, md5=None))
+    files[f"blobs/{sha256(CONTENTS['c'])}"] = CONTENTS["c"]
+    archive.export(tmp_path / "model.tar", files)
+    archive.take(tmp_path / "model.tar", store)
+
+    assert not (store.root / "records").exists()
+    assert "'c.bin' has no hash to check it by; load it with sha256=" in caplog.text
+
+
+def test_an_import_replaces_no_record_and_nothing_derived(packed, server, elsewhere):
     kept = derived(elsewhere, model="own")
-    record = elsewhere.root / "records" / ("e" * 64)
+    record = elsewhere.record(weak(server))
     record.parent.mkdir(parents=True)
     record.write_text("ab" * 32)
     archive.take(packed, elsewhere, derived=True)

@@ -62,7 +62,7 @@ def latest(
 def known(root: Path) -> Iterator[ModelCard]:
     """Every card that is remembered or was carried here, whoever may ask for it."""
     for folder in ("answers", "imported"):
-        cards = map(_card, sorted((root / folder).glob("*.json")))
+        cards = map(read_card, sorted((root / folder).glob("*.json")))
         yield from (card for card in cards if card is not None)
 
 
@@ -75,6 +75,20 @@ def imported_name(provider: str, model_id: str) -> str:
 def content_of(card: ModelCard) -> bytes:
     """A card as it is kept."""
     return json.dumps({"card": card.to_json()}).encode()
+
+
+def read_card(path: Path) -> ModelCard | None:
+    """A card as it was kept; None where there is none, or where it is damaged."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        node = parse(content, f"{str(path)!r}", _LARGEST)
+        return ModelCard.from_json(node.node("card").data)
+    except (OSError, TypeError, ValueError, InferenceModelsError) as error:
+        log.debug("a remembered answer is left out: %s", error)
+        return None
 
 
 @attrs.frozen
@@ -90,8 +104,8 @@ class Answers:
         """The card of an id; None where there is none, or where it is damaged."""
         own = self._path(model_id)
         imported = self.root / "imported" / imported_name(self.provider, model_id)
-        found = _card(own) if own is not None else None
-        return found or _card(imported)
+        found = read_card(own) if own is not None else None
+        return found or read_card(imported)
 
     def write(self, model_id: str, card: ModelCard) -> None:
         """Remember the card of an id, where the cache can be written to."""
@@ -138,16 +152,3 @@ class Answers:
             mine.replace(path)  # a file system without hard links
         finally:
             mine.unlink(missing_ok=True)
-
-
-def _card(path: Path) -> ModelCard | None:
-    try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-        node = parse(content, f"{str(path)!r}", _LARGEST)
-        return ModelCard.from_json(node.node("card").data)
-    except (OSError, TypeError, ValueError, InferenceModelsError) as error:
-        log.debug("a remembered answer is left out: %s", error)
-        return None

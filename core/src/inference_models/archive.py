@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,9 @@ from typing import IO, Any
 
 import attrs
 
+from inference_models.answers import read_card
 from inference_models.card import File
+from inference_models.checked import Checked
 from inference_models.disk import (
     check_room,
     hash_file,
@@ -30,6 +33,8 @@ from inference_models.disk import (
 from inference_models.errors import HashMismatch, InvalidOption, InvalidWeights
 from inference_models.sources import chunks_of
 from inference_models.store import Store, explained
+
+log = logging.getLogger("inference_models")
 
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 16_000_000
@@ -114,7 +119,8 @@ def take(path: Path, store: Store, derived: bool = False) -> list[str]:
                 listed = _stage(tar, staged)
         except (tarfile.TarError, EOFError, ValueError) as error:
             raise InvalidWeights(f"{str(path)!r} is damaged: {error}") from error
-        return _settle(staged, store, listed, derived)
+        recorded = _recorded(staged, store, listed)
+        return _settle(staged, store, listed, recorded, derived)
 
 
 def _stage(tar: tarfile.TarFile, staged: Path) -> Mapping[str, Member]:
@@ -211,17 +217,64 @@ def _check_names(listed: Mapping[str, Member]) -> None:
             raise InvalidWeights(f"the archive lists {name!r} in a file's place")
 
 
+def _recorded(
+    staged: Path, store: Store, listed: Mapping[str, Member]
+) -> dict[str, str]:
+    """The full hash that each record has of a file, which fits what its card says.
+
+    Loading believes records: they are taken for files of cards that come along, and
+    held to the weaker hashes there.
+    """
+    files = {f"records/{store.record(f).name}": f for f in _described(staged, listed)}
+    recorded = {}
+    for name in _of("records", listed):
+        digest = (staged / name).read_text("ascii", errors="replace")
+        file = files.get(name)
+        if file is None:
+            raise InvalidWeights(f"the archive has no card with the file of {name!r}")
+        if not file.is_hashed:
+            log.warning(
+                "%r has no hash to check it by; load it with sha256=", file.name
+            )
+        elif f"blobs/{digest}" in listed:
+            _check(staged / "blobs" / digest, file)
+            recorded[name] = digest
+    return recorded
+
+
+def _described(staged: Path, listed: Mapping[str, Member]) -> Iterator[File]:
+    for name in _of("imported", listed):
+        card = read_card(staged / name)
+        for artifact in card.artifacts if card else ():
+            yield from artifact.files
+
+
+def _check(path: Path, file: File) -> None:
+    checked = Checked(file)
+    try:
+        with path.open("rb") as stream:
+            for chunk in chunks_of(stream):
+                checked.add(chunk)
+        checked.digest()
+    finally:
+        checked.close()
+
+
 def _settle(
-    staged: Path, store: Store, listed: Mapping[str, Member], derived: bool
+    staged: Path,
+    store: Store,
+    listed: Mapping[str, Member],
+    recorded: Mapping[str, str],
+    derived: bool,
 ) -> list[str]:
     """Move what was checked to its place: blobs first, what speaks of them after."""
     for name in _of("blobs", listed):
         target = store.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         place(staged / name, target)
-    for name in _of("records", listed):
+    for name, digest in recorded.items():
         if not (store.root / name).exists():
-            write_atomically(store.root / name, (staged / name).read_bytes())
+            write_atomically(store.root / name, digest.encode())
     for name in _of("imported", listed):
         write_atomically(store.root / name, (staged / name).read_bytes())
     folders = {"/".join(name.split("/")[:2]) for name in _of("derived", listed)}
