@@ -233,6 +233,15 @@ def test_records_the_shapes_used_most_lately():
     assert [shapes[0][0][-1] for shapes in recordings(session)] == [8, 24]
 
 
+def test_records_again_after_all_recordings_went():
+    session = session_of(nn.ReLU(), graphs=2)
+    for side in (8, 8, 16, 24, 24, 24):
+        found = session(x=torch.ones(1, 3, side, side))["y"]
+        assert found.sum().item() == 3 * side**2
+
+    assert [shapes[0][0][-1] for shapes in recordings(session)] == [24]
+
+
 class Waits(nn.Module):
     def forward(self, x):
         return x * 2 if x.sum().item() > 0 else x

@@ -66,7 +66,6 @@ class Graphs:
         self._device, self._most = device, most
         self._turn = _turn(device)
         self._known: OrderedDict[Shapes, Recording | _Mark] = OrderedDict()
-        self._pool: Any = None
         self._held = 0
 
     def __call__(self, tensors: Sequence[Tensor]) -> Any:
@@ -102,7 +101,7 @@ class Graphs:
         # What still runs must end before its memory is another's.
         self._turn.done.synchronize()
         self._known.clear()
-        self._pool, self._held = None, 0
+        self._held = 0
 
     def _close(self) -> None:
         self._forget()
@@ -146,16 +145,23 @@ class Graphs:
     def _try_to_record(self, module: nn.Module, tensors: Sequence[Tensor]) -> Recording:
         # Copied outside of inference mode, within which they could not be written to.
         inputs = [tensor.clone() for tensor in tensors]
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
         current = torch.cuda.current_stream(self._device)
         stream = self._turn.recording
         current.wait_event(self._turn.done)
         stream.wait_stream(current)
         with torch.cuda.stream(stream), torch.inference_mode():
             module(*inputs)  # what libraries set up on a stream is not to be recorded
-            recording = _recorded(self._pool, module, inputs)
+            recording = _recorded(self._choose_pool(), module, inputs)
         current.wait_stream(stream)
         return recording
+
+    def _choose_pool(self) -> Any:
+        """That of the recordings; torch takes none again that no graph holds."""
+        for known in self._known.values():
+            if isinstance(known, Recording):
+                return known.graph.pool()
+        self._held = 0
+        return torch.cuda.graph_pool_handle()
 
 
 class _Mark(enum.Enum):

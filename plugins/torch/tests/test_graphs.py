@@ -1,0 +1,138 @@
+"""What is kept of recorded runs, with CUDA's part played on the host."""
+
+import contextlib
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+from inference_models_torch import graphs
+
+CPU = torch.device("cpu")
+
+
+class Cuda:
+    """CUDA's streams and torch's pools, as strict with those as torch is."""
+
+    def __init__(self):
+        self.users = Counter()
+        self.capturing = None
+
+    def graph_pool_handle(self):
+        return (0, len(self.users) + 1)
+
+    def begin(self, pool):
+        # torch raises the same for a pool that no graph holds any more.
+        assert pool not in self.users or self.users[pool] > 0
+        self.users[pool] += 1
+
+    def end(self, _, pool):
+        if self.capturing is None:
+            raise RuntimeError("endAllocatePool: not currently recording")
+        self.capturing = None
+
+    def release(self, _, pool):
+        self.users[pool] -= 1
+
+
+class Stream:
+    def wait_event(self, event):
+        """All work is done at once."""
+
+    def wait_stream(self, stream):
+        """All work is done at once."""
+
+
+class Event:
+    def record(self, stream):
+        """All work is done at once."""
+
+    def synchronize(self):
+        """All work is done at once."""
+
+
+@pytest.fixture(autouse=True)
+def cuda(monkeypatch):
+    cuda = Cuda()
+
+    class Graph:
+        ended = False
+
+        def capture_begin(self, pool, capture_error_mode):
+            cuda.begin(pool)
+            cuda.capturing, self.runs, self.used = self, [], pool
+
+        def capture_end(self):
+            if any(run is None for run in self.runs):
+                raise RuntimeError("operation failed due to an earlier error")
+            cuda.end(0, self.used)
+            self.ended = True
+
+        def pool(self):
+            return self.used
+
+        def replay(self):
+            with torch.inference_mode():
+                for run in self.runs:
+                    run()
+
+        def __del__(self):
+            if self.ended:
+                cuda.release(0, self.used)
+
+    played = {
+        "CUDAGraph": Graph,
+        "Event": Event,
+        "Stream": lambda device: Stream(),
+        "current_device": lambda: 0,
+        "current_stream": lambda device: Stream(),
+        "graph_pool_handle": cuda.graph_pool_handle,
+        "mem_get_info": lambda device: (2**30, 2**30),
+        "memory_reserved": lambda device: 0,
+        "stream": lambda stream: contextlib.nullcontext(),
+    }
+    for name, value in played.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", cuda.end)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", cuda.release)
+    graphs._turn.cache_clear()
+    yield cuda
+    graphs._turn.cache_clear()
+
+
+class Doubles(nn.Module):
+    """Tells a graph that records it what to do again."""
+
+    def __init__(self, cuda, meanwhile=lambda: None):
+        super().__init__()
+        self.cuda, self.meanwhile = cuda, meanwhile
+
+    def forward(self, x):
+        y = x * 2
+        if self.cuda.capturing is not None:
+            self.meanwhile()
+            self.cuda.capturing.runs.append(lambda: y.copy_(x * 2))
+        return y
+
+
+def ones(count):
+    return torch.ones(count, 2)
+
+
+def test_recordings_share_their_memory(cuda):
+    made = graphs.Graphs(Doubles(cuda), CPU, most=2)
+    found = [made([ones(count)]) for count in (1, 1, 2, 2)]
+
+    assert [tuple(each.shape) for each in found if each is not None] == [(1, 2), (2, 2)]
+    assert list(cuda.users.values()) == [2]
+
+
+def test_a_shape_is_recorded_after_all_recordings_went(cuda):
+    made = graphs.Graphs(Doubles(cuda), CPU, most=2)
+    for count in (1, 1, 2, 3):
+        made([ones(count)])
+    found = [made([ones(3) * n]) for n in (1, 2)]
+
+    assert [each.mean().item() for each in found] == [2, 4]
+    assert sum(cuda.users.values()) == 1
