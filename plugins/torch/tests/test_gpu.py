@@ -257,6 +257,21 @@ def test_what_cannot_be_recorded_runs_without(caplog):
     assert caplog.text.count("runs without CUDA graphs") == 1
 
 
+class WaitsLate(nn.Module):
+    def forward(self, x):
+        return x * torch.ones(2**27, device=x.device).sum().item()
+
+
+def test_a_recording_that_fails_gives_its_memory_back():
+    session = session_of(WaitsLate())
+    given = torch.zeros(1, 3, 8, 8, device=DEVICE)
+    session(x=given)
+    before = free()
+    session(x=given)
+
+    assert before - free() <= 8 * MEGABYTE
+
+
 def test_a_wrong_input_leaves_recordings_as_they_are():
     session = session_of(nn.Conv2d(3, 3, 1))
     given = torch.ones(1, 3, 8, 8, device=DEVICE)

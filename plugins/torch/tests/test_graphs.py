@@ -136,3 +136,17 @@ def test_a_shape_is_recorded_after_all_recordings_went(cuda):
 
     assert [each.mean().item() for each in found] == [2, 4]
     assert sum(cuda.users.values()) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError])
+def test_a_recording_that_fails_gives_its_memory_back(cuda, error):
+    def fail():
+        cuda.capturing.runs.append(None)
+        raise error("of the device")
+
+    made = graphs.Graphs(Doubles(cuda, fail), CPU, most=2)
+    found = [made([ones(1)]) for _ in range(3)]
+
+    assert found == [None] * 3
+    assert sum(cuda.users.values()) == 0
+    assert cuda.capturing is None

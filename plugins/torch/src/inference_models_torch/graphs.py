@@ -194,9 +194,12 @@ def _recorded(pool: Any, module: nn.Module, inputs: Sequence[Tensor]) -> Recordi
 def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
     with contextlib.suppress(RuntimeError):  # says again that it failed
         graph.capture_end()
-    # Which leaves the allocator believing that it goes on: nothing would be given back.
+    # Which leaves the allocator believing that it goes on, and that the graph holds the
+    # pool: nothing would be given back.
+    device = torch.cuda.current_device()
     with contextlib.suppress(RuntimeError):
-        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+        torch._C._cuda_endAllocateToPool(device, pool)
+        torch._C._cuda_releasePool(device, pool)
 
 
 def _copied(returned: Any) -> Any:
