@@ -242,6 +242,16 @@ def test_records_again_after_all_recordings_went():
     assert [shapes[0][0][-1] for shapes in recordings(session)] == [24]
 
 
+def test_what_was_recorded_in_inference_mode_runs_outside_of_it():
+    session = session_of(nn.ReLU())
+    given = torch.ones(1, 3, 8, 8, device=DEVICE)
+    with torch.inference_mode():
+        for _ in range(2):
+            session(x=given)
+
+    assert session(x=given * 3)["y"].mean().item() == 3
+
+
 class Waits(nn.Module):
     def forward(self, x):
         return x * 2 if x.sum().item() > 0 else x

@@ -150,3 +150,13 @@ def test_a_recording_that_fails_gives_its_memory_back(cuda, error):
     assert found == [None] * 3
     assert sum(cuda.users.values()) == 0
     assert cuda.capturing is None
+
+
+def test_what_was_recorded_in_inference_mode_runs_outside_of_it(cuda):
+    made = graphs.Graphs(Doubles(cuda), CPU, most=2)
+    with torch.inference_mode():
+        for _ in range(2):
+            made([ones(1)])
+    found = made([ones(1) * 3])
+
+    assert found.tolist() == [[6, 6]]

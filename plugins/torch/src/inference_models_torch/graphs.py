@@ -143,8 +143,9 @@ class Graphs:
         return _Mark.NEVER
 
     def _try_to_record(self, module: nn.Module, tensors: Sequence[Tensor]) -> Recording:
-        # Copied outside of inference mode, within which they could not be written to.
-        inputs = [tensor.clone() for tensor in tensors]
+        # Those made in inference mode, which the caller may be in, can't be written to.
+        with torch.inference_mode(False):
+            inputs = [tensor.clone() for tensor in tensors]
         current = torch.cuda.current_stream(self._device)
         stream = self._turn.recording
         current.wait_event(self._turn.done)
