@@ -1,15 +1,20 @@
 """What is kept of recorded runs, with CUDA's part played on the host."""
 
 import contextlib
+import gc
+import threading
 from collections import Counter
 
 import pytest
 import torch
 from torch import nn
 
+from inference_models import TensorSpec
 from inference_models_torch import graphs
+from inference_models_torch.session import TorchSession
 
 CPU = torch.device("cpu")
+SPEC = {"x": TensorSpec("float32", ("batch", 2))}
 
 
 class Cuda:
@@ -160,3 +165,28 @@ def test_what_was_recorded_in_inference_mode_runs_outside_of_it(cuda):
     found = made([ones(1) * 3])
 
     assert found.tolist() == [[6, 6]]
+
+
+def test_a_session_that_is_collected_during_a_turn_is_closed_after_it(cuda):
+    found = []
+
+    def collect():
+        session = TorchSession(
+            Doubles(cuda), (SPEC, SPEC), "cuda:0", torch.float32, False, graphs=2
+        )
+        session.itself = session
+        found.append(session._graphs)
+        del session
+        gc.collect()
+        found.append(found[0]._module)
+
+    made = graphs.Graphs(Doubles(cuda, collect), torch.device("cuda:0"), most=2)
+    thread = threading.Thread(
+        target=lambda: [made([ones(1)]) for _ in range(2)], daemon=True
+    )
+    thread.start()
+    thread.join(20)
+
+    assert not thread.is_alive()
+    assert found[1] is not None
+    assert found[0]._module is None

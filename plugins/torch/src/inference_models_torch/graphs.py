@@ -11,8 +11,8 @@ import enum
 import functools
 import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -52,6 +52,35 @@ class _Turn:
     """Recorded on the stream that took the last turn."""
     recording: torch.cuda.Stream
     """On which runs are recorded: cuBLAS keeps memory for each stream that it sees."""
+    later: deque[Callable[[], None]] = attrs.field(factory=deque)
+    """What is to be done between turns."""
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        try:
+            with self.lock:
+                yield
+        finally:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Do what was left, unless a turn is taken, whose end sees to it."""
+        while self.later and not self.lock.locked():
+            try:
+                work = self.later.popleft()
+            except IndexError:  # another thread has it
+                return
+            work()
+
+
+def between_turns(device: torch.device, work: Callable[[], None]) -> None:
+    """Do something when no graph runs or is recorded on a device: now, or soon.
+
+    Python may collect garbage at any time, in the thread of a turn, too.
+    """
+    turn = _turn(device)
+    turn.later.append(work)
+    turn.catch_up()
 
 
 class Graphs:
@@ -74,7 +103,7 @@ class Graphs:
         Inputs and results belong to the current stream.
         """
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
-        with self._turn.lock:
+        with self._turn.taken():
             recording = self._find(shapes, tensors)
             if recording is None:
                 return None
@@ -89,12 +118,12 @@ class Graphs:
 
     def forget(self) -> None:
         """Give back the memory of all recordings."""
-        with self._turn.lock:
+        with self._turn.taken():
             self._forget()
 
     def close(self) -> None:
         """Give back all memory, and record nothing from now on."""
-        with self._turn.lock:
+        with self._turn.taken():
             self._close()
 
     def _forget(self) -> None:

@@ -19,7 +19,7 @@ from inference_models import (
     TensorSpec,
 )
 from inference_models_torch.arrays import as_tensor
-from inference_models_torch.graphs import Graphs
+from inference_models_torch.graphs import Graphs, between_turns
 from inference_models_torch.memory import ran_out
 
 Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]
@@ -88,8 +88,10 @@ class TorchSession(Session):
 
     def __del__(self) -> None:
         # A model that nobody holds any more gives its memory back, too.
-        if getattr(self, "_module", None) is not None and not sys.is_finalizing():
-            self.close()
+        if getattr(self, "_module", None) is None or sys.is_finalizing():
+            return
+        if self._device.type == "cuda":
+            between_turns(self._device, self.close)
 
     def _has_state(self) -> bool:
         return any(name.startswith("state.") for name in (*self.inputs, *self.outputs))
