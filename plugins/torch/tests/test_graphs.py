@@ -4,6 +4,7 @@ import contextlib
 import gc
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -101,9 +102,8 @@ def cuda(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", cuda.end)
     monkeypatch.setattr(torch._C, "_cuda_releasePool", cuda.release)
-    graphs._turn.cache_clear()
-    yield cuda
-    graphs._turn.cache_clear()
+    monkeypatch.setattr(graphs, "_TURNS", {})
+    return cuda
 
 
 class Doubles(nn.Module):
@@ -190,3 +190,14 @@ def test_a_session_that_is_collected_during_a_turn_is_closed_after_it(cuda):
     assert not thread.is_alive()
     assert found[1] is not None
     assert found[0]._module is None
+
+
+def test_threads_that_come_first_at_the_same_time_share_their_turns(monkeypatch):
+    both = threading.Barrier(2)
+    monkeypatch.setattr(
+        torch.cuda, "Stream", lambda device: (both.wait(5), Stream())[1]
+    )
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(graphs._turn, [CPU] * 2)
+
+    assert first is second

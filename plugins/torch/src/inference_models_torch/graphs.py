@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import functools
 import logging
 import threading
 from collections import OrderedDict, deque
@@ -24,6 +23,8 @@ log = logging.getLogger("inference_models")
 # What recorded runs may hold of a GPU's memory, as one part in so many.
 _SHARE = 4
 
+_TURNS: dict[torch.device, _Turn] = {}
+
 Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 
 
@@ -36,13 +37,15 @@ class Recording:
     returned: Any
 
 
-@functools.cache
 def _turn(device: torch.device) -> _Turn:
     """One graph at a time runs on a device.
 
     Graphs share their memory with others of their module, and cuBLAS's with all.
     """
-    return _Turn(threading.Lock(), torch.cuda.Event(), torch.cuda.Stream(device))
+    if device not in _TURNS:
+        made = _Turn(threading.Lock(), torch.cuda.Event(), torch.cuda.Stream(device))
+        _TURNS.setdefault(device, made)  # another thread may have been first
+    return _TURNS[device]
 
 
 @attrs.frozen(eq=False)
