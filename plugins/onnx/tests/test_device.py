@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import ctypes
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
 from inference_models import Operations
+from inference_models_onnx.device import Device
 
 GRAPH = """graph (float[N, 4] input, {state}[N, 2] state)
     => (float[N, 4] output, {state}[N, 2] next)
@@ -56,3 +60,66 @@ def test_booleans_go_in_by_dlpack(start, torch):
     output = start(graph)(x=torch.tensor([True, False]), state=state)["y"]
 
     assert output.cpu().tolist() == [False, True]
+
+
+class Gpu:
+    """A stream of a GPU whose memory is the host's; it knows whose the thread is."""
+
+    handle = 77
+    is_current = False
+
+    @contextmanager
+    def current(self):
+        self.is_current = True
+        yield
+        self.is_current = False
+
+    def follow_readers(self):
+        """Nobody reads later."""
+
+    def copy(self, to, source, size):
+        ctypes.memmove(to, source, size)
+
+    def wait(self):
+        """All work is done at once."""
+
+
+class Shared:
+    """A tensor on a GPU, which is shared as torch does: on the thread's GPU alone."""
+
+    def __init__(self, tensor, gpu, number=0):
+        self.tensor, self.gpu, self.number = tensor, gpu, number
+        self.shape, self.dtype = tensor.shape, tensor.dtype
+
+    def __dlpack_device__(self):
+        return 2, self.number
+
+    def __dlpack__(self, *, stream=None):
+        if self.number or not self.gpu.is_current:
+            raise BufferError("Can't export tensors on a different CUDA device index")
+        return self.tensor.__dlpack__()
+
+    def cpu(self):
+        return self.tensor
+
+
+@pytest.fixture
+def gpu():
+    return Gpu()
+
+
+@pytest.fixture
+def on_gpu(start, gpu):
+    """A session that takes the host's memory for that of its GPU."""
+    session = start("graph (float[N] x) => (float[N] y) { y = Add(x, x) }")
+    session._device = Device("cpu", 0)
+    session._device._stream = gpu
+    return session
+
+
+def test_a_tensor_is_shared_and_run_on_the_gpu_of_the_session(on_gpu, gpu, torch):
+    output = on_gpu(x=Shared(torch.ones(3), gpu))["y"]
+
+    assert output._stream is gpu
+    assert output.value.numpy().tolist() == [2] * 3
+    assert not gpu.is_current

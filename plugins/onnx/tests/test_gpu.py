@@ -71,7 +71,7 @@ def images(batch, seed=0):
 
 def free_memory():
     stream, free, total = stream_on(0), ctypes.c_size_t(), ctypes.c_size_t()
-    with stream._current():
+    with stream.current():
         stream._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
     return free.value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,14 @@ class Device:
     def __init__(self, kind: str, number: int) -> None:
         self._place = (kind, number)
         self._stream = stream_on(number) if kind == "cuda" else None
+
+    def current(self) -> AbstractContextManager[None]:
+        """This device is the thread's own in here, and the one before it after that.
+
+        ONNX Runtime leaves a thread with the GPU that it ran on, and torch gives its
+        tensors to others on the thread's GPU alone.
+        """
+        return nullcontext() if self._stream is None else self._stream.current()
 
     def run(
         self,

@@ -79,9 +79,7 @@ class OnnxSession(Session):
             raise ModelClosed(f"the session of '{self._path}' is closed; load it again")
         check_inputs(self.inputs, inputs)
         try:
-            if captured is not None:
-                return dict(captured.run(inputs))
-            return self._run(session, inputs)
+            return self._run(session, captured, inputs)
         except FAILURES as error:
             run = Run(self._path, self._device_name, captured is not None)
             raise explain_run(error, run, inputs) from error
@@ -91,11 +89,16 @@ class OnnxSession(Session):
         self._session = None
         self._captured = None
 
-    def _run(self, session: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        if self._device is not None:
+    def _run(
+        self, session: Any, captured: CapturedRuns | None, inputs: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        if self._device is None:
+            feeds = {name: host_array(array) for name, array in inputs.items()}
+            return dict(zip(self.outputs, session.run(None, feeds), strict=True))
+        with self._device.current():
+            if captured is not None:
+                return dict(captured.run(inputs))
             return dict(self._device.run(session, inputs, self.outputs))
-        feeds = {name: host_array(array) for name, array in inputs.items()}
-        return dict(zip(self.outputs, session.run(None, feeds), strict=True))
 
 
 def _beyond_numpy(sides: Sequence[Mapping[str, TensorSpec]]) -> bool:

@@ -40,7 +40,7 @@ class Stream:
         # The context that CUDA's runtime uses: it is the process's, and stays.
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
         self._stream = ctypes.c_void_p()
-        with self._current():
+        with self.current():
             self._call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
         self._readers: set[int] = set()
 
@@ -59,7 +59,7 @@ class Stream:
         DLPack tells nobody on which streams memory that comes back is still read. Any
         but the default one may be gone, and to name it would crash.
         """
-        with self._current():
+        with self.current():
             if self._readers - {_DEFAULT}:
                 self._call("cuCtxSynchronize")
             elif self._readers:
@@ -69,13 +69,13 @@ class Stream:
         """Begin to copy bytes, between GPU and host or within one of them."""
         target, origin = ctypes.c_uint64(to), ctypes.c_uint64(source)
         if size:
-            with self._current():
+            with self.current():
                 length = ctypes.c_size_t(size)
                 self._call("cuMemcpyAsync", target, origin, length, self._stream)
 
     def wait(self) -> None:
         """Wait until all that was begun here is done."""
-        with self._current():
+        with self.current():
             self._call("cuStreamSynchronize", self._stream)
 
     def _follow(self, stream: int) -> None:
@@ -88,7 +88,8 @@ class Stream:
             self._call("cuEventDestroy_v2", event)
 
     @contextmanager
-    def _current(self) -> Iterator[None]:
+    def current(self) -> Iterator[None]:
+        """Its GPU is this thread's in here, for all libraries that ask CUDA for it."""
         self._call("cuCtxPushCurrent_v2", self._context)
         try:
             yield
