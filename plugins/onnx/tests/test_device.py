@@ -123,3 +123,9 @@ def test_a_tensor_is_shared_and_run_on_the_gpu_of_the_session(on_gpu, gpu, torch
     assert output._stream is gpu
     assert output.value.numpy().tolist() == [2] * 3
     assert not gpu.is_current
+
+
+def test_a_tensor_of_another_gpu_comes_by_way_of_the_host(on_gpu, gpu, torch):
+    output = on_gpu(x=Shared(torch.ones(3), gpu, number=1))["y"]
+
+    assert output.value.numpy().tolist() == [2] * 3

@@ -113,7 +113,11 @@ class Device:
             array = array.detach()
         if hasattr(array, "contiguous"):
             array = array.contiguous()
-        on_device = array.__dlpack_device__()[0] == _CUDA
+        kind, number = array.__dlpack_device__()
+        on_device = kind == _CUDA
+        is_ours = self._stream is not None and number == self._place[1]
+        if on_device and not is_ours and hasattr(array, "cpu"):
+            return self._value(array.cpu())
         is_bool = dtype_name(array) == "bool"
         if is_bool and (not on_device or _lacks_bool()):
             return OrtValue.ortvalue_from_numpy(host_array(array))
