@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from inference_models import Unavailable
@@ -34,6 +37,7 @@ class Driver:
 def driver(monkeypatch):
     driver = Driver()
     monkeypatch.setattr(module, "driver_library", lambda: driver)
+    monkeypatch.setattr(module, "_STREAMS", {})
     return driver
 
 
@@ -112,3 +116,12 @@ def test_without_a_driver_there_is_no_stream(monkeypatch):
     monkeypatch.setattr(module, "driver_library", lambda: None)
     with pytest.raises(Unavailable, match="driver library is missing"):
         module.Stream(0)
+
+
+def test_threads_that_come_first_at_the_same_time_share_a_stream(driver, monkeypatch):
+    both = threading.Barrier(2)
+    monkeypatch.setattr(driver, "cuInit", lambda _: both.wait(5) * 0, raising=False)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(module.stream_on, [0] * 2)
+
+    assert first is second

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -105,7 +104,11 @@ class Stream:
             raise RuntimeError(f"NVIDIA's driver says {reason} ({name}: {code})")
 
 
-@functools.cache
 def stream_on(number: int) -> Stream:
     """The one stream of a GPU; threads share it, and wait for a little more."""
-    return Stream(number)
+    if number not in _STREAMS:
+        _STREAMS.setdefault(number, Stream(number))  # another thread may be first
+    return _STREAMS[number]
+
+
+_STREAMS: dict[int, Stream] = {}
