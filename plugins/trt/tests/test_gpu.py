@@ -12,6 +12,7 @@ import pytest
 from inference_models import InvalidWeights, Plan, Unavailable
 from inference_models.testing import ToyArchitecture
 from inference_models_trt import TrtBackend
+from inference_models_trt.gpu import Gpu
 
 pytestmark = pytest.mark.gpu
 
@@ -67,11 +68,12 @@ def test_an_engine_that_was_cut_off_is_invalid_weights(bundle, device):
 
 def test_inputs_on_the_gpu_are_read_there_when_they_are_made(session, device):
     torch = pytest.importorskip("torch")
+    ready = torch.from_numpy(batch_of(2)).to(device)
     stream = torch.cuda.Stream(device)
     with torch.cuda.stream(stream):
         late = torch.zeros((2, 3, 8, 8), device=device)
         torch.cuda._sleep(200_000_000)
-        late.copy_(torch.from_numpy(batch_of(2)))
+        late.copy_(ready)  # from the host, torch would wait for it
         output = session(input=late)["output"]
 
     check(output.cpu(), batch_of(2))
@@ -150,6 +152,7 @@ def test_loading_and_closing_gives_memory_back(bundle, device):
         session.close()
         del session
         gc.collect()
-        free.append(driver.cuMemGetInfo()[1])
+        with Gpu(0).current():  # the driver tells it of a thread's own GPU alone
+            free.append(driver.cuMemGetInfo()[1])
 
     assert min(free[5:]) >= min(free[:5]) - 2**22
