@@ -21,7 +21,7 @@ def upload(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
     order = sorted(range(3), key=lambda axis: -abs(pixels.stride(axis)))
     slow = pixels.permute(order)
     # torch keeps pinned memory for later, and knows when copies have left it.
-    pinned = torch.empty(slow.shape, dtype=slow.dtype, pin_memory=True)
+    pinned = torch.empty(slow.shape, dtype=slow.dtype, device="cpu", pin_memory=True)
     there = torch.empty(slow.shape, dtype=slow.dtype, device=device)
     step = max(1, _PIECE * len(slow) // max(1, slow.nbytes))
     for start in range(0, len(slow), step):
