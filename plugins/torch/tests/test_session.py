@@ -1,5 +1,6 @@
 """Graphs that run."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -194,3 +195,34 @@ def test_several_threads_in_a_process_that_was_forked_are_refused(monkeypatch):
 
     with pytest.raises(Unavailable, match="2 threads in a process that was forked"):
         threads.limit_threads(2)
+
+
+class RunsOutOnce(nn.Module):
+    """Has memory for what it makes once recordings are forgotten."""
+
+    made = None
+
+    def forward(self, x):
+        if self.made is not None:
+            return x + (self.made() is None)
+        large = x * 2
+        self.made = weakref.ref(large)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+class NoRecordings:
+    def __call__(self, tensors):
+        return None
+
+    def forget(self):
+        """There is nothing."""
+
+    def close(self):
+        """There is nothing."""
+
+
+def test_what_ran_out_of_memory_holds_none_when_it_is_tried_again():
+    session = session_of(RunsOutOnce())
+    session._graphs = NoRecordings()
+
+    assert session(x=torch.zeros(1, 3, 8, 8))["y"].mean().item() == 1

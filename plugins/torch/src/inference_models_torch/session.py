@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -107,20 +108,18 @@ class TorchSession(Session):
         return tensor
 
     def _run(self, module: nn.Module, tensors: Sequence[Any]) -> dict[str, Array]:
-        try:
-            replayed = self._graphs(tensors) if self._graphs is not None else None
-            return (
-                self._eager(module, tensors)
-                if replayed is None
-                else self._named(replayed)
-            )
-        except torch.OutOfMemoryError:
-            if self._graphs is None:
-                raise
-            # What recordings hold may be what is missing.
-            self._graphs.forget()
-            torch.cuda.empty_cache()
+        if self._graphs is None:
             return self._eager(module, tensors)
+        with contextlib.suppress(torch.OutOfMemoryError):
+            replayed = self._graphs(tensors)
+            if replayed is not None:
+                return self._named(replayed)
+            return self._eager(module, tensors)
+        # What recordings hold may be what is missing. The error, which held what the
+        # module had made, is gone.
+        self._graphs.forget()
+        torch.cuda.empty_cache()
+        return self._eager(module, tensors)
 
     def _eager(self, module: nn.Module, tensors: Sequence[Any]) -> dict[str, Array]:
         with torch.inference_mode():
