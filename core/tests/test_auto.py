@@ -123,10 +123,18 @@ def test_an_unknown_id_is_refused_with_the_nearest(acme):
         load("acme-color")
 
 
-def test_a_first_party_family_that_is_not_installed_is_named(acme):
-    hint = "models of this family come with: pip install inference-models-resnet"
-    with pytest.raises(ModelNotFound, match=f"no model 'resnet18' is known; {hint}"):
-        load("resnet18")
+@pytest.mark.parametrize(
+    ("model_id", "pack"),
+    [
+        ("resnet18", "resnet"),
+        ("rfdetr-base", "rfdetr"),
+        ("florence2-base", "florence2"),
+    ],
+)
+def test_a_first_party_family_that_is_not_installed_is_named(model_id, pack, acme):
+    hint = f"models of this family come with: pip install inference-models-{pack}"
+    with pytest.raises(ModelNotFound, match=f"no model '{model_id}' is known; {hint}"):
+        load(model_id)
 
 
 @pytest.mark.parametrize("model_id", [None, 3, "", ["acme-colors"]])

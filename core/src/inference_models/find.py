@@ -248,10 +248,19 @@ def known_ids(asked: Iterable[WeightsProvider]) -> list[str]:
 def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) -> str:
     ids = sorted({*known_ids(asked), *elsewhere(registry)})
     sentence = f"no model {name!r} is known{did_you_mean(name, ids)}"
-    family = name.partition("-")[0].rstrip("0123456789")
-    hint = install_hint("architecture", family)
-    if hint and registry.architecture(family) is None:
+    hint = _missing_pack(name, registry)
+    if hint:
         sentence += f"; models of this family come with: {hint}"
     else:
         sentence += f"; AutoModel.models() lists {len(ids)} known ids"
     return registry.excused(sentence)
+
+
+def _missing_pack(name: str, registry: Registry) -> str | None:
+    """What to type for the family that an id begins with, where it is not here."""
+    first = name.partition("-")[0]
+    for family in (first, first.rstrip("0123456789")):
+        hint = install_hint("architecture", family)
+        if hint and registry.architecture(family) is None:
+            return hint
+    return None
