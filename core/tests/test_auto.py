@@ -165,6 +165,13 @@ def test_an_unknown_provider_is_refused_with_the_nearest(acme):
         load("card://acme-colors")
 
 
+@pytest.mark.parametrize("named", [{}, {"weights_provider": "hf"}])
+def test_a_first_party_provider_that_is_not_installed_is_named(acme, named):
+    hint = "no weights provider 'hf'; pip install inference-models-hf"
+    with pytest.raises(InvalidOption, match=hint):
+        load("acme/colors" if named else "hf://acme/colors", **named)
+
+
 # Parameters
 
 

@@ -225,9 +225,9 @@ def _provider(
         if provider.name == name:
             return provider
     names = [provider.name for provider in known]
+    advice = install_hint("weights_provider", name) or f"installed: {', '.join(names)}"
     sentence = (
-        f"there is no weights provider {name!r}{did_you_mean(name, names)}; installed: "
-        f"{', '.join(names)}"
+        f"there is no weights provider {name!r}{did_you_mean(name, names)}; {advice}"
     )
     raise InvalidOption(registry.excused(sentence))
 
