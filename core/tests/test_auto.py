@@ -235,7 +235,10 @@ def test_labels_may_be_replaced(acme):
         (["a", "b", "a"], InvalidCard),
         ([1, 2, 3], InvalidCard),
         ("abc", InvalidOption),
-        (5, InvalidOption),
+        ({"a", "b", "c"}, InvalidOption),
+        ({"a": 0, "b": 1, "c": 2}, InvalidOption),
+        (iter("abc"), InvalidOption),
+        (3, InvalidOption),
     ],
 )
 def test_labels_that_name_nothing_are_refused(acme, labels, error):

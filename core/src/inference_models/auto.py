@@ -6,10 +6,11 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import attrs
+import numpy as np
 
 from inference_models import derive, find
 from inference_models.batching import fitted, wrapped
@@ -464,9 +465,12 @@ def _refuse_unknown(unknown: Sequence[str], function: Callable[..., Any]) -> Non
 def _relabelled(card: ModelCard, labels: Sequence[str | None] | None) -> ModelCard:
     if labels is None:
         return card
-    if isinstance(labels, str) or not isinstance(labels, Iterable):
-        raise InvalidOption(f"labels {labels!r:.200} is no list; give a list of names")
-    return relabelled(card, list(labels))
+    if isinstance(labels, str) or not isinstance(labels, (Sequence, np.ndarray)):
+        raise InvalidOption(
+            f"labels {labels!r} is no list; give a list of names, in the order of the "
+            "model's classes"
+        )
+    return relabelled(card, labels)
 
 
 def _architecture(card: ModelCard, registry: Registry) -> type[Architecture[Any]]:
