@@ -251,6 +251,12 @@ def test_labels_of_another_number_than_the_cards_are_refused(acme):
         load("acme-colors", labels=["one", "two"])
 
 
+@pytest.mark.parametrize("derive", ["never", "always", 1])
+def test_derive_is_true_or_false(acme, derive):
+    with pytest.raises(InvalidOption, match=r"derive .* is neither True nor False"):
+        load("acme-colors", derive=derive)
+
+
 def test_an_unknown_option_is_refused_with_the_nearest(acme):
     model = load("acme-colors")
     with pytest.raises(

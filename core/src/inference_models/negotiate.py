@@ -56,17 +56,15 @@ class Wishes:
 
     @classmethod
     def read(
-        cls, backend: Any, device: Any, precision: Any, batch: Any, derive: bool | None
+        cls, backend: Any, device: Any, precision: Any, batch: Any, derive: Any
     ) -> Wishes:
         """From the arguments of `from_pretrained`; `InvalidOption` for a wrong one."""
-        if derive is None:
-            derive = os.environ.get("INFERENCE_MODELS_DERIVE") == "always"
         return cls(
             _read_backends(backend),
             _read_device(device),
             _read_precision(precision),
             _read_batch(batch),
-            derive,
+            _read_derive(derive),
         )
 
 
@@ -118,6 +116,14 @@ def _read_batch(batch: Any) -> Batch | None:
     if len(sizes) == 1:
         return 1, sizes[0], sizes[0]
     return sizes[0], sizes[-2] if len(sizes) == 3 else sizes[-1], sizes[-1]
+
+
+def _read_derive(derive: Any) -> bool:
+    if derive is None:
+        return os.environ.get("INFERENCE_MODELS_DERIVE") == "always"
+    if not isinstance(derive, bool):
+        raise InvalidOption(f"derive {derive!r} is neither True nor False")
+    return derive
 
 
 @attrs.frozen
