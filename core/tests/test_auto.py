@@ -736,6 +736,13 @@ def test_a_bare_name_never_means_a_folder(cards, monkeypatch):
     assert load(Path("acme-colors")).class_names == ["c", "m", "y"]
 
 
+def test_the_working_directory_is_a_folder(cards, monkeypatch):
+    monkeypatch.chdir(cards("mine", labels=["c", "m", "y"]))
+    monkeypatch.delenv("INFERENCE_MODELS_CARDS")
+
+    assert load(".").class_names == ["c", "m", "y"]
+
+
 def test_a_name_with_a_suffix_may_mean_a_file(acme, tmp_path, monkeypatch):
     shutil.copy(acme.WEIGHTS, tmp_path / "trained.json")
     monkeypatch.chdir(tmp_path)

@@ -46,7 +46,8 @@ class LocalProvider(WeightsProvider):
 def _written_folder(model_id: str) -> Path | None:
     try:
         folder = Path(model_id).expanduser()
-        return folder if _has_separator(model_id) and folder.is_dir() else None
+        written = _has_separator(model_id) or _must_be_path(model_id)
+        return folder if written and folder.is_dir() else None
     except (OSError, RuntimeError, ValueError):
         return None
 
