@@ -736,6 +736,14 @@ def test_a_bare_name_never_means_a_folder(cards, monkeypatch):
     assert load(Path("acme-colors")).class_names == ["c", "m", "y"]
 
 
+def test_a_bare_name_of_a_folder_says_how_to_write_it(cards, monkeypatch):
+    monkeypatch.chdir(cards("mine").parent)
+    monkeypatch.delenv("INFERENCE_MODELS_CARDS")
+
+    with pytest.raises(ModelNotFound, match=r"the folder here is written '\./mine'"):
+        load("mine")
+
+
 def test_the_working_directory_is_a_folder(cards, monkeypatch):
     monkeypatch.chdir(cards("mine", labels=["c", "m", "y"]))
     monkeypatch.delenv("INFERENCE_MODELS_CARDS")

@@ -251,9 +251,18 @@ def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) 
     hint = _missing_pack(name, registry)
     if hint:
         sentence += f"; models of this family come with: {hint}"
+    elif _is_folder(name):
+        sentence += f"; the folder here is written {f'./{name}'!r}"
     else:
         sentence += f"; AutoModel.models() lists {len(ids)} known ids"
     return registry.excused(sentence)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # too long, or no path at all
+        return False
 
 
 def _missing_pack(name: str, registry: Registry) -> str | None:
