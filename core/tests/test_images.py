@@ -374,6 +374,8 @@ BAD = {
     "5-D array": (np.zeros((1, 1, 4, 4, 3), np.uint8), r"numpy images are \(H, W, 3\)"),
     "None": (None, "NoneType is no image; give a numpy array"),
     "number": (3, "int is no image"),
+    "file object": (io.BytesIO(CUT), "^BytesIO is no image; .* encoded bytes"),
+    "mapping": ({"bytes": CUT}, "^dict is no image"),
     "nested list": ([[np.zeros((4, 4, 3), np.uint8)]], "list is no image"),
     "empty PIL image": (PIL.Image.new("RGB", (0, 4)), "no pixels"),
     "16-bit PIL image": (sixteen_bits(), "more than 8 bits a pixel; scale it to 0–255"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,8 +126,10 @@ def _separate(source: Any) -> list[Any]:
 
 
 def _is_single(source: Any) -> bool:
-    kinds = (str, bytes, bytearray, memoryview, os.PathLike)
-    return isinstance(source, kinds) or hasattr(source, "shape") or _is_pil(source)
+    # A file is lines to Python, and a mapping its keys: neither is a list of images.
+    kinds = (str, bytes, bytearray, memoryview, os.PathLike, Mapping)
+    alone = hasattr(source, "shape") or hasattr(source, "read")
+    return isinstance(source, kinds) or alone or _is_pil(source)
 
 
 def _is_pil(source: Any) -> bool:
