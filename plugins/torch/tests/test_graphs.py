@@ -143,6 +143,35 @@ def test_a_shape_is_recorded_after_all_recordings_went(cuda):
     assert sum(cuda.users.values()) == 1
 
 
+def test_what_is_replayed_was_laid_once(cuda):
+    def laid(tensor):
+        layouts.append(tensor.shape)
+        return tensor.t().contiguous().t()
+
+    layouts, doubles = [], Doubles(cuda)
+    made = graphs.Graphs(doubles, CPU, most=2, lay=laid)
+    for _ in range(4):
+        made([ones(3)])
+    (recording,) = made._known.values()
+
+    assert layouts == [(3, 2)]
+    assert recording.inputs[0].stride() == (1, 3)
+
+
+def test_a_stream_waits_for_the_run_that_failed_before_its_recording(cuda, monkeypatch):
+    def fail(x):
+        raise ValueError("of the module")
+
+    waits = []
+    monkeypatch.setattr(Stream, "wait_stream", lambda *streams: waits.append(streams))
+    made = graphs.Graphs(fail, CPU, most=2)
+    made([ones(1)])
+    with pytest.raises(ValueError, match="of the module"):
+        made([ones(1)])
+
+    assert len(waits) == 2
+
+
 @pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError])
 def test_a_recording_that_fails_gives_its_memory_back(cuda, error):
     def fail():

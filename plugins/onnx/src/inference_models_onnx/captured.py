@@ -72,20 +72,21 @@ class CapturedRuns:
             if shapes in self._recorded:
                 return self._replay(self._recorded[shapes], inputs)
             options = _with_graph(_NEITHER)
-            outputs = self._device.run(self._session, inputs, self._outputs, options)
+            ran = self._device.run(self._session, inputs, self._outputs, options)
+            outputs = {name: array.value for name, array in ran.items()}
             if len(self._recorded) < MOST_SHAPES:
                 self._recorded[shapes] = self._prepare(inputs, outputs)
             else:
                 self._tell_once()
-            return outputs
+            return self._copied(outputs)
 
     def _prepare(
-        self, inputs: Mapping[str, Array], outputs: Mapping[str, DeviceArray]
+        self, inputs: Mapping[str, Array], outputs: Mapping[str, OrtValue]
     ) -> _Recorded:
         """Memory for a shape; ONNX Runtime records what the next run does with it."""
         taken = self._device.take(inputs)
         own = {name: self._device.empty(value) for name, value in taken.items()}
-        results = {n: self._device.empty(array.value) for n, array in outputs.items()}
+        results = {name: self._device.empty(value) for name, value in outputs.items()}
         binding = self._session.io_binding()
         for name, value in own.items():
             binding.bind_ortvalue_input(name, value)
@@ -102,9 +103,16 @@ class CapturedRuns:
             self._device.copy(recorded.inputs[name], value)
         self._device.wait()
         self._session.run_with_iobinding(recorded.binding, recorded.options)
-        copies = {n: self._device.empty(value) for n, value in recorded.outputs.items()}
+        return self._copied(recorded.outputs)
+
+    def _copied(self, outputs: Mapping[str, OrtValue]) -> dict[str, DeviceArray]:
+        """The outputs in memory that no replay writes to.
+
+        Replays use what was free in the session's own when they were recorded.
+        """
+        copies = {name: self._device.empty(value) for name, value in outputs.items()}
         for name, copied in copies.items():
-            self._device.copy(copied, recorded.outputs[name])
+            self._device.copy(copied, outputs[name])
         self._device.wait()
         return {name: self._device.hand_out(value) for name, value in copies.items()}
 

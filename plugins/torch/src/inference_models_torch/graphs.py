@@ -89,13 +89,20 @@ def between_turns(device: torch.device, work: Callable[[], None]) -> None:
 class Graphs:
     """Recordings of one module, for the shapes of its inputs used most lately.
 
-    A shape is recorded when it comes a second time. Where that cannot be, and where
-    recordings would hold more than a quarter of the memory, the module runs as ever.
+    A shape is recorded when it comes a second time, in the layout that `lay` gives to
+    inputs. Where that cannot be, and where recordings would hold more than a quarter of
+    the memory, the module runs as ever.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, most: int) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        most: int,
+        lay: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+    ) -> None:
         self._module: nn.Module | None = module
-        self._device, self._most = device, most
+        self._device, self._most, self._lay = device, most, lay
         self._turn = _turn(device)
         self._known: OrderedDict[Shapes, Recording | _Mark] = OrderedDict()
         self._held = 0
@@ -177,16 +184,17 @@ class Graphs:
     def _try_to_record(self, module: nn.Module, tensors: Sequence[Tensor]) -> Recording:
         # Those made in inference mode, which the caller may be in, can't be written to.
         with torch.inference_mode(False):
-            inputs = [tensor.clone() for tensor in tensors]
+            inputs = [self._lay(tensor).clone() for tensor in tensors]
         current = torch.cuda.current_stream(self._device)
         stream = self._turn.recording
         current.wait_event(self._turn.done)
         stream.wait_stream(current)
-        with torch.cuda.stream(stream), torch.inference_mode():
-            module(*inputs)  # what libraries set up on a stream is not to be recorded
-            recording = _recorded(self._choose_pool(), module, inputs)
-        current.wait_stream(stream)
-        return recording
+        try:
+            with torch.cuda.stream(stream), torch.inference_mode():
+                module(*inputs)  # what libraries set up on a stream is not recorded
+                return _recorded(self._choose_pool(), module, inputs)
+        finally:
+            current.wait_stream(stream)
 
     def _choose_pool(self) -> Any:
         """That of the recordings; torch takes none again that no graph holds."""

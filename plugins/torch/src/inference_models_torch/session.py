@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from inference_models import (
     Array,
@@ -50,15 +50,15 @@ class TorchSession(Session):
         self.inputs, self.outputs = (_in_dtype(specs, dtype) for specs in signature)
         self._module: nn.Module | None = module
         self._device = torch.device(device)
-        self._format = torch.contiguous_format
+        self._lay = _in_rows
         if channels_last:
-            self._format = torch.channels_last
+            self._lay = _in_pixels
             module.to(memory_format=torch.channels_last)
         if compiled:
             self._module = module = torch.compile(module, dynamic=False)
         self._graphs: Graphs | None = None
         if graphs and self._device.type == "cuda" and not self._has_state():
-            self._graphs = Graphs(module, self._device, graphs)
+            self._graphs = Graphs(module, self._device, graphs, self._lay)
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """Run the module; outputs are tensors on the device."""
@@ -103,9 +103,8 @@ class TorchSession(Session):
         wanted = getattr(torch, self.inputs[name].dtype)
         both_float = array.is_floating_point() and wanted.is_floating_point
         tensor = array.to(self._device, wanted if both_float else array.dtype)
-        if tensor.ndim == 4:
-            tensor = tensor.contiguous(memory_format=self._format)
-        return tensor
+        # A replay copies it to where it is wanted anyway.
+        return self._lay(tensor) if self._graphs is None else tensor
 
     def _run(self, module: nn.Module, tensors: Sequence[Any]) -> dict[str, Array]:
         if self._graphs is None:
@@ -114,12 +113,12 @@ class TorchSession(Session):
             replayed = self._graphs(tensors)
             if replayed is not None:
                 return self._named(replayed)
-            return self._eager(module, tensors)
+            return self._eager(module, [*map(self._lay, tensors)])
         # What recordings hold may be what is missing. The error, which held what the
         # module had made, is gone.
         self._graphs.forget()
         torch.cuda.empty_cache()
-        return self._eager(module, tensors)
+        return self._eager(module, [*map(self._lay, tensors)])
 
     def _eager(self, module: nn.Module, tensors: Sequence[Any]) -> dict[str, Array]:
         with torch.inference_mode():
@@ -154,6 +153,17 @@ class TorchSession(Session):
             f"the network cannot take {given}; it takes {_described(self.inputs)} "
             f"({type(error).__name__}: {reason})"
         )
+
+
+def _in_rows(tensor: Tensor) -> Tensor:
+    """A tensor as it is read from left to right."""
+    return tensor.contiguous() if tensor.ndim == 4 else tensor
+
+
+def _in_pixels(tensor: Tensor) -> Tensor:
+    """Images (N, C, H, W) with their channels innermost, as the filters have them."""
+    is_images = tensor.ndim == 4
+    return tensor.contiguous(memory_format=torch.channels_last) if is_images else tensor
 
 
 def by_name(returned: Any, names: Sequence[str]) -> dict[str, Any]:
