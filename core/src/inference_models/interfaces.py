@@ -85,6 +85,10 @@ class Operations:
         host = to_host(array)
         return host.astype(np.float32) if host.dtype == np.float16 else host
 
+    def hosts(self, arrays: Sequence[Array]) -> list[np.ndarray]:
+        """Several arrays, as `host` gives each; a device may copy them all at once."""
+        return [self.host(array) for array in arrays]
+
 
 class Backend(ABC):
     """Runs artifacts of some formats.

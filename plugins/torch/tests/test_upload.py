@@ -1,8 +1,11 @@
 """Pixels on their way to another device."""
 
+import numpy as np
+import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from inference_models_torch.operations import _at_once
 from inference_models_torch.upload import upload
 
 
@@ -27,3 +30,14 @@ def test_pixels_are_pinned_on_the_host_whatever_torchs_default_is():
 
     assert mode.asked == ["cpu"]
     assert there.shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_what_comes_at_once_is_what_comes_one_by_one(dtype):
+    transposed = torch.randn(4, 3, 2).permute(2, 0, 1)
+    tensors = [torch.randn(2, 5).to(dtype), transposed, torch.empty(2, 0)]
+    expected = [tensor.float().numpy() for tensor in tensors]
+
+    for one, alone in zip(_at_once(tensors), expected, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_array_equal(one, alone)

@@ -125,6 +125,21 @@ class OperationsTests(NegotiationTests):
         """Every field of a card's preprocessing means the same on every device."""
         self._check_as_on_host(device, bgr_pictures(), spec_of(**changes))
 
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+    def test_several_arrays_come_to_the_host_as_each_alone(
+        self, device: str, dtype: Any
+    ) -> None:
+        """A device may bring them in one copy, which changes none of them."""
+        operations = self._operations(device)
+        images = read_images([bgr(picture(*size)) for size in SIZES[:2]])
+        batches = [operations.prepare([i], spec_of(dtype=dtype))[0] for i in images]
+        expected = [np.array(operations.host(batch)) for batch in batches]
+        found = operations.hosts(batches)
+
+        for one, alone in zip(found, expected, strict=True):
+            assert one.dtype == alone.dtype
+            np.testing.assert_array_equal(one, alone)
+
     @pytest.mark.parametrize("color", ["rgb", "bgr"])
     def test_normalises_channels_in_the_networks_order(
         self, device: str, color: Any

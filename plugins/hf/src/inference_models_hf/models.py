@@ -187,8 +187,8 @@ class HfDetector(Architecture[ConfidenceOptions]):
         ops: Operations,
     ) -> list[Detections]:
         """What is confident enough, by the model's own rule of scores."""
-        scores = self._scores(np.asarray(ops.host(outputs["logits"]), np.float32))
-        boxes = cxcywh_to_xyxy(ops.host(outputs["boxes"]))
+        logits, boxes = ops.hosts([outputs["logits"], outputs["boxes"]])
+        scores, boxes = self._scores(logits), cxcywh_to_xyxy(boxes)
         threshold = self.threshold(options.confidence, _THRESHOLD)
         triples = zip(scores, boxes, frames, strict=True)
         return [self._detections(*triple, threshold) for triple in triples]

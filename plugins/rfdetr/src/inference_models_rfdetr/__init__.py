@@ -193,8 +193,8 @@ class RfDetr(Architecture[ConfidenceOptions]):
         ops: Operations,
     ) -> list[Detections]:
         """The best pairs of query and class, as many as there are queries."""
-        logits = self.columns(ops.host(outputs["logits"]), hidden=-np.inf)
-        boxes = ops.host(outputs["boxes"])
+        logits, boxes = ops.hosts([outputs["logits"], outputs["boxes"]])
+        logits = self.columns(logits, hidden=-np.inf)
         threshold = self.threshold(options.confidence, _THRESHOLD)
         triples = zip(logits, boxes, frames, strict=True)
         return [self._detections(*triple, threshold) for triple in triples]
