@@ -186,6 +186,21 @@ def test_a_4_d_array_is_a_list_of_images(bgr):
     assert np.array_equal(network_input(many), network_input(list(many)))
 
 
+def test_a_column_of_pictures_is_a_list_of_images(bgr):
+    column = np.empty(2, object)
+    column[:] = [bgr, bgr[:7]]
+    first, second = read_images(column)
+
+    assert (first.height, second.height) == (len(bgr), 7)
+
+
+def test_a_column_of_paths_is_a_list_of_images(bgr, tmp_path):
+    path = tmp_path / "one.png"
+    PIL.Image.fromarray(bgr).save(path)
+
+    assert len(read_images(np.array([str(path)] * 2))) == 2
+
+
 @pytest.mark.parametrize("shape", [(13, 21), (13, 21, 1)])
 def test_a_grey_array_is_three_equal_channels(shape):
     grey = np.arange(13 * 21, dtype=np.uint32).astype(np.uint8)

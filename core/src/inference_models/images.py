@@ -122,7 +122,13 @@ def _separate(source: Any) -> list[Any]:
         return list(source)
     if getattr(source, "ndim", None) == 4:
         return [source[i] for i in range(len(source))]
-    return [source]
+    return list(source) if _is_column(source) else [source]
+
+
+def _is_column(source: Any) -> bool:
+    """Whether it holds paths, or pictures of several sizes, as dataframes do."""
+    kind = getattr(getattr(source, "dtype", None), "kind", "")
+    return kind in ("O", "U") and source.ndim == 1
 
 
 def _is_single(source: Any) -> bool:

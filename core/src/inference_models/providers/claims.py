@@ -185,9 +185,11 @@ def _unclaimed(path: Path, inspected: list[Facts], registry: Registry) -> str:
         return registry.excused(sentence)
     known = ", ".join(sorted(registry.architectures)) or "none"
     tensors = ", ".join(list(inspected[0].tensors)[:3])
-    told = f"whose first tensors are {tensors}" if tensors else "which names no tensors"
+    names = (
+        f"whose first tensors are {tensors}" if tensors else "which names no tensors"
+    )
     sentence = (
-        f"no installed architecture ({known}) claims {str(path)!r}, {told}; put a "
+        f"no installed architecture ({known}) claims {str(path)!r}, {names}; put a "
         f"{CARD} beside it, and load the folder"
     )
     return registry.excused(sentence)
