@@ -26,9 +26,13 @@ WATCHED = {
     "forward": ("inference_models.model", "Model._forward"),
     "graph": ("inference_models_torch.graphs", "Graphs.__call__"),
     "post_process": ("inference_models.model", "Model._postprocess"),
-    "to the host": ("inference_models_torch.operations", "TorchOperations.host"),
+    "host": ("inference_models_torch.operations", "TorchOperations.host"),
+    "hosts": ("inference_models_torch.operations", "TorchOperations.hosts"),
 }
 """Functions of a call, by what they are called in the table."""
+
+PIECES = (1, 2, 4, 32)
+"""MiB that are on their way at a time; the library's own is among them."""
 
 
 def host(bench: Bench, folder: Path) -> None:
@@ -99,7 +103,7 @@ def uploads(bench: Bench) -> None:
 
 def parts(bench: Bench, pixels: torch.Tensor) -> dict[str, Timed | None]:
     """Turns of what an upload consists of, and of the whole of it."""
-    from inference_models_torch.upload import upload
+    from inference_models_torch import upload
 
     device = torch.device(bench.device)
     flat = pixels.permute(1, 2, 0)
@@ -115,13 +119,23 @@ def parts(bench: Bench, pixels: torch.Tensor) -> dict[str, Timed | None]:
         for count in sorted({1, min(4, every), every})
     }
     new = partial(torch.empty, flat.shape, dtype=flat.dtype, pin_memory=bench.on_gpu)
-    whole = partial(synchronised, bench, lambda: upload(pixels, device))
+
+    def whole(mebibytes: int) -> Timed:
+        def run() -> Any:
+            before, upload._PIECE = upload._PIECE, mebibytes << 20
+            try:
+                return synchronised(bench, lambda: upload.upload(pixels, device))
+            finally:
+                upload._PIECE = before
+
+        return wall(run)
+
     return {
         **copies,
         "pinned memory": wall(new),
         "over the bus": on_device(bench, cross),
         "pageable": wall(partial(synchronised, bench, lambda: flat.to(device))),
-        "upload": wall(whole),
+        **{f"upload by {size} MiB": whole(size) for size in PIECES},
     }
 
 

@@ -45,13 +45,14 @@ ABOUT_STEPS = (
 )
 ABOUT_HOST = (
     "Milliseconds that the host is in each function, in whole calls on torch that wait "
-    "for nothing on the way; one within another counts in both. `to the host` waits "
-    "until the device is done."
+    "for nothing on the way; one within another counts in both. `host` and `hosts` "
+    "wait until the device is done."
 )
 ABOUT_UPLOADS = (
     "One picture from the user's memory to the device, and what that consists of, each "
     "alone: copies to pinned memory by so many threads, taking pinned memory, crossing "
-    "the bus from there, and the driver's own way from memory that is not pinned."
+    "the bus from there, and the driver's own way from memory that is not pinned. "
+    "Whole uploads are in pieces: one is copied while another is on its way."
 )
 ABOUT_RESIDENT = (
     "All inputs are on the device, and outputs stay there but for the call's. "
