@@ -20,7 +20,15 @@ from inference_models.images import read_images
 from inference_models_torch import TorchBackend
 from inference_models_torch.mixer import Mixer
 
-from .pictures import IMAGENET, STEPS, grey_levels, in_every_mode, picture, resized
+from .pictures import (
+    IMAGENET,
+    STEPS,
+    grey_levels,
+    in_every_mode,
+    levels_apart,
+    picture,
+    resized,
+)
 
 pytest.importorskip("triton", reason="needs Triton: python3 dev.py kernels")
 
@@ -46,8 +54,7 @@ def check(ops, spec):
 
     assert found == frames
     apart = np.abs(grey_levels(ops.host(batch), spec) - grey_levels(expected, spec))
-    # A half keeps eleven bits, and float16 normalised values have a few of them left.
-    assert apart.max() <= (2.6 if spec.dtype == "float16" else 2.01)
+    assert apart.max() <= levels_apart(spec)
 
 
 @in_every_mode

@@ -22,6 +22,7 @@ from .pictures import (
     STEPS,
     grey_levels,
     in_every_mode,
+    levels_apart,
     picture,
     resized,
 )
@@ -81,8 +82,7 @@ def check(ops, spec):
     assert batch.is_contiguous()
     assert str(batch.dtype).removeprefix("torch.") == spec.dtype
     apart = np.abs(grey_levels(ops.host(batch), spec) - grey_levels(expected, spec))
-    # A half keeps eleven bits, and float16 normalised values have a few of them left.
-    assert apart.max() <= (2.6 if spec.dtype == "float16" else 2.01)
+    assert apart.max() <= levels_apart(spec)
 
 
 def in_steps(ops, monkeypatch):
