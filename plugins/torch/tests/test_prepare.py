@@ -31,7 +31,7 @@ def tensor_of(image):
     return torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))
 
 
-def check(images, spec, tolerance=None):
+def check(images, spec):
     pictures = read_images(images)
     batch, frames = OPS.prepare(pictures, spec)
     expected, expected_frames = prepare.prepare(pictures, spec)
@@ -41,7 +41,7 @@ def check(images, spec, tolerance=None):
     assert batch.is_contiguous()
     assert str(expected.dtype) == str(batch.dtype).removeprefix("torch.")
     difference = grey_levels(OPS.host(batch), spec) - grey_levels(expected, spec)
-    assert np.abs(difference).max() <= (tolerance or levels_apart(spec))
+    assert np.abs(difference).max() <= levels_apart(spec)
 
 
 @in_every_mode
