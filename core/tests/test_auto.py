@@ -116,6 +116,11 @@ def test_the_models_are_listed(acme, cards):
     ]
 
 
+def test_an_id_in_other_cases_is_told_the_right_one(acme):
+    with pytest.raises(ModelNotFound, match="did you mean 'acme-colors'"):
+        load("ACME-Colors")
+
+
 def test_an_unknown_id_is_refused_with_the_nearest(acme):
     with pytest.raises(
         ModelNotFound, match="'acme-color' is known; did you mean 'acme-c"

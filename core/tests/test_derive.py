@@ -18,6 +18,7 @@ import pytest
 from inference_models import (
     Artifact,
     AutoModel,
+    DownloadFailed,
     File,
     InvalidOption,
     InvalidWeights,
@@ -105,6 +106,15 @@ def test_where_it_is_asked_for_it_is_built_first(compiler, cache, named, caplog)
     assert model(RED).class_id.tolist() == [0]
     assert sorted(built(cache)) == ["artifact.json", "compiled.json"]
     assert partial(cache) == []
+
+
+def test_a_cache_that_cannot_be_used_is_told_with_what_to_set(
+    compiler, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DownloadFailed, match=r"cannot be used.*_MODELS_CACHE"):
+        load("acme-colors", backend="acme-compiled")
 
 
 def test_what_was_built_runs_without_asking_and_is_not_built_again(compiler, caplog):

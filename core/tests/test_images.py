@@ -244,6 +244,15 @@ def test_nothing_is_copied_or_written_when_an_array_is_read(bgr):
     assert np.shares_memory(image.host(), bgr)
 
 
+@pytest.mark.parametrize("form", ["meta", "sparse"])
+def test_a_tensor_of_no_values_is_refused(form):
+    torch = pytest.importorskip("torch")
+    tensor = torch.zeros(3, 4, 5)
+    tensor = tensor.to_sparse() if form == "sparse" else tensor.to("meta")
+    with pytest.raises(InvalidInput, match="values cannot be read: "):
+        read_images(tensor)
+
+
 def test_a_tensor_is_read_where_it_lies(rgb):
     planes = chw(rgb)
     (image,) = read_images(Tensor(planes))
@@ -397,7 +406,10 @@ BAD = {
     "float PIL image": (PIL.Image.new("F", (4, 4)), "scale it to 0–255"),
     "cut PIL image": (PIL.Image.open(io.BytesIO(CUT)), "cannot be read as RGB"),
     "16-bit file": (encoded(sixteen_bits()), "bytes: .* scale it to 0–255"),
-    "text": (b"<svg/>", "data of 6 bytes cannot be decoded as an image"),
+    "text": (
+        b"<svg/>",
+        "data of 6 bytes cannot be decoded as an image: its format is not known$",
+    ),
     "no bytes": (b"", "data of 0 bytes cannot be decoded as an image"),
     "missing path": (Path("no-such-image.png"), "no image file 'no-such-image.png'"),
     "missing str": ("no-such-image.png", "no image file 'no-such-image.png'"),

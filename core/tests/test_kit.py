@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -34,18 +37,24 @@ from inference_models import (
     Session,
     TensorSpec,
     Unavailable,
+    Unreachable,
+    WeightsProvider,
 )
+from inference_models.ask import Question, Terms, ask
 from inference_models.images import to_host
 from inference_models.prepare import prepare
 from inference_models.testing import (
     ArchitectureTests,
     BackendTests,
     ToyArchitecture,
+    WeightsProviderTests,
     toy_bundle,
     toy_card,
 )
 from inference_models.testing.operations import OperationsTests
 from inference_models.testing.sessions import SessionTests
+
+from .server import Server
 
 RUNTIME = "colorsys"  # any module that nothing else imports
 
@@ -161,7 +170,7 @@ def broken(kit, *tests, needs="numpy", **attributes):
         # Without the library the test is skipped.
         BROKEN[name] = set(tests) if importlib.util.find_spec(needs) else set()
         CAUGHT.update(tests)
-        plugin = cls if kit.slot == "architecture" else backend_with(cls)
+        plugin = backend_with(cls) if kit.slot == "backend" else cls
         define(name, kit, **{kit.slot: plugin, **attributes})
         return cls
 
@@ -913,6 +922,157 @@ class DoesNotNormalise(ToyArchitecture):
         return [ClassificationPrediction.from_scores(scores, self.class_names)]
 
 
+WEIGHTS = b"weights of the shelf"
+
+
+def shelf_card(address):
+    source = f"{address}/weights.npz"
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    file = File("weights.npz", (source,), len(WEIGHTS), digest)
+    return toy_card(Artifact("npz", {"main": file.name}, (file,)))
+
+
+class Shelf(WeightsProvider):
+    """Has one model, on a server."""
+
+    name = "shelf"
+    takes_key = True
+    address = ""
+
+    def find(self, model_id, access):
+        if model_id != toy_card(Artifact("npz", {})).id:
+            return None
+        reply = ask(Question(f"{self.address}/card.json"), "the shelf", Terms())
+        if reply.status != 200:
+            raise self.gone()
+        return self.changed(ModelCard.from_json(json.loads(reply.content)))
+
+    def models(self):
+        return [self.changed(shelf_card(self.address))] if self.address else []
+
+    def changed(self, card):
+        return card
+
+    def gone(self):
+        return Unreachable("the shelf is down; try again later")
+
+
+class ShelfKit(WeightsProviderTests):
+    slot = "provider"
+    provider = Shelf
+    runtime = (RUNTIME,)
+
+    @pytest.fixture
+    def server(self, monkeypatch):
+        with Server() as server:
+            monkeypatch.setattr(Shelf, "address", server.url(""))
+            server.gives("/weights.npz", WEIGHTS)
+            card = json.dumps(shelf_card(Shelf.address).to_json())
+            server.gives("/card.json", card.encode())
+            yield server
+
+    @pytest.fixture
+    def model_id(self, server):
+        return shelf_card(Shelf.address).id
+
+    @pytest.fixture
+    def down(self, monkeypatch, server):
+        server.gives("/card.json", b"", status=404)
+
+
+class TestShelf(ShelfKit):
+    pass
+
+
+@broken(ShelfKit, "test_has_a_name_and_an_order")
+class IsShouted(Shelf):
+    name = "SHELF"
+
+
+@broken(ShelfKit, "test_imports_no_runtime_to_list_its_models")
+class ImportsARuntimeToList(Shelf):
+    def models(self):
+        importlib.import_module(RUNTIME)
+        return super().models()
+
+
+@broken(ShelfKit, "test_lists_models_that_it_finds")
+class ListsAModelTwice(Shelf):
+    def models(self):
+        return super().models() * 2
+
+
+@broken(ShelfKit, "test_knows_nothing_of_what_cannot_be_its_own")
+class TakesEveryIdForItsOwn(Shelf):
+    def find(self, model_id, access):
+        return super().find(shelf_card("").id, access)
+
+
+@broken(
+    ShelfKit,
+    "test_finds_the_same_again",
+    "test_eight_threads_find_what_one_finds",
+    "test_lists_models_that_it_finds",
+)
+class CountsItsCalls(Shelf):
+    calls = itertools.count()
+
+    def changed(self, card):
+        return attrs.evolve(card, config={"call": next(self.calls)})
+
+
+@broken(ShelfKit, "test_a_card_survives_json")
+class HasATupleInItsConfig(Shelf):
+    def changed(self, card):
+        return attrs.evolve(card, config={"sizes": (1, 2)})
+
+
+@broken(ShelfKit, "test_files_have_sources_and_hashes")
+class LeavesTheHashOut(Shelf):
+    def changed(self, card):
+        (artifact,) = card.artifacts
+        files = [attrs.evolve(file, sha256=None) for file in artifact.files]
+        return attrs.evolve(card, artifacts=[attrs.evolve(artifact, files=files)])
+
+
+@broken(ShelfKit, "test_says_who_vouches_for_files")
+class IsVouchedForByNobodyKnown(Shelf):
+    def origin(self, model_id, access):
+        return "somebody"
+
+
+@broken(ShelfKit, "test_shows_no_key")
+class KeepsTheKey(Shelf):
+    def find(self, model_id, access):
+        self.key = access.key
+        return super().find(model_id, access)
+
+
+@broken(
+    ShelfKit,
+    "test_says_how_a_file_is_asked_for",
+    "test_what_it_finds_is_fetched_and_completed",
+)
+class AsksWithANumber(Shelf):
+    def request(self, source, access):
+        return source, {"x-shelf": 7}
+
+
+@broken(ShelfKit, "test_what_it_finds_is_fetched_and_completed")
+class LosesTheBundle(Shelf):
+    def complete(self, bundle):
+        """Forgets to return it."""
+
+
+@broken(ShelfKit, "test_a_server_that_is_down_is_no_missing_model")
+class TakesItsServerForComplete(Shelf):
+    def find(self, model_id, access):
+        try:
+            return super().find(model_id, access)
+        except Unreachable:
+            return None
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """What the broken plugins fail and skip: {class: {outcome: {test: why}}}."""
@@ -972,7 +1132,7 @@ def test_what_is_unavailable_is_skipped_with_its_reason(report):
 def test_every_standard_test_has_a_plugin_that_fails_it():
     tests = {
         name
-        for kit in (BackendTests, ArchitectureTests)
+        for kit in (BackendTests, ArchitectureTests, WeightsProviderTests)
         for name in dir(kit)
         if name.startswith("test_")
     }

@@ -128,7 +128,9 @@ def test_a_backend_that_the_environment_names_first_comes_first(monkeypatch):
     found = negotiated([ONNX, TRT, TORCH])
 
     assert names(found) == ["onnx", "torch"]
-    assert reasons(found) == {"trt": "left out by INFERENCE_MODELS_BACKENDS"}
+    assert reasons(found) == {
+        "trt": "left out by INFERENCE_MODELS_BACKENDS=onnx, pytorch"
+    }
 
 
 def test_a_backend_that_the_environment_names_twice_keeps_its_first_place(monkeypatch):

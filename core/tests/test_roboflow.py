@@ -33,6 +33,7 @@ from inference_models import (
 from inference_models.ask import Terms
 from inference_models.providers import roboflow_api
 from inference_models.providers.roboflow import RoboflowProvider
+from inference_models.testing import WeightsProviderTests
 
 from .roboflow_server import KEY, SIGNATURE, RoboflowServer, answer, package
 
@@ -697,3 +698,22 @@ def test_a_wrong_address_of_a_file_is_not_shown(server):
 
     assert "is no https:// address" in card.artifacts[0].needs["unsupported"]
     assert_no_secret(repr(card))
+
+
+# What every provider promises
+
+
+class TestRoboflow(WeightsProviderTests):
+    provider = RoboflowProvider
+
+    @pytest.fixture
+    def model_id(self, server, plugin):
+        return "ws/project/3"
+
+    @pytest.fixture
+    def key(self):
+        return KEY
+
+    @pytest.fixture
+    def down(self, server, monkeypatch):
+        monkeypatch.setenv("ROBOFLOW_API_HOST", "http://127.0.0.1:9")

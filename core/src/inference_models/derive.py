@@ -253,6 +253,15 @@ def _fitting(
 
 
 @contextlib.contextmanager
+def _begun(store: Store) -> Iterator[Path]:
+    """Where to write; a cache that cannot be used is told with what to do about it."""
+    with contextlib.ExitStack() as stack:
+        with explained(store.root):
+            partial = stack.enter_context(store.unfinished())
+        yield partial
+
+
+@contextlib.contextmanager
 def _room(root: Path) -> Iterator[None]:
     """Say what to do where the cache has no room; other errors are the deriver's."""
     try:
@@ -280,7 +289,7 @@ class _Making:
         subject = f"deriving {self.source.card.id}"
         with (
             _room(store.root),
-            store.unfinished() as partial,
+            _begun(store) as partial,
             shown(subject) as report,
         ):
             bundle = self._written(partial, report)

@@ -133,5 +133,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x' or 'y'?"` for the nearest known words, else `""`."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, sorted(set(known)), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    spelt = {name.lower(): name for name in sorted(set(known))}
+    near = get_close_matches(word.lower(), spelt, n=3, cutoff=0.6)
+    words = [repr(spelt[name]) for name in near]
+    return f"; did you mean {' or '.join(words)}?" if words else ""

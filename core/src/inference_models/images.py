@@ -204,6 +204,10 @@ def _decode(file: Any, name: str) -> Image:
         ) from error
     except InvalidInput as error:
         raise InvalidInput(f"{name}: {error}") from error.__cause__
+    except PIL.UnidentifiedImageError as error:  # which names an object in memory
+        raise InvalidInput(
+            f"{name} cannot be decoded as an image: its format is not known"
+        ) from error
     except Exception as error:  # decoders raise what they like
         raise InvalidInput(f"{name} cannot be decoded as an image: {error}") from error
 
@@ -268,7 +272,11 @@ def _check_values(pixels: Array, dtype: str, shape: Sequence[int]) -> None:
     values: Array = pixels if hasattr(pixels, "min") else to_host(pixels)
     if getattr(values, "requires_grad", False):
         values = values.detach()
-    low, high = float(values.min()), float(values.max())
+    try:
+        low, high = float(values.min()), float(values.max())
+    except (RuntimeError, TypeError) as error:  # of a sparse tensor, or one of no data
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInput(f"an image's values cannot be read: {reason}") from error
     if not (low >= 0 and high <= 1):
         advice = "divide by 255?" if high > 1 else "clip it, or mend its source"
         problem = (

@@ -299,7 +299,8 @@ def _out_of_order(
     backend: Backend, order: Mapping[str, Any] | None, wishes: Wishes
 ) -> str | None:
     if wishes.backends is None and order is not None and backend.name not in order:
-        return "left out by INFERENCE_MODELS_BACKENDS"
+        named = os.environ["INFERENCE_MODELS_BACKENDS"]
+        return f"left out by INFERENCE_MODELS_BACKENDS={named}"
     return None
 
 

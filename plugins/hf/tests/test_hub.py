@@ -30,6 +30,7 @@ from inference_models import (
 )
 from inference_models.ask import Terms
 from inference_models.limits import Limits
+from inference_models.testing import WeightsProviderTests
 from inference_models_hf import hub_api
 from inference_models_hf.hub import HubProvider
 
@@ -596,3 +597,22 @@ def test_no_time_out_shows_the_token(cdn):
         fetched()
 
     assert TOKEN not in locals_of_ours(caught.value)
+
+
+# What every provider promises
+
+
+class TestHub(WeightsProviderTests):
+    provider = HubProvider
+
+    @pytest.fixture
+    def model_id(self, model):
+        return "org/name"
+
+    @pytest.fixture
+    def key(self):
+        return TOKEN
+
+    @pytest.fixture
+    def down(self, model, monkeypatch):
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

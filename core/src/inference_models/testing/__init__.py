@@ -33,6 +33,21 @@ A model pack's test file makes up outputs of its network for two images:
         def outputs(self) -> dict[str, np.ndarray]:
             return {"scores": np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)}
 
+A weights provider's test file runs a server on this machine, or makes a folder, that
+the provider knows a model in:
+
+    import pytest
+    from acme_shelf import Shelf
+    from inference_models.testing import WeightsProviderTests
+
+
+    class TestShelf(WeightsProviderTests):
+        provider = Shelf
+
+        @pytest.fixture
+        def model_id(self, server) -> str:
+            return "acme/colors"
+
 `pytest` then runs all standard tests, those of a backend on one device of each kind
 that is there, and skips them with the reason where it is `Unavailable`. The classes say
 what else can be set: constructor arguments (`settings`), the card and bundle that the
@@ -51,6 +66,7 @@ pytest.register_assert_rewrite(
     f"{__name__}.negotiation",
     f"{__name__}.operations",
     f"{__name__}.promises",
+    f"{__name__}.providers",
     f"{__name__}.sessions",
     f"{__name__}.standard",
 )
@@ -59,6 +75,9 @@ from inference_models.testing.architectures import (  # noqa: E402 - rewritten a
     ArchitectureTests,
 )
 from inference_models.testing.backends import BackendTests  # noqa: E402
+from inference_models.testing.providers import (  # noqa: E402
+    WeightsProviderTests,
+)
 from inference_models.testing.toy import (  # noqa: E402
     ToyArchitecture,
     toy_bundle,
@@ -69,6 +88,7 @@ __all__ = [
     "ArchitectureTests",
     "BackendTests",
     "ToyArchitecture",
+    "WeightsProviderTests",
     "toy_bundle",
     "toy_card",
 ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from inference_models.card import Artifact, Facts, Plan
 from inference_models.errors import Unavailable
-from inference_models.interfaces import Backend
+from inference_models.interfaces import Architecture, Backend
 from inference_models.testing.toy import toy_card
 
 
@@ -40,7 +40,12 @@ def answer(module: str, file: str, name: str, *runtimes: str) -> None:
     """Print, in the new interpreter, which of the runtimes a class has imported."""
     before = set(sys.modules)
     cls = attrgetter(name)(_module(module, file))
-    _ask(cls) if issubclass(cls, Backend) else _list(cls)
+    if issubclass(cls, Backend):
+        _ask(cls)
+    elif issubclass(cls, Architecture):
+        _list(cls)
+    else:
+        list(cls().models())
     found = [name for name in runtimes if name in sys.modules and name not in before]
     sys.stdout.write(f"\n{json.dumps(found)}\n")
 
