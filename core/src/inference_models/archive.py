@@ -250,14 +250,8 @@ def _described(staged: Path, listed: Mapping[str, Member]) -> Iterator[File]:
 
 
 def _check(path: Path, file: File) -> None:
-    checked = Checked(file)
-    try:
-        with path.open("rb") as stream:
-            for chunk in chunks_of(stream):
-                checked.add(chunk)
-        checked.digest()
-    finally:
-        checked.close()
+    with path.open("rb") as stream:
+        Checked(file).take(chunks_of(stream))
 
 
 def _settle(

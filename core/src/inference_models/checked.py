@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from inference_models.body import Chunk
 from inference_models.card import File
@@ -52,7 +53,7 @@ class Beside:
 class Checked:
     """The size and hashes of a file's bytes as they pass, each hash on its own thread.
 
-    Whoever begins to add bytes has to come to `digest` or to `close`.
+    Whoever begins to add bytes has to come to `digest` or to `close`; `take` does.
     """
 
     def __init__(self, file: File) -> None:
@@ -75,6 +76,13 @@ class Checked:
         self.check_total(self.size, at_least=True)
         for kind, thread in self._threads.items():
             thread.call(functools.partial(self._hashes[kind].update, chunk))
+
+    def take(self, chunks: Iterable[Chunk]) -> str:
+        """Add all of a file; its sha256, once all that the card says fits."""
+        with contextlib.closing(self):
+            for chunk in chunks:
+                self.add(chunk)
+            return self.digest()
 
     def check_total(self, total: int, at_least: bool = False) -> None:
         """Raise `HashMismatch` if a file of so many bytes is not the card's."""

@@ -69,8 +69,8 @@ _STEEPEST = 10
 """Above any `length_penalty` that is meant: float32 holds such powers of lengths."""
 
 
-def _is_number(value: Any, kind: type) -> bool:
-    """Whether it is a number of Python or NumPy, and no truth value."""
+def _is_number(value: Any, kind: Any) -> bool:
+    """Whether it is a number of a kind, which truth values are not."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
@@ -200,8 +200,7 @@ def _number(
     value = config.get(name)
     if value is None:
         return default
-    is_kind = isinstance(value, kind) and not isinstance(value, bool)
-    if not is_kind or not -most < value < most:
+    if not _is_number(value, kind) or not -most < value < most:
         raise InvalidCard(f"{name} {value!r:.100} is no number that can be meant")
     return value
 

@@ -390,16 +390,12 @@ def _remove_folder(path: Path) -> None:
 
 
 def _check_in_place(file: File) -> None:
-    with (
-        opened(file.sources[0]) as content,
-        contextlib.closing(Checked(file)) as checked,
-    ):
+    with opened(file.sources[0]) as content:
         if not file.is_hashed and file.size is None:
             return
+        checked = Checked(file)
         checked.check_total(content.size)
-        for chunk in content.chunks:
-            checked.add(chunk)
-        checked.digest()
+        checked.take(content.chunks)
 
 
 @contextlib.contextmanager
