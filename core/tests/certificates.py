@@ -17,7 +17,9 @@ class Authority:
         made = ["-key", self._key, "-out", self.root, "-subj", "/CN=Root"]
         try:
             openssl("genrsa", "-out", self._key, "2048")
-            openssl("req", "-x509", "-new", *made)
+            # This and the signer's key Python asks for since 3.13.
+            use = ["-addext", "keyUsage=critical,keyCertSign"]
+            openssl("req", "-x509", "-new", *made, *use)
         except (OSError, subprocess.CalledProcessError):
             pytest.skip("needs openssl")
 
@@ -25,7 +27,8 @@ class Authority:
         """What a server of this name needs; `dates` are openssl's."""
         asked, made = self._folder / f"{name}.csr", self._folder / f"{name}.pem"
         names = self._folder / f"{name}.txt"
-        names.write_text(f"subjectAltName=DNS:{name}")
+        signer = "authorityKeyIdentifier=keyid"
+        names.write_text(f"subjectAltName=DNS:{name}\n{signer}")
         subject = ["-key", self._key, "-out", asked, "-subj", f"/CN={name}"]
         openssl("req", "-new", *subject)
         command = ["x509", "-req", "-in", asked, "-CA", self.root, "-CAkey", self._key]

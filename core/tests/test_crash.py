@@ -90,25 +90,26 @@ def manifest(store):
 
 FETCH = """
     import json, os, signal, sys
+
+    class Killing:
+        calls = 0
+
+        def __init__(self, original):
+            self.original = original
+
+        def __call__(self, *arguments, **keywords):
+            if Killing.calls == int(os.environ.get("KILL_AT", -1)):
+                os.kill(os.getpid(), signal.SIGKILL)
+            Killing.calls += 1
+            return self.original(*arguments, **keywords)
+
+    # Python 3.10's pathlib takes them as it is imported, as attributes of a class.
+    for name in ("fsync", "replace", "link"):
+        setattr(os, name, Killing(getattr(os, name)))
+
     from inference_models.card import Artifact, structure
     from inference_models.store import Store
 
-    calls = 0
-
-    def killing(name):
-        original = getattr(os, name)
-
-        def call(*arguments, **keywords):
-            global calls
-            if calls == int(os.environ.get("KILL_AT", -1)):
-                os.kill(os.getpid(), signal.SIGKILL)
-            calls += 1
-            return original(*arguments, **keywords)
-
-        setattr(os, name, call)
-
-    for name in ("fsync", "replace", "link"):
-        killing(name)
     # Whoever is started in the background has Ctrl-C switched off.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PIECE" in os.environ:
