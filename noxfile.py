@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -70,18 +72,55 @@ def slow(session: nox.Session) -> None:
     _test_all(session, "slow")
 
 
+def _part(folder: str) -> str:
+    """A distribution as pip takes it, with a runtime where it leaves the choice."""
+    extras = _project(folder)["project"].get("optional-dependencies", {})
+    return f"{folder}[cpu]" if "cpu" in extras else folder
+
+
+def _needs_torch(folder: str) -> bool:
+    names = _project(folder)["project"]["dependencies"]
+    return any(name.startswith("torch") for name in names)
+
+
+def _python_3_10() -> str | None:
+    """The oldest Python that is supported, if this machine has it."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = [*pyenv.glob("versions/3.10.*/bin/python"), shutil.which("python3.10")]
+    return next((str(path) for path in found if path), None)
+
+
+def _lowest(folder: str) -> Iterator[str]:
+    """The oldest versions that a distribution says it works with, as constraints."""
+    project = _project(folder)["project"]
+    runtimes = project.get("optional-dependencies", {}).get("cpu", [])
+    for name in [*project["dependencies"], *runtimes, *_group(folder, "test")]:
+        if found := re.match(r"([\w-]+)(?:\[.*\])?>=([\w.]+)", name):
+            yield "==".join(found.groups())
+
+
+_OLDEST = _python_3_10()
+
+
 @nox.session
-@nox.parametrize("folder", [nox.param(f, id=Path(f).name) for f in PARTS + EXAMPLES])
+@nox.parametrize(
+    "python, folder",
+    [
+        nox.param(None if _needs_torch(f) else _OLDEST, f, id=Path(f).name)
+        for f in PARTS + EXAMPLES
+    ],
+)
 def parts(session: nox.Session, folder: str) -> None:
     """Run each distribution's own tests with core and that one alone."""
-    project = _project(folder)["project"]
-    extras = project.get("optional-dependencies", {})
-    part = f"{folder}[cpu]" if "cpu" in extras else folder
-    needs_torch = any(name.startswith("torch") for name in project["dependencies"])
+    # Python 3.10, where it is, has them with the oldest packages they are said to need.
+    oldest = Path(session.create_tmp()) / "oldest.txt"
+    names = [*_lowest("core"), *_lowest(folder)] if session.python else []
+    oldest.write_text("\n".join(names), "utf-8")
     session.install(
-        *_editable(dict.fromkeys(["core", part])),
+        *("--constraint", str(oldest)),
+        *_editable(dict.fromkeys(["core", _part(folder)])),
         *_group(folder, "test"),
-        *([TORCH] if needs_torch else []),
+        *([TORCH] if _needs_torch(folder) else []),
     )
     session.run("pytest", f"{folder}/tests", *session.posargs)
 

@@ -434,8 +434,9 @@ class ClosesAllSessions(NpzBackend):
 
     def open(self, bundle, architecture, plan):
         sessions = super().open(bundle, architecture, plan)
-        session = self.opened.setdefault(bundle.folder, sessions["main"])
-        return {"main": self.session(session.tensors)}
+        tensors = self.opened.get(bundle.folder) or sessions["main"].tensors
+        self.opened[bundle.folder] = tensors
+        return {"main": self.session(tensors)}
 
 
 @broken(Sessions, "test_closing_twice_is_closing_once")

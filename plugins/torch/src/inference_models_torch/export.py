@@ -122,6 +122,9 @@ def _write(
     )
     for node in program.model.graph.all_nodes():  # they name files of this machine
         node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    # torch 2.10 names aliases of one tensor after the last of them.
+    for name, output in zip(outputs, program.model.graph.outputs, strict=True):
+        output.name = name
     program.save(path, external_data=size > _SINGLE_FILE)
 
 
