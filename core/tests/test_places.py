@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -12,7 +13,16 @@ import unicodedata
 
 import pytest
 
-from inference_models import Artifact, DownloadFailed, File, InvalidCard, cache, partial
+from inference_models import (
+    Artifact,
+    AutoModel,
+    DownloadFailed,
+    File,
+    InvalidCard,
+    InvalidWeights,
+    cache,
+    partial,
+)
 from inference_models.limits import Limits
 from inference_models.store import Store, cache_root
 
@@ -292,6 +302,49 @@ def test_a_name_that_no_file_can_have_is_refused(name):
 def test_names_that_some_system_takes_for_one_are_refused(names):
     with pytest.raises(InvalidCard, match="more than once"):
         Artifact("acme", {}, [File(name) for name in names])
+
+
+NO_UTF8 = "lat\udce9"
+"""A folder's name in Latin-1, or in UTF-8 where Python reads ASCII."""
+
+
+def test_a_cache_that_is_no_utf8_is_named_before_anything_is_fetched(server, tmp_path):
+    store = Store(tmp_path / NO_UTF8)
+    with pytest.raises(InvalidWeights, match="udce9', which is not UTF-8; rename it"):
+        store.folder(artifact(server), plain)
+
+    assert not server.requests
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="no such name there")
+def test_a_file_in_a_folder_that_is_no_utf8_is_named(acme, tmp_path):
+    folder = tmp_path / NO_UTF8
+    folder.mkdir()
+    (folder / "weights.json").write_bytes(acme.WEIGHTS.read_bytes())
+    beside = {"format": "acme", "graphs": {"main": "weights.json"}}
+    card = acme.card().to_json() | {"artifacts": [beside]}
+    (folder / "card.json").write_text(json.dumps(card), "utf-8")
+
+    for path in (folder, folder / "weights.json"):
+        with pytest.raises(InvalidWeights, match=r"udce9.*', which is not UTF-8"):
+            AutoModel.from_pretrained(path)
+
+
+def test_a_card_whose_source_no_file_can_be_leaves_the_others(
+    acme, tmp_path, monkeypatch, caplog
+):
+    artifact = {"format": "acme", "graphs": {"main": "weights.json"}}
+    artifact["files"] = [{"name": "weights.json", "sources": ["\ud800.json"]}]
+    wrong = acme.card().to_json() | {"id": "a", "artifacts": [artifact]}
+    (tmp_path / "a.json").write_text(json.dumps(wrong), "utf-8")
+    right = json.dumps(acme.card().to_json() | {"id": "b"})
+    (tmp_path / "b.json").write_text(right, "utf-8")
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(tmp_path))
+
+    assert "b" in AutoModel.models()
+    assert "a card is left out: the sources of 'weights.json' cannot be" in caplog.text
+    with pytest.raises(InvalidCard, match="set PYTHONUTF8=1 if they are right"):
+        AutoModel.explain("a")
 
 
 # Home

@@ -44,7 +44,13 @@ from inference_models.limits import Limits
 from inference_models.locks import locked
 from inference_models.partial import Partial, kept
 from inference_models.progress import Report, paced, shown
-from inference_models.sources import Request, local_path, opened, scheme
+from inference_models.sources import (
+    Request,
+    check_openable,
+    local_path,
+    opened,
+    scheme,
+)
 
 log = logging.getLogger("inference_models")
 
@@ -97,9 +103,11 @@ class Store:
         """A folder with every file of the artifact, fetched and checked.
 
         Files that lie on this machine under their own names are used where they are.
-        Raises `DownloadFailed`, or its `HashMismatch` and `Offline`.
+        Raises `DownloadFailed`, or its `HashMismatch` and `Offline`, and
+        `InvalidWeights` for a place that no runtime can open.
         """
         local = in_place(artifact.files)
+        check_openable(local or self.root)
         if local is not None:
             for file in artifact.files:
                 _check_in_place(file)

@@ -113,5 +113,11 @@ def _placed(artifact: Artifact, folder: Path) -> Artifact:
 
 def _located(file: File, folder: Path) -> File:
     sources = file.sources or (file.name,)
-    placed = [s if scheme(s) else (folder / s).as_uri() for s in sources]
+    try:
+        placed = [s if scheme(s) else (folder / s).as_uri() for s in sources]
+    except UnicodeEncodeError as error:
+        raise InvalidCard(
+            f"the sources of {file.name!r} cannot be names of files here: {error}; "
+            "rename them, or set PYTHONUTF8=1 if they are right"
+        ) from error
     return attrs.evolve(file, sources=tuple(placed))
