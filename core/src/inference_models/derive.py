@@ -258,6 +258,7 @@ def _begun(store: Store) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         with explained(store.root):
             partial = stack.enter_context(store.unfinished())
+            partial.mkdir()
         yield partial
 
 
@@ -335,7 +336,7 @@ class _Making:
         bundle, make = self.source, self.make
         for number, (deriver, form) in enumerate(self.option.steps):
             step = partial / str(number)
-            step.mkdir(parents=True)
+            step.mkdir()
             log.info("deriving %s of %r with %s", form, bundle.card.id, deriver.name)
             plan = self.option.plan
             written = deriver.derive(bundle, make(bundle), plan, step, report)
