@@ -76,4 +76,4 @@ def _cache() -> str:
     try:
         return str(cache_root())
     except DownloadFailed as error:
-        return f"nowhere: {error}"
+        return f"nowhere ({error})"
