@@ -63,7 +63,7 @@ def test_doctor_shows_the_rest_where_no_cache_can_be(typer, acme_site):
 
     assert ended.returncode == 0, ended.stderr
     assert "backend   acme: cpu" in ended.stdout
-    assert "cache     nowhere (no home directory can be found" in ended.stdout
+    assert "cache     nowhere (the cache has no place" in ended.stdout
 
 
 def test_doctor_says_what_to_install_where_there_is_no_backend(typer, tmp_path):

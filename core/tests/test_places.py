@@ -367,7 +367,20 @@ def test_without_a_home_it_says_what_to_set(named, monkeypatch):
     if sys.platform == "darwin" and named is None:
         pytest.skip("macOS has another way to find it")
 
-    with pytest.raises(DownloadFailed, match="set INFERENCE_MODELS_CACHE to a folder"):
+    with pytest.raises(DownloadFailed, match="set INFERENCE_MODELS_CACHE to an abs"):
+        cache_root()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps folders that are in use")
+def test_a_working_directory_that_is_gone_is_no_place_for_a_cache(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", "relative")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    with pytest.raises(DownloadFailed, match="CACHE to an absolute path"):
         cache_root()
 
 

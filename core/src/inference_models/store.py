@@ -57,17 +57,19 @@ log = logging.getLogger("inference_models")
 
 def cache_root() -> Path:
     """`INFERENCE_MODELS_CACHE`, else the user's cache directory."""
-    named = os.environ.get("INFERENCE_MODELS_CACHE")
+    named = os.environ.get("INFERENCE_MODELS_CACHE", "").strip()
     try:
         if named:
             return Path(named).expanduser().absolute()
         import platformdirs
 
         return platformdirs.user_cache_path("inference-models").expanduser()
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
+        # No home, or no working directory: it was removed.
+        reason = str(error).rstrip(".")
         raise DownloadFailed(
-            f"no home directory can be found: {error}; set INFERENCE_MODELS_CACHE to a "
-            "folder that can be written to"
+            f"the cache has no place: {reason}; set INFERENCE_MODELS_CACHE to an "
+            "absolute path, of a folder that can be written to"
         ) from error
 
 

@@ -53,8 +53,14 @@ class CardsProvider(WeightsProvider):
 
 
 def _folders() -> list[Path]:
-    text = os.environ.get("INFERENCE_MODELS_CARDS", "")
-    return [Path(part).expanduser() for part in text.split(os.pathsep) if part]
+    parts = os.environ.get("INFERENCE_MODELS_CARDS", "").split(os.pathsep)
+    folders = [Path(part.strip()).expanduser() for part in parts if part.strip()]
+    for folder in folders:
+        if not folder.is_dir():
+            log.warning(
+                "INFERENCE_MODELS_CARDS names %r, which is no folder here", str(folder)
+            )
+    return folders
 
 
 def _raw_cards() -> Iterator[tuple[Path, dict[str, Any]]]:
