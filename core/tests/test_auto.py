@@ -784,16 +784,14 @@ def test_the_first_folder_comes_first(cards, tmp_path, monkeypatch):
     assert load("mine").class_names == ["c", "m", "y"]
 
 
-def test_a_folder_of_cards_that_is_not_there_is_told_at_each_search(
-    cards, tmp_path, monkeypatch, caplog
-):
-    absent, folder = tmp_path / "absent", cards("mine").parent
-    monkeypatch.setenv("INFERENCE_MODELS_CARDS", f"{absent}{os.pathsep} {folder} ")
+def test_a_folder_of_cards_that_cannot_be_read_is_told(cards, monkeypatch, caplog):
+    folder = cards("mine").parent
+    paths = ["~nobody-here/x", f"{folder / 'mine/card.json'}", "", " ", f" {folder} "]
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", os.pathsep.join(paths))
     load("mine")
 
-    assert caplog.messages == [
-        f"INFERENCE_MODELS_CARDS names {str(absent)!r}, which is no folder here"
-    ]
+    words = "INFERENCE_MODELS_CARDS names {!r}, which is no folder that can be read"
+    assert caplog.messages == [words.format(path) for path in paths[:2]]
 
 
 def test_a_wrong_card_says_where_it_lies_and_what_is_wrong(cards):

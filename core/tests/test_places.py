@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -345,6 +346,29 @@ def test_a_card_whose_source_no_file_can_be_leaves_the_others(
     assert "a card is left out: the sources of 'weights.json' cannot be" in caplog.text
     with pytest.raises(InvalidCard, match="set PYTHONUTF8=1 if they are right"):
         AutoModel.explain("a")
+
+
+# What is another user's
+
+
+def refuse(path, *_):
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(acme, tmp_path, monkeypatch):
+    path = tmp_path / "weights.json"
+    path.write_bytes(acme.WEIGHTS.read_bytes())
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    with pytest.raises(InvalidWeights, match=r"weights.json' may not be read by this"):
+        AutoModel.from_pretrained(path)
+
+
+def test_a_folder_that_may_not_be_read_is_named(acme, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "iterdir", refuse)
+
+    with pytest.raises(InvalidCard, match=r"cannot be read: .*Permission denied"):
+        AutoModel.from_pretrained(tmp_path)
 
 
 # Home

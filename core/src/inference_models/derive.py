@@ -197,7 +197,10 @@ def _is_here(option: Option) -> bool:
 
 
 def _manifests(store: Store) -> list[Path]:
-    return sorted((store.root / "derived").glob(f"*/{_MANIFEST}"))
+    try:
+        return sorted((store.root / "derived").glob(f"*/{_MANIFEST}"))
+    except PermissionError:  # whoever needs the cache of another user is told there
+        return []
 
 
 def _all_kept(store: Store, name: str) -> Iterator[_Kept]:

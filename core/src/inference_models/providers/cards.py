@@ -52,15 +52,17 @@ class CardsProvider(WeightsProvider):
         yield from _pack_cards()
 
 
-def _folders() -> list[Path]:
+def _folders() -> Iterator[Path]:
     parts = os.environ.get("INFERENCE_MODELS_CARDS", "").split(os.pathsep)
-    folders = [Path(part.strip()).expanduser() for part in parts if part.strip()]
-    for folder in folders:
-        if not folder.is_dir():
+    for part in filter(None, map(str.strip, parts)):
+        folder = Path(os.path.expanduser(part))  # noqa: PTH111 - which never raises
+        if os.access(f"{folder}/", os.R_OK | os.X_OK):
+            yield folder
+        else:
             log.warning(
-                "INFERENCE_MODELS_CARDS names %r, which is no folder here", str(folder)
+                "INFERENCE_MODELS_CARDS names %r, which is no folder that can be read",
+                part,
             )
-    return folders
 
 
 def _raw_cards() -> Iterator[tuple[Path, dict[str, Any]]]:
