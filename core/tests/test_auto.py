@@ -784,6 +784,16 @@ def test_the_first_folder_comes_first(cards, tmp_path, monkeypatch):
     assert load("mine").class_names == ["c", "m", "y"]
 
 
+def test_a_folder_of_cards_that_cannot_be_read_is_told(cards, monkeypatch, caplog):
+    folder = cards("mine").parent
+    paths = ["~nobody-here/x", f"{folder / 'mine/card.json'}", "", " ", f" {folder} "]
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", os.pathsep.join(paths))
+    load("mine")
+
+    words = "INFERENCE_MODELS_CARDS names {!r}, which is no folder that can be read"
+    assert caplog.messages == [words.format(path) for path in paths[:2]]
+
+
 def test_a_wrong_card_says_where_it_lies_and_what_is_wrong(cards):
     cards(lables=["a"])
 

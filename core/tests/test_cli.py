@@ -58,6 +58,14 @@ def test_doctor_says_that_the_network_is_off(typer, acme_site):
     assert "network switched off" in shown
 
 
+def test_doctor_shows_the_rest_where_no_cache_can_be(typer, acme_site):
+    ended = cli("doctor", site=acme_site, INFERENCE_MODELS_CACHE="~nobody-here/cache")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "backend   acme: cpu" in ended.stdout
+    assert "cache     nowhere (the cache has no place" in ended.stdout
+
+
 def test_doctor_says_what_to_install_where_there_is_no_backend(typer, tmp_path):
     shown = cli("doctor", site=tmp_path).stdout
 

@@ -117,6 +117,28 @@ def test_a_cache_that_cannot_be_used_is_told_with_what_to_set(
         load("acme-colors", backend="acme-compiled")
 
 
+def test_a_cache_that_is_only_read_is_told_with_what_to_set(
+    compiler, cache, monkeypatch
+):
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    (cache / "partial").mkdir(parents=True)
+    monkeypatch.setattr(os, "mkdir", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(DownloadFailed, match=r"cannot be used.*_MODELS_CACHE"):
+        load("acme-colors", backend="acme-compiled")
+
+
+def test_beside_a_cache_that_is_another_users_a_local_model_runs(compiler, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "glob", refuse)
+
+    assert load("acme-colors").backend == "acme"
+
+
 def test_what_was_built_runs_without_asking_and_is_not_built_again(compiler, caplog):
     load("acme-colors", derive=True)
     model = load("acme-colors")

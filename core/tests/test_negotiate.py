@@ -546,6 +546,15 @@ def test_the_user_may_ask_not_to(monkeypatch):
     assert found.order[0].backend.name == "onnx"
 
 
+def test_a_setting_that_is_not_always_is_told(monkeypatch):
+    monkeypatch.setenv("INFERENCE_MODELS_DERIVE", " Always ")
+    assert wishes().derive
+
+    monkeypatch.setenv("INFERENCE_MODELS_DERIVE", "1")
+    with pytest.raises(InvalidOption, match="INFERENCE_MODELS_DERIVE '1' is not 'al"):
+        wishes()
+
+
 def test_nothing_is_derived_where_an_artifact_is_ready():
     found = negotiated([EXPORTER, ONNX], artifact("torch"), artifact("onnx"))
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import sys
 import time
 import unicodedata
+from pathlib import Path
 
 import pytest
 
-from inference_models import Artifact, DownloadFailed, File, InvalidCard, cache, partial
+from inference_models import (
+    Artifact,
+    AutoModel,
+    DownloadFailed,
+    File,
+    InvalidCard,
+    InvalidWeights,
+    cache,
+    partial,
+)
 from inference_models.limits import Limits
 from inference_models.store import Store, cache_root
 
@@ -294,6 +305,72 @@ def test_names_that_some_system_takes_for_one_are_refused(names):
         Artifact("acme", {}, [File(name) for name in names])
 
 
+NO_UTF8 = "lat\udce9"
+"""A folder's name in Latin-1, or in UTF-8 where Python reads ASCII."""
+
+
+def test_a_cache_that_is_no_utf8_is_named_before_anything_is_fetched(server, tmp_path):
+    store = Store(tmp_path / NO_UTF8)
+    with pytest.raises(InvalidWeights, match="udce9', which is not UTF-8; rename it"):
+        store.folder(artifact(server), plain)
+
+    assert not server.requests
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="no such name there")
+def test_a_file_in_a_folder_that_is_no_utf8_is_named(acme, tmp_path):
+    folder = tmp_path / NO_UTF8
+    folder.mkdir()
+    (folder / "weights.json").write_bytes(acme.WEIGHTS.read_bytes())
+    beside = {"format": "acme", "graphs": {"main": "weights.json"}}
+    card = acme.card().to_json() | {"artifacts": [beside]}
+    (folder / "card.json").write_text(json.dumps(card), "utf-8")
+
+    for path in (folder, folder / "weights.json"):
+        with pytest.raises(InvalidWeights, match=r"udce9.*', which is not UTF-8"):
+            AutoModel.from_pretrained(path)
+
+
+def test_a_card_whose_source_no_file_can_be_leaves_the_others(
+    acme, tmp_path, monkeypatch, caplog
+):
+    artifact = {"format": "acme", "graphs": {"main": "weights.json"}}
+    artifact["files"] = [{"name": "weights.json", "sources": ["\ud800.json"]}]
+    wrong = acme.card().to_json() | {"id": "a", "artifacts": [artifact]}
+    (tmp_path / "a.json").write_text(json.dumps(wrong), "utf-8")
+    right = json.dumps(acme.card().to_json() | {"id": "b"})
+    (tmp_path / "b.json").write_text(right, "utf-8")
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(tmp_path))
+
+    assert "b" in AutoModel.models()
+    assert "a card is left out: the sources of 'weights.json' cannot be" in caplog.text
+    with pytest.raises(InvalidCard, match="set PYTHONUTF8=1 if they are right"):
+        AutoModel.explain("a")
+
+
+# What is another user's
+
+
+def refuse(path, *_):
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(acme, tmp_path, monkeypatch):
+    path = tmp_path / "weights.json"
+    path.write_bytes(acme.WEIGHTS.read_bytes())
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    with pytest.raises(InvalidWeights, match=r"weights.json' may not be read by this"):
+        AutoModel.from_pretrained(path)
+
+
+def test_a_folder_that_may_not_be_read_is_named(acme, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "iterdir", refuse)
+
+    with pytest.raises(InvalidCard, match=r"cannot be read: .*Permission denied"):
+        AutoModel.from_pretrained(tmp_path)
+
+
 # Home
 
 
@@ -314,7 +391,20 @@ def test_without_a_home_it_says_what_to_set(named, monkeypatch):
     if sys.platform == "darwin" and named is None:
         pytest.skip("macOS has another way to find it")
 
-    with pytest.raises(DownloadFailed, match="set INFERENCE_MODELS_CACHE to a folder"):
+    with pytest.raises(DownloadFailed, match="set INFERENCE_MODELS_CACHE to an abs"):
+        cache_root()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps folders that are in use")
+def test_a_working_directory_that_is_gone_is_no_place_for_a_cache(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", "relative")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    with pytest.raises(DownloadFailed, match="CACHE to an absolute path"):
         cache_root()
 
 

@@ -28,8 +28,14 @@ class Stream(io.StringIO):
         self.seen.append(self.getvalue())
 
 
-ELSEWHERE = [Stream(terminal=False), None]
-"""A file in a terminal's place, and nothing, as where there is no console."""
+def closed(stream: io.StringIO) -> io.StringIO:
+    stream.close()
+    return stream
+
+
+ELSEWHERE = [Stream(terminal=False), None, closed(io.StringIO())]
+"""A file in a terminal's place, nothing, as where there is no console, and a stream
+that is closed, as daemons close it."""
 
 
 @pytest.fixture
@@ -52,7 +58,7 @@ def logged(caplog):
     return [(record.levelno, record.getMessage()) for record in caplog.records]
 
 
-@pytest.mark.parametrize("stream", ELSEWHERE, ids=["file", "none"])
+@pytest.mark.parametrize("stream", ELSEWHERE, ids=["file", "none", "closed"])
 def test_without_a_terminal_it_is_logged_at_info(derive, caplog, stream):
     caplog.set_level(logging.INFO, "inference_models")
     derive(stream)
@@ -63,7 +69,7 @@ def test_without_a_terminal_it_is_logged_at_info(derive, caplog, stream):
     ]
 
 
-@pytest.mark.parametrize("stream", ELSEWHERE, ids=["file", "none"])
+@pytest.mark.parametrize("stream", ELSEWHERE, ids=["file", "none", "closed"])
 def test_without_a_terminal_an_error_passes_through(derive, stream):
     with pytest.raises(ZeroDivisionError):
         derive(stream, ZeroDivisionError())
@@ -101,6 +107,15 @@ def test_a_terminals_line_is_cleared_after_an_error_too(derive):
         derive(terminal, ZeroDivisionError())
 
     assert terminal.seen[-1].endswith(f"(50%){CLEARED}")
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError()])
+def test_a_terminal_that_goes_away_does_no_harm(derive, error):
+    class Gone(Stream):
+        def write(self, _: str) -> int:
+            raise error
+
+    derive(Gone(terminal=True))
 
 
 def test_what_a_terminal_shows_is_not_logged(derive, caplog):

@@ -392,8 +392,12 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "mine"))
     assert cache_root() == tmp_path / "mine"
 
-    monkeypatch.delenv("INFERENCE_MODELS_CACHE")
-    assert cache_root().name == "inference-models"
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", f" {tmp_path / 'mine'}\r")
+    assert cache_root() == tmp_path / "mine"
+
+    for unset in ("", " "):
+        monkeypatch.setenv("INFERENCE_MODELS_CACHE", unset)
+        assert cache_root().name == "inference-models"
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_set(server, tmp_path):

@@ -197,7 +197,10 @@ def _is_here(option: Option) -> bool:
 
 
 def _manifests(store: Store) -> list[Path]:
-    return sorted((store.root / "derived").glob(f"*/{_MANIFEST}"))
+    try:
+        return sorted((store.root / "derived").glob(f"*/{_MANIFEST}"))
+    except PermissionError:  # whoever needs the cache of another user is told there
+        return []
 
 
 def _all_kept(store: Store, name: str) -> Iterator[_Kept]:
@@ -258,6 +261,7 @@ def _begun(store: Store) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         with explained(store.root):
             partial = stack.enter_context(store.unfinished())
+            partial.mkdir()
         yield partial
 
 
@@ -335,7 +339,7 @@ class _Making:
         bundle, make = self.source, self.make
         for number, (deriver, form) in enumerate(self.option.steps):
             step = partial / str(number)
-            step.mkdir(parents=True)
+            step.mkdir()
             log.info("deriving %s of %r with %s", form, bundle.card.id, deriver.name)
             plan = self.option.plan
             written = deriver.derive(bundle, make(bundle), plan, step, report)

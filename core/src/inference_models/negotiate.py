@@ -120,10 +120,20 @@ def _read_batch(batch: Any) -> Batch | None:
 
 def _read_derive(derive: Any) -> bool:
     if derive is None:
-        return os.environ.get("INFERENCE_MODELS_DERIVE") == "always"
+        return _always_derives()
     if not isinstance(derive, bool):
         raise InvalidOption(f"derive {derive!r} is neither True nor False")
     return derive
+
+
+def _always_derives() -> bool:
+    named = os.environ.get("INFERENCE_MODELS_DERIVE", "").strip().lower()
+    if named not in ("", "always"):
+        raise InvalidOption(
+            f"INFERENCE_MODELS_DERIVE {named!r} is not 'always'; leave it out, and "
+            "nothing is built that was not asked for"
+        )
+    return named == "always"
 
 
 @attrs.frozen

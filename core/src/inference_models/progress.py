@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 log = logging.getLogger("inference_models")
 
@@ -17,27 +18,38 @@ Report = Callable[[str, float], None]
 @contextlib.contextmanager
 def shown(subject: str) -> Iterator[Report]:
     """Reports in here concern `subject`; a terminal's line is cleared at the end."""
-    stream = sys.stderr
-    if not (stream and stream.isatty()):
+    stream = _terminal()
+    if stream is None:
         yield lambda what, share: log.info(
             "%s: %s (%.0f %%)", subject, what, share * 100
         )
         return
 
     def report(what: str, share: float) -> None:
-        stream.write(f"\r\x1b[K{subject}: {what} ({share:.0%})")
-        stream.flush()
+        write(f"\r\x1b[K{subject}: {what} ({share:.0%})")
+
+    def write(text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it was closed meanwhile
+            stream.write(text)
+            stream.flush()
 
     try:
         yield report
     finally:
-        stream.write("\r\x1b[K")
-        stream.flush()
+        write("\r\x1b[K")
+
+
+def _terminal() -> TextIO | None:
+    """The terminal that errors go to, if there is one."""
+    try:
+        return sys.stderr if sys.stderr.isatty() else None
+    except (AttributeError, ValueError):  # no console, or a stream that is closed
+        return None
 
 
 def paced(report: Report) -> Report:
     """The same report, for what is told often: a log hears it every ten seconds."""
-    pause = 0.1 if sys.stderr and sys.stderr.isatty() else 10.0
+    pause = 0.1 if _terminal() else 10.0
     heard = [time.monotonic()]
 
     def seldom(what: str, share: float) -> None:

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 import attrs
 
-from inference_models.errors import DownloadFailed
+from inference_models.errors import DownloadFailed, InvalidWeights
 
 Request = Callable[[str], tuple[str, Mapping[str, str]]]
 """A source as the card has it -> the URL and headers to fetch it with, now."""
@@ -41,11 +41,22 @@ def local_path(source: str) -> Path:
     """The path of a `file://` source."""
     path = source.removeprefix("file://")
     if os.name != "nt":
-        return Path(unquote(path))
+        return Path(os.fsdecode(unquote_to_bytes(path)))
     # Imported here: it brings http.client, email and ssl, which most calls do without.
     from urllib.request import url2pathname
 
     return Path(url2pathname(path))
+
+
+def check_openable(path: Path) -> None:
+    """Raise `InvalidWeights` for a path that is no UTF-8, as all runtimes want it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidWeights(
+            f"no runtime can open {str(path)!r}, which is not UTF-8; rename it, or set "
+            "PYTHONUTF8=1 if it is right"
+        ) from error
 
 
 def chunks_of(file: IO[bytes]) -> Iterator[bytes]:

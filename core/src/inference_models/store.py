@@ -44,24 +44,32 @@ from inference_models.limits import Limits
 from inference_models.locks import locked
 from inference_models.partial import Partial, kept
 from inference_models.progress import Report, paced, shown
-from inference_models.sources import Request, local_path, opened, scheme
+from inference_models.sources import (
+    Request,
+    check_openable,
+    local_path,
+    opened,
+    scheme,
+)
 
 log = logging.getLogger("inference_models")
 
 
 def cache_root() -> Path:
     """`INFERENCE_MODELS_CACHE`, else the user's cache directory."""
-    named = os.environ.get("INFERENCE_MODELS_CACHE")
+    named = os.environ.get("INFERENCE_MODELS_CACHE", "").strip()
     try:
         if named:
             return Path(named).expanduser().absolute()
         import platformdirs
 
         return platformdirs.user_cache_path("inference-models").expanduser()
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
+        # No home, or no working directory: it was removed.
+        reason = str(error).rstrip(".")
         raise DownloadFailed(
-            f"no home directory can be found: {error}; set INFERENCE_MODELS_CACHE to a "
-            "folder that can be written to"
+            f"the cache has no place: {reason}; set INFERENCE_MODELS_CACHE to an "
+            "absolute path, of a folder that can be written to"
         ) from error
 
 
@@ -97,9 +105,11 @@ class Store:
         """A folder with every file of the artifact, fetched and checked.
 
         Files that lie on this machine under their own names are used where they are.
-        Raises `DownloadFailed`, or its `HashMismatch` and `Offline`.
+        Raises `DownloadFailed`, or its `HashMismatch` and `Offline`, and
+        `InvalidWeights` for a place that no runtime can open.
         """
         local = in_place(artifact.files)
+        check_openable(local or self.root)
         if local is not None:
             for file in artifact.files:
                 _check_in_place(file)

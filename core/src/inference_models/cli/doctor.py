@@ -10,7 +10,7 @@ import typer
 
 from inference_models import hardware
 from inference_models.auto import AutoModel
-from inference_models.errors import Unavailable
+from inference_models.errors import DownloadFailed, Unavailable
 from inference_models.interfaces import Backend
 from inference_models.negotiate import advice_of
 from inference_models.registry import Registry, installed
@@ -69,4 +69,11 @@ def _offer(cls: type[Backend]) -> str:
 def _weights() -> Iterator[str]:
     yield f"models    {len(AutoModel.models())} known ids"
     network = "switched off" if offline() else "allowed"
-    yield f"cache     {cache_root()}, network {network}"
+    yield f"cache     {_cache()}, network {network}"
+
+
+def _cache() -> str:
+    try:
+        return str(cache_root())
+    except DownloadFailed as error:
+        return f"nowhere ({error})"

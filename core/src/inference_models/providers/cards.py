@@ -52,9 +52,17 @@ class CardsProvider(WeightsProvider):
         yield from _pack_cards()
 
 
-def _folders() -> list[Path]:
-    text = os.environ.get("INFERENCE_MODELS_CARDS", "")
-    return [Path(part).expanduser() for part in text.split(os.pathsep) if part]
+def _folders() -> Iterator[Path]:
+    parts = os.environ.get("INFERENCE_MODELS_CARDS", "").split(os.pathsep)
+    for part in filter(None, map(str.strip, parts)):
+        folder = Path(os.path.expanduser(part))  # noqa: PTH111 - which never raises
+        if os.access(f"{folder}/", os.R_OK | os.X_OK):
+            yield folder
+        else:
+            log.warning(
+                "INFERENCE_MODELS_CARDS names %r, which is no folder that can be read",
+                part,
+            )
 
 
 def _raw_cards() -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -113,5 +121,11 @@ def _placed(artifact: Artifact, folder: Path) -> Artifact:
 
 def _located(file: File, folder: Path) -> File:
     sources = file.sources or (file.name,)
-    placed = [s if scheme(s) else (folder / s).as_uri() for s in sources]
+    try:
+        placed = [s if scheme(s) else (folder / s).as_uri() for s in sources]
+    except UnicodeEncodeError as error:
+        raise InvalidCard(
+            f"the sources of {file.name!r} cannot be names of files here: {error}; "
+            "rename them, or set PYTHONUTF8=1 if they are right"
+        ) from error
     return attrs.evolve(file, sources=tuple(placed))

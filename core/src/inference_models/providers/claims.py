@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from inference_models.errors import (
 from inference_models.interfaces import Access, Architecture
 from inference_models.providers.cards import CardsProvider
 from inference_models.registry import Registry, installed, returned
-from inference_models.sources import Request
+from inference_models.sources import Request, check_openable
 from inference_models.store import Store
 
 log = logging.getLogger("inference_models")
@@ -149,6 +150,9 @@ def _no_such_type(model_type: str, registry: Registry) -> str:
 
 def _inspect(path: Path, registry: Registry) -> list[Facts]:
     """What each backend reads in the file; what they complain of, if none can."""
+    check_openable(path)
+    if not os.access(path, os.R_OK):
+        raise InvalidWeights(f"{str(path)!r} may not be read by this user")
     found: list[Facts] = []
     errors: list[Exception] = []
     for cls in registry.backends.values():

@@ -33,7 +33,10 @@ class LocalProvider(WeightsProvider):
             return _of_file(file.absolute(), installed(), access)
         folder = _written_folder(model_id)
         if folder is not None:
-            return _of_folder(folder.absolute())
+            try:
+                return _of_folder(folder.absolute())
+            except PermissionError as error:
+                raise InvalidCard(f"{model_id!r} cannot be read: {error}") from error
         if _must_be_path(model_id):
             raise ModelNotFound(f"there is no file or folder {model_id!r}")
         return None
