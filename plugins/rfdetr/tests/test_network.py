@@ -61,7 +61,9 @@ def run(module: RfDetr, batch: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def reference(layout: Layout, state: dict[str, torch.Tensor]):
-    pytest.importorskip("transformers.models.rf_detr", reason="needs RF-DETR of transformers")
+    pytest.importorskip(
+        "transformers.models.rf_detr", reason="needs RF-DETR of transformers"
+    )
     import transformers
 
     table = state["backbone.0.encoder.encoder.embeddings.position_embeddings"]
