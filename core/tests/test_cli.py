@@ -256,6 +256,14 @@ def test_without_arguments_the_commands_are_listed(typer, acme_site):
     assert "explain" in shown
 
 
+def test_the_package_runs_as_the_command(typer, acme_site):
+    code = 'import runpy; runpy.run_module("inference_models", alter_sys=True)'
+    ended = python(f"import sys; sys.argv[1:] = ['doctor']; {code}", acme_site)
+
+    assert ended.returncode == 0, ended.stderr
+    assert "plugin    acme (acme-vision 1.0)" in ended.stdout
+
+
 LOADED = f"""
     import json, sys
     sys.argv[1:] = [{{command!r}}, "--help"]
