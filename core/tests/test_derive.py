@@ -120,12 +120,14 @@ def test_a_cache_that_cannot_be_used_is_told_with_what_to_set(
 def test_a_cache_that_is_only_read_is_told_with_what_to_set(
     compiler, cache, monkeypatch
 ):
-    def refuse(path, *_, **__):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+    def refuse(path, *, exist_ok=False, **_):
+        if not (exist_ok and path.is_dir()):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     (cache / "partial").mkdir(parents=True)
-    monkeypatch.setattr(os, "mkdir", refuse)
-    monkeypatch.setattr(os, "unlink", refuse)
+    # Not os's own, which Python 3.10's pathlib takes as it is imported.
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(DownloadFailed, match=r"cannot be used.*_MODELS_CACHE"):
         load("acme-colors", backend="acme-compiled")
 
