@@ -159,6 +159,16 @@ def test_a_detector_finds_what_the_pipeline_finds(folder_of, pictures, name):
         check_same(theirs, ours, picture)
 
 
+def test_a_query_has_the_first_of_classes_that_are_equally_likely(folder_of, pictures):
+    model = AutoModel.from_pretrained(folder_of("detr"), backend="hf")
+    _, frames = model.pre_process(pictures[:1])
+    logits = np.float32([[[3, 0, 3, 0, 0, 0], [0, 4, 0, 4, 4, 0]]])
+    outputs = {"logits": logits, "boxes": np.full((1, 2, 4), 0.5, np.float32)}
+    (found,) = model.post_process(outputs, frames, confidence=0)
+
+    assert found.class_id.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("name", ["detr", "yolos", "rt-detr"])
 def test_images_of_mixed_sizes_give_what_each_gives_alone(folder_of, pictures, name):
     model = AutoModel.from_pretrained(folder_of(name), backend="hf", batch_size=8)

@@ -12,6 +12,7 @@ from PIL import Image
 from inference_models import InvalidCard, Preprocessing
 from inference_models.images import read_images
 from inference_models.prepare import prepare
+from inference_models.preprocess import place
 from inference_models.strict_json import Node
 from inference_models_hf.processor import DEFAULTS, preprocessing_of
 
@@ -35,6 +36,10 @@ BY_NAME = [
     ("ViT", {"image_mean": 0.25, "image_std": 0.75}),
     ("EfficientNet", {"rescale_factor": 1 / 127.5, "rescale_offset": True}),
     ("EfficientNet", {"include_top": False}),
+    ("EfficientNet", {"do_normalize": False}),
+    ("EfficientNet", {"do_rescale": False, "rescale_offset": True}),
+    ("PoolFormer", {"do_center_crop": False}),
+    ("Levit", {"size": {"height": 128, "width": 96}}),
     ("DeiT", {"crop_size": 97}),
     ("Detr", {"size": {"shortest_edge": 100, "longest_edge": 120}}),
     ("Yolos", {"size": {"shortest_edge": 100, "longest_edge": 120}}),
@@ -59,6 +64,28 @@ def check_same(processor, config):
         grey_levels = np.abs(expected - found) / spec.affine[0].max()
         assert grey_levels.max() <= (2.01 if spec.interpolation == "bicubic" else 0.01)
         assert grey_levels.mean() <= 0.05
+
+
+@pytest.mark.parametrize("name", ["Detr", "Yolos"])
+@pytest.mark.parametrize("longer", [1327, 1333, 1334, 1339])
+@pytest.mark.parametrize("shorter", [96, 100, 640])
+def test_what_is_nearly_as_long_as_allowed_is_resized_as_there(name, shorter, longer):
+    processor = made(name)
+    spec = Preprocessing.from_config(
+        preprocessing_of(Node(json.loads(processor.to_json_string()), "a file"))
+    )
+    for size in ((shorter, longer), (longer, shorter)):
+        picture = Image.new("RGB", size[::-1])
+        expected = processor(images=[picture], return_tensors="np")["pixel_values"]
+
+        assert place(spec, *size).canvas == expected.shape[2:]
+
+
+@pytest.mark.parametrize("name", ["ConvNext", "PoolFormer"])
+def test_two_sides_are_not_taken_for_one_number(name):
+    config = {"image_processor_type": f"{name}ImageProcessor", "size": [64, 96]}
+    with pytest.raises(InvalidCard, match="size is 64x96, and one number is meant"):
+        preprocessing_of(Node(config, "a file"))
 
 
 def made(name, **fields):
@@ -99,6 +126,7 @@ def test_a_file_that_differs_from_the_usual(name, fields):
         ({"image_std": [0, 1, 1]}, "other than 0"),
         ({"rescale_factor": -1}, "is not from"),
         ({"do_resize": "yes"}, "must be true or false"),
+        ({"do_center_crop": True, "crop_size": {"shortest_edge": 9}}, "no height and"),
         ({"pad_size": {"height": 9, "width": 9}}, "no such padding"),
     ],
 )

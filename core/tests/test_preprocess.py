@@ -370,7 +370,9 @@ def test_a_canvas_of_the_networks_size_changes_nothing(resize):
         ((480, 640), (800, 1066)),
         ((480, 1000), (640, 1333)),  # the longer side's limit comes first
         ((1000, 480), (1333, 640)),
-        ((1, 1000), (1, 1333)),
+        ((1, 1000), (1, 1000)),  # the shorter side is as it should be
+        ((100, 1334), (100, 1334)),
+        ((1, 100_000), (1, 1333)),
         ((1333, 800), (1333, 800)),
     ],
 )

@@ -113,7 +113,9 @@ def test_detections_are_chosen_by_what_they_say(detections):
     assert detections[detections.confidence >= 0.5].class_id.tolist() == [2, 1]
 
 
-@pytest.mark.parametrize("key", [3, -4, [5], np.array([True, False])])
+@pytest.mark.parametrize(
+    "key", [3, -4, [5], np.array([True, False]), [[0], [1]], np.zeros((3, 4), bool)]
+)
 def test_what_is_not_there_is_an_index_error(detections, key):
     with pytest.raises(IndexError):
         detections[key]
@@ -135,8 +137,10 @@ def test_a_box_has_the_name_of_its_class(detections):
 
 def test_a_class_without_a_name_is_called_by_its_number():
     found = Detections.sort(BOXES, [0.9, 0.8, 0.7], [0, 1, 90], ("", "dog"))
+    background = Detections.sort(BOXES[:1], [0.9], [-1], ("", "dog"))
 
     assert found.names == ["class_0", "dog", "class_90"]
+    assert background.names == ["class_-1"]
 
 
 def test_detections_show_what_they_found(detections, none):

@@ -389,8 +389,11 @@ def _intermediate(
     exact: float = short
     if spec.longest is not None and most / least * short > spec.longest:
         exact = spec.longest * least / most
-        short = max(1, round(exact))
+        short = round(exact)
     long = max(1, int(exact * most / least))
+    if short == least and not (spec.multiple and height > width):
+        long = most  # transformers leaves it as it is, except for an upright multiple
+    short = max(1, short)
     short, long = _cut_down(short, spec.multiple), _cut_down(long, spec.multiple)
     return (short, long) if height <= width else (long, short)
 

@@ -267,6 +267,8 @@ def _chosen(key: Any, count: int) -> slice | np.ndarray:
     if isinstance(key, slice):
         return key
     array = np.asarray(key)
+    if array.ndim > 1:
+        raise IndexError(f"results are one row, and the index has {array.ndim} axes")
     if array.ndim == 0:
         index = operator.index(array)
         if not -count <= index < count:
@@ -276,7 +278,7 @@ def _chosen(key: Any, count: int) -> slice | np.ndarray:
 
 
 def _name(class_names: Sequence[str], index: int) -> str:
-    known = index < len(class_names) and class_names[index]
+    known = 0 <= index < len(class_names) and class_names[index]
     return class_names[index] if known else f"class_{index}"
 
 

@@ -34,6 +34,14 @@ def test_foreign_arrays_keep_their_memory_and_their_type(dtype):
     assert tensor.tolist() == array.tolist()
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_arrays_of_either_byte_order_are_read(order, dtype):
+    array = np.array([[0, 0.5], [0.25, 1]], order + dtype)
+
+    assert as_tensor(array).tolist() == array.tolist()
+
+
 def test_foreign_arrays_are_joined_as_tensors():
     array = np.array([True, False])
     joined = TorchOperations("cpu").join([Foreign(array), torch.tensor([True])])

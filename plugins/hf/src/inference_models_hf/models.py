@@ -198,8 +198,8 @@ class HfDetector(Architecture[ConfidenceOptions]):
         if self.bundle.config["scores"] == "sigmoid":
             return self.columns(_sigmoid(logits))
         scores = self.columns(_softmax(logits)[..., :-1])
-        best = scores == scores.max(axis=-1, keepdims=True)
-        return np.where(best, scores, 0)
+        first = scores.argmax(axis=-1)[..., None]  # of equals, which halves often are
+        return np.where(np.arange(scores.shape[-1]) == first, scores, 0)
 
     def _detections(
         self, scores: np.ndarray, xyxy: np.ndarray, frame: Frame, threshold: Any

@@ -126,7 +126,9 @@ def _resize(node: Node) -> dict[str, Any]:
 
 
 def _crop(node: Node) -> dict[str, Any]:
-    size = _sides(node, "crop_size", square=True)["size"]
+    size = _sides(node, "crop_size", square=True).get("size")
+    if size is None:
+        raise node.wrong("crop_size", "names no height and width")
     return {"size": size, "resize": "center-crop", "centering": "floor"}
 
 
@@ -185,22 +187,25 @@ def _convnext(node: Node) -> dict[str, Any]:
 
 
 def _poolformer(node: Node) -> dict[str, Any]:
-    share = node.number("crop_pct", 0.01, 1)
-    if share is None or not node.flag("do_center_crop"):
-        return _resize(node)
-    return {"intermediate": int(_shorter(node) / share), **_crop(node)}
+    share = node.number("crop_pct", 0.01, 1) or 1.0
+    crop = _crop(node) if node.flag("do_center_crop") else {}
+    return {"intermediate": int(_shorter(node) / share), **crop}
 
 
 def _levit(node: Node) -> dict[str, Any]:
     if not node.flag("do_center_crop"):
         raise node.wrong("do_center_crop", "is off, and LeViT has one size alone")
+    if "size" in _sides(node, "size", square=False):
+        return _resize(node)  # a height and a width are not enlarged before the crop
     return {"intermediate": int(256 / 224 * _shorter(node)), **_crop(node)}
 
 
 def _shorter(node: Node) -> int:
     sides = _sides(node, "size", square=False)
-    side = sides.get("intermediate", sides.get("size", [None])[0])
-    return int(side)
+    height, width = sides.get("size", (sides.get("intermediate"),) * 2)
+    if height != width:
+        raise node.wrong("size", f"is {height}x{width}, and one number is meant")
+    return int(height)
 
 
 def _no_resize(node: Node) -> dict[str, Any]:
@@ -235,15 +240,15 @@ def _color(node: Node) -> dict[str, Any]:
 def _values(node: Node) -> dict[str, Any]:
     """value = (pixel * rescale_factor - mean) / std."""
     factor = node.number("rescale_factor", 1e-6, 1e3) or 1 / 255
-    scale = factor if node.flag("do_rescale", True) else 1.0
+    rescaled = node.flag("do_rescale", True)
     mean, std = [0.0] * 3, [1.0] * 3
     if node.flag("do_normalize", True):
         mean, std = _statistics(node)
-    if node.flag("include_top"):  # EfficientNet's divides by it twice
-        std = [value * value for value in std]
-    if node.flag("rescale_offset"):
+    if node.flag("include_top"):  # EfficientNet's divides by it once more
+        std = [a * b for a, b in zip(std, _statistics(node)[1], strict=True)]
+    if node.flag("rescale_offset") and rescaled:
         mean = [value + 1 for value in mean]
-    return {"scale": scale, "mean": mean, "std": std}
+    return {"scale": factor if rescaled else 1.0, "mean": mean, "std": std}
 
 
 def _statistics(node: Node) -> tuple[list[float], list[float]]:

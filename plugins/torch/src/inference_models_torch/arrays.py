@@ -40,6 +40,7 @@ def as_tensor(array: Array) -> torch.Tensor:
             return _typed(torch.from_dlpack(array), array)
         except (BufferError, RuntimeError, TypeError, AttributeError):
             array = to_host(array)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if any(step < 0 or step % array.itemsize for step in array.strides):
         array = np.ascontiguousarray(array)
     if not array.flags.writeable:
