@@ -31,6 +31,7 @@ from inference_models import (
     File,
     InvalidInput,
     InvalidWeights,
+    Model,
     ModelCard,
     MultiLabelClassificationPrediction,
     Operations,
@@ -718,6 +719,36 @@ class TestCaptions(ArchitectureTests):
     @pytest.fixture
     def outputs(self):
         return {"length": np.array([2, 8])}
+
+
+class Rows(Model):
+    task = "embedding"
+
+    def join(self, results):
+        return np.concatenate(results)
+
+
+class Embeds(Tiny):
+    """Output "rows" (N, D)."""
+
+    Model = Rows
+
+    def postprocess(self, outputs, frames, options, ops):
+        return [ops.host(outputs["rows"])]
+
+
+class TestEmbeds(ArchitectureTests):
+    """A task that core has no class for, whose own class joins batches."""
+
+    architecture = Embeds
+
+    @pytest.fixture
+    def card(self):
+        return tiny_card(6, task="embedding")
+
+    @pytest.fixture
+    def outputs(self):
+        return {"rows": np.array([[1, 2, 3], [4, 5, 6]], np.float32)}
 
 
 PROMISES = (

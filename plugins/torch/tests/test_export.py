@@ -138,6 +138,21 @@ def test_leaves_every_named_size_free_and_renames_states(workshop, open_onnx):
     assert total.tolist() == [[11], [36], [61]]
 
 
+def test_names_of_tensors_may_be_those_that_torch_gives_inside(workshop, open_onnx):
+    class Named(workshop.Tiny):
+        def signature(self, graph):
+            (image,), (output,) = (d.values() for d in super().signature(graph))
+            return {"relu": image}, {"linear": output}
+
+    bundle = workshop.bundle(workshop.safetensors())
+    folder = workshop.folder / "onnx"
+    derive(bundle, Named(bundle), folder)
+    batch = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
+    (output,) = open_onnx(folder / "model.onnx").run(["linear"], {"relu": batch})
+
+    np.testing.assert_allclose(output, workshop.reference(batch), atol=1e-4)
+
+
 def test_says_what_to_type_where_onnx_is_missing(workshop, monkeypatch):
     bundle = workshop.bundle(workshop.safetensors())
     monkeypatch.setattr(backend, "find_spec", lambda name: None)

@@ -254,7 +254,7 @@ class ArchitectureTests(StandardTests):
         """Boxes in the image, the highest score first, known dtypes and class ids."""
         results = self._results(made, outputs, frames)
 
-        check_results(made.card.task, results, frames, made.class_names)
+        check_results(made, results, frames)
         assert count_found(results), (
             "nothing is found in `outputs`: make some score high"
         )
@@ -266,14 +266,13 @@ class ArchitectureTests(StandardTests):
         frames: list[Frame],
     ) -> None:
         """A result depends on its own image alone."""
-        task = made.card.task
         both = self._results(made, outputs, frames)
         each = []
         for number in range(len(frames)):
             part = slice(number, number + 1)
             each += self._results(made, _cut(outputs, part), frames[part])
 
-        assert equal(joined(task, each), joined(task, both))
+        assert equal(joined(made, each), joined(made, both))
 
     def test_does_not_write_to_outputs(
         self,
@@ -335,7 +334,7 @@ class ArchitectureTests(StandardTests):
             pytest.skip("there is no option confidence")
         results = self._results(made, outputs, frames, confidence=value)
 
-        check_results(made.card.task, results, frames, made.class_names)
+        check_results(made, results, frames)
 
     @pytest.mark.parametrize(
         "value", [-0.1, 1.1, float("nan"), "surely", None, True, [0.5]], ids=repr

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from inference_models.interfaces import Architecture
 from inference_models.model import Model
 from inference_models.preprocess import Frame
 from inference_models.results import (
@@ -20,17 +21,24 @@ from inference_models.tasks import TASKS
 
 
 def check_results(
-    task: str, results: Any, frames: Sequence[Frame], class_names: Sequence[str]
+    made: Architecture[Any], results: Any, frames: Sequence[Frame]
 ) -> None:
-    """Assert what a task promises of the results of images with these frames."""
+    """Assert what the task promises of the results of images with these frames."""
     assert isinstance(results, list), "postprocess returns a list"
-    _PROMISES.get(task, _check_count)(results, frames, class_names)
+    check = _PROMISES.get(made.card.task)
+    if check is not None:
+        check(results, frames, made.class_names)
+    elif _join(made) is Model.join:
+        assert len(results) == len(frames), "one result an image"
 
 
-def joined(task: str, results: list[Any]) -> Any:
+def joined(made: Architecture[Any], results: list[Any]) -> Any:
     """What a call of the model returns for the results of its images."""
-    join: Callable[..., Any] = TASKS.get(task, Model).join
-    return join(None, results)
+    return _join(made)(None, results)
+
+
+def _join(made: Architecture[Any]) -> Callable[..., Any]:
+    return (made.Model or TASKS.get(made.card.task, Model)).join
 
 
 def count_found(results: Sequence[Any]) -> int:
@@ -64,16 +72,10 @@ def _close(one: Any, other: Any) -> bool:
     return np.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-def _check_count(
-    results: list[Any], frames: Sequence[Frame], class_names: Sequence[str]
-) -> None:
-    assert len(results) == len(frames), "one result an image"
-
-
 def _check_detections(
     results: list[Any], frames: Sequence[Frame], class_names: Sequence[str]
 ) -> None:
-    _check_count(results, frames, class_names)
+    assert len(results) == len(frames), "one result an image"
     for found, frame in zip(results, frames, strict=True):
         assert isinstance(found, Detections)
         assert list(found.class_names) == list(class_names)
@@ -90,7 +92,7 @@ def _check_detections(
 def _check_classification(
     results: list[Any], frames: Sequence[Frame], class_names: Sequence[str]
 ) -> None:
-    prediction = joined("classification", results)
+    prediction = ClassificationPrediction.join(results)
     classes = len(class_names) or np.shape(prediction.confidence)[-1]
     shape = (len(frames), classes)
 
@@ -106,7 +108,7 @@ def _check_classification(
 def _check_multi_label(
     results: list[Any], frames: Sequence[Frame], class_names: Sequence[str]
 ) -> None:
-    _check_count(results, frames, class_names)
+    assert len(results) == len(frames), "one result an image"
     for found in results:
         assert isinstance(found, MultiLabelClassificationPrediction)
         assert list(found.class_names) == list(class_names)

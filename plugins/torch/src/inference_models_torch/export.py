@@ -120,8 +120,13 @@ def _write(
         verbose=False,
         custom_translation_table=TRANSLATIONS,
     )
-    for node in program.model.graph.all_nodes():  # they name files of this machine
+    for node in program.model.graph.all_nodes():
+        # It names files of this machine.
         node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+        # torch names values after what made them: "embedding", "relu", "sigmoid".
+        for value in node.outputs:
+            if value.name in (*inputs, *outputs):
+                value.name = f"inner.{value.name}"
     # torch 2.10 names aliases of one tensor after the last of them.
     for name, output in zip(outputs, program.model.graph.outputs, strict=True):
         output.name = name
