@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import io
+import os
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -130,11 +134,29 @@ def _create(path: Path, providers: Providers, threads: Threads) -> Any:
         )
     except FAILURES as error:
         raise explain_opening(error, path, names[0]) from error
+    _known_to_forks().add(session)
     session.disable_fallback()
     _require_running(names, session.get_providers())
     if names[0] != _CPU:
         report_placement(session, path)
     return session
+
+
+@functools.cache
+def _known_to_forks() -> weakref.WeakSet[Any]:
+    """The sessions that no forked process destroys: it would wait for their threads.
+
+    These are the parent's alone; at its end, too, the process would wait for ever.
+    """
+    sessions: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def keep() -> None:
+        for session in sessions:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=keep)
+    return sessions
 
 
 def _options(threads: Threads, recorded: bool) -> Any:
