@@ -9,6 +9,7 @@ import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from PIL import Image
 from plugins.hf.tests.hub_server import HubServer
 from safetensors.torch import save, save_file
 
-from inference_models import ModelCard, Preprocessing
+from inference_models import Artifact, Bundle, ModelCard, Operations, Preprocessing
 from inference_models.find import elsewhere
 from inference_models.hardware import Gpu, Hardware
 from inference_models.registry import installed
@@ -112,6 +113,29 @@ def test_readme_loads_from_elsewhere(run, folder, overview_cards):
 
     assert len(roboflow.fetched) == 3
     assert hub.fetched == ["weights.safetensors"]
+
+
+def test_page_on_weights_loads_from_elsewhere(run, folder, overview_cards):
+    torch.manual_seed(0)
+    weights, others = (save(dict(ResNet(18, n).state_dict())) for n in (3, 4))
+    code = "\n".join(blocks("docs/weights.md", "python"))
+    code = code.replace("/onnx/model.onnx", "/weights.safetensors")
+    code = code.replace("<64 hexadecimal digits>", hashlib.sha256(weights).hexdigest())
+    with RoboflowServer() as server, HubServer() as hub:
+        hub.adds("org/name", {"weights.safetensors": others})
+        hub.repositories["org/name"].commit({"weights.safetensors": others}, "v1.0")
+        url = server.gives("/weights.safetensors", weights)
+        code = code.replace("https://example.com/weights.onnx", url)
+        run(
+            f"from inference_models import AutoModel\n{code}",
+            folder,
+            INFERENCE_MODELS_CARDS=overview_cards,
+            INFERENCE_MODELS_CACHE=str(folder / "cache"),
+            HF_ENDPOINT=hub.endpoint,
+            ROBOFLOW_API_HOST=server.host,
+        )
+
+    assert set(hub.fetched) == {"weights.safetensors"}
 
 
 def anchors(page: Path) -> set[str]:
@@ -291,6 +315,15 @@ def test_provider_of_the_page_on_plugins_works(run, tmp_path):
     assert shown == "('bolt', 'nut', 'washer')\n"
 
 
-def test_contributing_shows_a_pack_that_is_python():
-    for code in blocks("CONTRIBUTING.md", "python"):
-        compile(code, "CONTRIBUTING.md", "exec")
+def test_contributing_shows_a_pack_that_works(tmp_path):
+    (code,) = blocks("CONTRIBUTING.md", "python")
+    pack: dict[str, Any] = {}
+    exec(code, pack)
+    (tiny,) = pack["architectures"]()
+    artifact = Artifact("onnx", {"main": "tiny.onnx"})
+    card = ModelCard("tiny", tiny.name, "classification", [artifact], ["a", "b"])
+    outputs = {"scores": np.array([[0.1, 0.9]], np.float32)}
+
+    made = tiny(Bundle(card, artifact, tmp_path))
+    (result,) = made.postprocess(outputs, [], None, Operations())
+    assert result.confidence[0]["b"] == np.float32(0.9)
