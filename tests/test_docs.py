@@ -83,6 +83,22 @@ def test_page_on_rfdetr_runs(run, folder, overview_cards):
     run(code, folder, INFERENCE_MODELS_CARDS=overview_cards)
 
 
+def test_what_was_compiled_runs_without_pytorch(run, folder, overview_cards):
+    (code,) = blocks("docs/getting-started/installation.md", "python")
+    places = {
+        "INFERENCE_MODELS_CARDS": overview_cards,
+        "INFERENCE_MODELS_CACHE": str(folder / "cache"),
+    }
+    compiling = "AutoModel.compile('resnet18', backend='onnx')"
+    run(f"from inference_models import AutoModel\n{compiling}", folder, **places)
+    (made,) = folder.glob("cache/derived/*/model.onnx")
+    shutil.copy(made, folder)
+    places["INFERENCE_MODELS_DISABLED_PLUGINS"] = "torch,hf"
+
+    code += "print(model.backend, len(model('path/to/image.jpg')))"
+    assert run(code, folder, **places) == "onnx 1\n"
+
+
 def test_page_on_florence2_runs(run, folder, overview_cards):
     code = "\n".join(blocks("docs/florence2.md", "python"))
 
