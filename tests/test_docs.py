@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +20,8 @@ from PIL import Image
 from plugins.hf.tests.hub_server import HubServer
 from safetensors.torch import save, save_file
 
-from inference_models import ModelCard, Preprocessing
+from inference_models import Artifact, Bundle, ModelCard, Operations, Preprocessing
+from inference_models.find import elsewhere
 from inference_models.hardware import Gpu, Hardware
 from inference_models.registry import installed
 from inference_models_resnet.network import ResNet
@@ -61,6 +65,40 @@ def test_readme_runs_from_top_to_bottom(run, folder, overview_cards):
     assert "resnet18: classification, resnet" in shown
 
 
+@pytest.mark.parametrize(
+    "page", ["core", *(f"plugins/{n}" for n in ("onnx", "resnet", "florence2"))]
+)
+def test_page_of_a_part_runs(page, run, folder, overview_cards):
+    code = "\n".join(blocks(f"{page}/README.md", "python"))
+
+    run(code, folder, INFERENCE_MODELS_CARDS=overview_cards)
+
+
+def test_page_on_rfdetr_runs(run, folder, overview_cards):
+    (folder / "output").mkdir()
+    trained = Path(overview_cards.split(os.pathsep)[-1], "base.pth")
+    shutil.copy(trained, folder / "output/checkpoint_best_total.pth")
+    code = "\n".join(blocks("plugins/rfdetr/README.md", "python"))
+
+    run(code, folder, INFERENCE_MODELS_CARDS=overview_cards)
+
+
+def test_what_was_compiled_runs_without_pytorch(run, folder, overview_cards):
+    (code,) = blocks("docs/getting-started/installation.md", "python")
+    places = {
+        "INFERENCE_MODELS_CARDS": overview_cards,
+        "INFERENCE_MODELS_CACHE": str(folder / "cache"),
+    }
+    compiling = "AutoModel.compile('resnet18', backend='onnx')"
+    run(f"from inference_models import AutoModel\n{compiling}", folder, **places)
+    (made,) = folder.glob("cache/derived/*/model.onnx")
+    shutil.copy(made, folder)
+    places["INFERENCE_MODELS_DISABLED_PLUGINS"] = "torch,hf"
+
+    code += "print(model.backend, len(model('path/to/image.jpg')))"
+    assert run(code, folder, **places) == "onnx 1\n"
+
+
 def test_page_on_florence2_runs(run, folder, overview_cards):
     code = "\n".join(blocks("docs/florence2.md", "python"))
 
@@ -91,6 +129,70 @@ def test_readme_loads_from_elsewhere(run, folder, overview_cards):
 
     assert len(roboflow.fetched) == 3
     assert hub.fetched == ["weights.safetensors"]
+
+
+def test_page_on_weights_loads_from_elsewhere(run, folder, overview_cards):
+    torch.manual_seed(0)
+    weights, others = (save(dict(ResNet(18, n).state_dict())) for n in (3, 4))
+    code = "\n".join(blocks("docs/weights.md", "python"))
+    code = code.replace("/onnx/model.onnx", "/weights.safetensors")
+    code = code.replace("<64 hexadecimal digits>", hashlib.sha256(weights).hexdigest())
+    with RoboflowServer() as server, HubServer() as hub:
+        hub.adds("org/name", {"weights.safetensors": others})
+        hub.repositories["org/name"].commit({"weights.safetensors": others}, "v1.0")
+        url = server.gives("/weights.safetensors", weights)
+        code = code.replace("https://example.com/weights.onnx", url)
+        run(
+            f"from inference_models import AutoModel\n{code}",
+            folder,
+            INFERENCE_MODELS_CARDS=overview_cards,
+            INFERENCE_MODELS_CACHE=str(folder / "cache"),
+            HF_ENDPOINT=hub.endpoint,
+            ROBOFLOW_API_HOST=server.host,
+        )
+
+    assert set(hub.fetched) == {"weights.safetensors"}
+
+
+def anchors(page: Path) -> set[str]:
+    """What its headings are linked by."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/**/*.md", "*/README.md", "*/*/README.md")
+    for path in sorted(ROOT.glob(pattern))
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_somewhere(page):
+    path = ROOT / page
+    text = re.sub(r"^ *```.*?^ *```", "", path.read_text("utf-8"), flags=re.M | re.S)
+    links = re.findall(r"\]\((?!https?:)([^)\s#]*)#?([^)\s]*)\)", text)
+    targets = [(path.parent / file if file else path, to) for file, to in links]
+
+    assert [str(file) for file, _ in targets if not file.exists()] == []
+    assert [to for file, to in targets if to and to not in anchors(file)] == []
+
+
+def test_page_on_models_names_those_of_the_packs():
+    page = (ROOT / "docs/models/index.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.+?`) \| `(.+?)` \| (.+?) \|", page, re.MULTILINE)
+    listed = {
+        name: (task, licence)
+        for names, task, licence in rows
+        for name in re.findall("`(.+?)`", names)
+    }
+    registry = installed()
+    cards = [c for cls in registry.architectures.values() for c in cls.cards()]
+    abroad = {n for n in elsewhere(registry) if not n.startswith("florence-2")}
+
+    assert {card.id for card in cards} | abroad == set(listed)
+    assert [c.id for c in cards if listed[c.id] != (c.task, c.license)] == []
 
 
 def test_example_card_is_a_sound_card():
@@ -229,6 +331,15 @@ def test_provider_of_the_page_on_plugins_works(run, tmp_path):
     assert shown == "('bolt', 'nut', 'washer')\n"
 
 
-def test_contributing_shows_a_pack_that_is_python():
-    for code in blocks("CONTRIBUTING.md", "python"):
-        compile(code, "CONTRIBUTING.md", "exec")
+def test_contributing_shows_a_pack_that_works(tmp_path):
+    (code,) = blocks("CONTRIBUTING.md", "python")
+    pack: dict[str, Any] = {}
+    exec(code, pack)
+    (tiny,) = pack["architectures"]()
+    artifact = Artifact("onnx", {"main": "tiny.onnx"})
+    card = ModelCard("tiny", tiny.name, "classification", [artifact], ["a", "b"])
+    outputs = {"scores": np.array([[0.1, 0.9]], np.float32)}
+
+    made = tiny(Bundle(card, artifact, tmp_path))
+    (result,) = made.postprocess(outputs, [], None, Operations())
+    assert result.confidence[0]["b"] == np.float32(0.9)

@@ -9,6 +9,7 @@ tensors, get the same picture as an array.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -16,7 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-DOCUMENT = Path(__file__).parents[1] / "docs/getting-started/quick-overview.md"
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs/getting-started/quick-overview.md"
+GIVEN = "d31dde3d78ba4777bec970a4fa76d1e43bbf51b5cb4449d3715c86bf18c682b2"
 
 READ_IMAGE = """
 import sys, types
@@ -96,6 +99,17 @@ def folder(tmp_path, photos):
 def changed_pixels(drawn: Path, original: Path) -> int:
     pictures = [np.asarray(Image.open(path)).astype(int) for path in (drawn, original)]
     return int((np.abs(pictures[0] - pictures[1]).max(axis=-1) > 100).sum())
+
+
+def test_document_stands_as_it_was_given():
+    assert hashlib.sha256(DOCUMENT.read_bytes()).hexdigest() == GIVEN
+
+
+def test_extras_that_the_document_installs_are_there():
+    named = re.search(r'"inference-models\[(.+)\]"', DOCUMENT.read_text("utf-8"))[1]
+    offered = re.findall(r"^([\w-]+) = \[", (ROOT / "pyproject.toml").read_text(), re.M)
+
+    assert set(named.split(",")) <= set(offered)
 
 
 def test_document_has_the_blocks_that_are_run_here():

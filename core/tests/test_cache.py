@@ -615,7 +615,7 @@ def test_what_cannot_be_removed_is_said_in_a_sentence(command, tmp_path):
     [
         (["cache", "rm", "far"], "ModelNotFound: nothing of 'far' is in the cache"),
         (["cache", "rm", "abcdef0123"], "nothing of 'abcdef0123' is in the cache"),
-        (["cache", "export", "x.tar", "far"], "nothing of 'far' is in the cache"),
+        (["cache", "export", "x.tar", "far"], "weights of 'far' are not in the cache"),
         (["cache", "import", "none.tar"], "InvalidOption: there is no file 'none.tar'"),
         (["cache", "prune", "--max-size", "big"], "'big' is not a number of bytes"),
         (

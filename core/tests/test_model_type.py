@@ -169,7 +169,8 @@ def test_a_known_model_may_have_no_file_of_that_format(known, unclaimed):
 
 
 def test_an_architecture_alone_does_not_say_enough(unclaimed):
-    with pytest.raises(InvalidWeights, match=r"claims .*gain; put a card.json"):
+    said = r"architecture \(acme-colors\) claims .*gain; put a card.json"
+    with pytest.raises(InvalidWeights, match=said):
         load(unclaimed, model_type="acme-hues")
 
 

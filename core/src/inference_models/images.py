@@ -96,7 +96,7 @@ def _is_on_host(array: Any) -> bool:
 
 
 def read_images(source: Any, color: Color | None = None) -> list[Image]:
-    """Whatever the caller gave -> images; `InvalidInput` says what is wrong with it.
+    """What this module's first lines name -> images; `InvalidInput` for anything else.
 
     `color` overrides the channel order of arrays and tensors; decoded files and PIL
     images know their own.

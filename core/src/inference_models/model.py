@@ -128,7 +128,7 @@ class Model:
     def __call__(
         self, images: Any, *, input_color_format: Color | None = None, **options: Any
     ) -> Any:
-        """Predict for one image or several; see `read_images` for what an image may be.
+        """Predict for one image or several, in any form that `read_images` takes.
 
         Raises `InvalidInput` for an image, `InvalidOption` for an option that does not
         fit; `options` are the fields of the architecture's `Options`.

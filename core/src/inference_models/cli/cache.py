@@ -165,7 +165,10 @@ def _files(store: Store, model_id: str) -> Iterator[tuple[str, archive.Content]]
     yield f"imported/{imported_name(found.provider.name, found.name)}", content_of(card)
     kept = _kept(store, card)
     if not any(one.kind == "bundle" for one in kept):
-        raise _nothing(model_id)
+        raise ModelNotFound(
+            f"the weights of {model_id!r} are not in the cache; inference-models "
+            "download fetches them, and those that lie in a folder are copied with it"
+        )
     for one in kept:
         for name, digest in zip(one.names, one.digests, strict=False):
             yield f"blobs/{digest}", one.folder / name

@@ -38,7 +38,8 @@ def of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard
         return _of_type(path, inspected, registry, model_type)
     claimed = _best_claim(inspected, registry)
     if claimed is None:
-        raise InvalidWeights(_unclaimed(path, inspected, registry))
+        asked = registry.architectures
+        raise InvalidWeights(_unclaimed(path, inspected, registry, asked))
     return _filled(*claimed, path)
 
 
@@ -131,7 +132,7 @@ def _of_type(
             config = {**card.config, **(known.config if known else {})}
             return _filled(attrs.evolve(card, config=config), facts, path)
     if not inspected or known is None:
-        raise InvalidWeights(_unclaimed(path, inspected, registry))
+        raise InvalidWeights(_unclaimed(path, inspected, registry, [cls.name]))
     alike = [a for a in known.artifacts if a.format == inspected[0].format]
     like = attrs.evolve(known, artifacts=alike, license=None, aliases=())
     return _filled(like, inspected[0], path)
@@ -182,12 +183,14 @@ def claim(cls: type[Architecture[Any]], facts: Facts) -> ModelCard | None:
         return None
 
 
-def _unclaimed(path: Path, inspected: list[Facts], registry: Registry) -> str:
+def _unclaimed(
+    path: Path, inspected: list[Facts], registry: Registry, asked: Iterable[str]
+) -> str:
     if not inspected:
         backends = ", ".join(sorted(registry.backends)) or "none"
         sentence = f"no installed backend ({backends}) reads {str(path)!r}"
         return registry.excused(sentence)
-    known = ", ".join(sorted(registry.architectures)) or "none"
+    known = ", ".join(sorted(asked)) or "none"
     tensors = ", ".join(list(inspected[0].tensors)[:3])
     names = (
         f"whose first tensors are {tensors}" if tensors else "which names no tensors"
