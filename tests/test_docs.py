@@ -95,8 +95,9 @@ def test_what_was_compiled_runs_without_pytorch(run, folder, overview_cards):
     shutil.copy(made, folder)
     places["INFERENCE_MODELS_DISABLED_PLUGINS"] = "torch,hf"
 
-    code += "print(model.backend, len(model('path/to/image.jpg')))"
-    assert run(code, folder, **places) == "onnx 1\n"
+    told = "print(model.backend, len(model('path/to/image.jpg')))\n"
+    code = f"{code}{told}model = AutoModel.from_pretrained('resnet18')\n{told}"
+    assert run(code, folder, **places) == "onnx 1\nonnx 1\n"
 
 
 def test_page_on_florence2_runs(run, folder, overview_cards):

@@ -521,9 +521,8 @@ def test_a_larger_batch_than_was_built_for_is_told_and_built_beside_it(compiler)
     assert len(compiler.derived) == 2
 
 
-def folder_of(tmp_path, preprocessing):
+def folder_of(tmp_path, preprocessing, content=b'{"gain": [9, 9, 9]}'):
     """A folder with weights and a card that states their hash."""
-    content = b'{"gain": [9, 9, 9]}'
     (tmp_path / "weights.json").write_bytes(content)
     file = {"name": "weights.json", "sha256": hashlib.sha256(content).hexdigest()}
     card = {
@@ -547,6 +546,68 @@ def test_what_was_built_does_without_its_source(compiler, tmp_path):
 
     assert load(folder, backend="acme-compiled")(RED).class_id.tolist() == [0]
     assert len(compiler.derived) == 1
+
+
+@pytest.fixture
+def no_deriver(compiler, monkeypatch):
+    """Once called, nobody is here who derives; what was derived can be opened."""
+    return lambda: monkeypatch.setattr(compiler.AcmeCompiler, "derives", {})
+
+
+def test_what_was_built_runs_where_nobody_is_who_could_build_it(no_deriver, tmp_path):
+    folder = folder_of(tmp_path, {"size": [8, 8]})
+    load(folder, backend="acme-compiled")
+    (folder / "weights.json").unlink()
+    no_deriver()
+    model = load(folder)
+
+    assert model.backend == "acme-compiled"
+    assert model(RED).class_id.tolist() == [0]
+    assert AutoModel.explain(folder).best.backend == "acme-compiled"
+
+
+def test_what_was_built_has_the_labels_of_the_call_where_nobody_could_build_it(
+    no_deriver, tmp_path
+):
+    folder = folder_of(tmp_path, {"size": [8, 8]})
+    load(folder, backend="acme-compiled")
+    no_deriver()
+    model = load(folder, backend="acme-compiled", labels=["r", "g", "b"])
+
+    assert model.class_names == ["r", "g", "b"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [({"size": [4, 4]},), ({"size": [8, 8]}, b'{"gain": [9, 9, 8]}')],
+    ids=["preprocessing", "weights"],
+)
+def test_what_was_built_of_another_source_is_left_alone(no_deriver, tmp_path, other):
+    folder = folder_of(tmp_path, {"size": [8, 8]})
+    load(folder, backend="acme-compiled")
+    no_deriver()
+    folder_of(tmp_path, *other)
+
+    assert load(folder).backend == "acme"
+
+
+def test_what_differed_is_left_alone_where_nobody_could_build_it(
+    found_wrong, no_deriver, caplog
+):
+    no_deriver()
+
+    assert load("acme-colors").backend == "acme"
+    assert caplog.messages == []
+
+
+def test_what_was_built_elsewhere_is_not_run_where_its_source_cannot_be(
+    no_deriver, compiler, monkeypatch
+):
+    monkeypatch.setattr(compiler.AcmeCompiler, "targets", lambda self: ["far-away"])
+    AutoModel.compile("acme-colors", backend="acme-compiled", device="far-away")
+    no_deriver()
+
+    assert load("acme-colors").backend == "acme"
 
 
 def test_labels_of_ones_own_do_not_build_anew(compiler, tmp_path):

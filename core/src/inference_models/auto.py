@@ -143,7 +143,9 @@ class _Call:
         found = attrs.evolve(found, card=_relabelled(found.card, self.labels))
         _check_task(found.card, self.task)
         make = _architecture(found.card, registry)
-        return _Search(registry, Store(), found, wishes, make)
+        store = Store()
+        left = derive.left(store, found.card, make, registry)
+        return _Search(registry, store, found, wishes, make, left)
 
     def _access(self) -> Access:
         headers = _Secret(self.weights_provider_extra_headers)
@@ -201,6 +203,7 @@ class _Search:
     found: find.Found
     wishes: Wishes
     make: type[Architecture[Any]]
+    left: Sequence[derive.Left] = ()
     failed: dict[tuple[File, ...], DownloadFailed] = attrs.field(
         factory=dict, init=False, repr=False
     )
@@ -212,10 +215,15 @@ class _Search:
 
     def negotiation(self) -> Negotiation:
         look = functools.partial(derive.cached, self.store, self.card, self.make)
-        return negotiate(self.card, self.wishes, self.registry, look)
+        ready = (*self.card.artifacts, *(each.artifact for each in self.left))
+        card = attrs.evolve(self.card, artifacts=ready)
+        return negotiate(card, self.wishes, self.registry, look)
 
     def bundle(self, artifact: Artifact) -> Bundle:
         """Fetch an artifact, and what it adapts, and complete its card."""
+        for each in self.left:
+            if each.artifact is artifact:
+                return each.bundle(self.card, self.bundle)
         if artifact.files in self.failed:
             raise self.failed[artifact.files]
         try:

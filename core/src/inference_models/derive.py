@@ -39,9 +39,9 @@ from inference_models.errors import InferenceModelsError, InvalidWeights, Unavai
 from inference_models.images import Image
 from inference_models.interfaces import Architecture
 from inference_models.judging import Differs, judge, tolerance
-from inference_models.negotiate import Cached, Option
+from inference_models.negotiate import Cached, Option, chain, usable
 from inference_models.progress import Report, shown
-from inference_models.registry import installed
+from inference_models.registry import Registry, installed
 from inference_models.store import Store, explained
 from inference_models.trust import kind_of
 
@@ -58,17 +58,24 @@ class _Kept:
     """What was derived, as its manifest describes it."""
 
     folder: Path
+    key: str
     artifact: Artifact
     judged: bool
     """False for what was built for another machine and has not run on it yet."""
     asked: Any
     card: Any
+    made_of: str | None = None
+    """Names its source, as `_made_of` does."""
     fault: str = ""
     """Why it was discarded: it differs from its source, and its files are gone."""
 
     def bundle(self) -> Bundle:
         """As something to open."""
         return Bundle(ModelCard.from_json(self.card), self.artifact, self.folder)
+
+    def instead_of(self, source: Bundle) -> Bundle:
+        """As something to open, with what is known of its source."""
+        return attrs.evolve(source, artifact=self.artifact, folder=self.folder)
 
     @property
     def is_there(self) -> bool:
@@ -89,6 +96,26 @@ class _Kept:
         )
 
 
+@attrs.frozen
+class Left:
+    """What was derived by backends that are not here now, and its source."""
+
+    source: Artifact
+    _kept: _Kept
+
+    @property
+    def artifact(self) -> Artifact:
+        """What a backend that is here may open."""
+        return self._kept.artifact
+
+    def bundle(self, card: ModelCard, fetch: Fetch) -> Bundle:
+        """As something to open; its source is read where the card was another."""
+        note_use(self._kept.folder / _MANIFEST)
+        if self._kept.asked == _plain(card):
+            return self._kept.bundle()
+        return self._kept.instead_of(fetch(self.source))
+
+
 def key(
     store: Store, card: ModelCard, make: MakeArchitecture, option: Option
 ) -> str | None:
@@ -96,26 +123,30 @@ def key(
 
     None while a source's hash is not known.
     """
-    digests = [store.digest(file) for file in option.artifact.files]
+    made_of = _made_of(store, card, make, option.artifact)
+    precision = option.plan.precision
+    steps = [(_version(b.name, type(b)), form) for b, form in option.steps]
+    facts = [made_of, steps, precision, tolerance(make, precision)]
+    return None if made_of is None else _digest(facts)
+
+
+def _made_of(
+    store: Store, card: ModelCard, make: MakeArchitecture, artifact: Artifact
+) -> str | None:
+    """Names a source, and all that its derivation reads of it."""
+    digests = [store.digest(file) for file in artifact.files]
     if not digests or None in digests:
         return None
-    precision = option.plan.precision
     facts = {
         "source": sorted(map(str, digests)),
-        "graphs": dict(option.artifact.graphs),
+        "graphs": dict(artifact.graphs),
         "architecture": [
             _version(card.architecture, make),
             card.task,
             len(card.labels),
         ],
-        "base": option.artifact.base,
-        "config": {**card.config, **option.artifact.config},
-        "steps": [
-            (_version(backend.name, type(backend)), form)
-            for backend, form in option.steps
-        ],
-        "precision": precision,
-        "tolerance": tolerance(make, precision),
+        "base": artifact.base,
+        "config": {**card.config, **artifact.config},
     }
     return _digest(facts)
 
@@ -155,6 +186,24 @@ def cached(
     return Cached(misfit="; ".join(dict.fromkeys(filter(None, reasons.values()))))
 
 
+def left(
+    store: Store, card: ModelCard, make: MakeArchitecture, registry: Registry
+) -> list[Left]:
+    """What was derived of a card by backends that are not here now.
+
+    It runs as what the card has ready does, since it was judged where it was made.
+    """
+    backends = [cls() for cls in registry.backends.values()]
+    return [
+        Left(source, kept)
+        for kept in _manifested(store, json.dumps(card.architecture))
+        for source in usable(card)
+        if kept.judged and not kept.fault
+        if not chain(source.format, [kept.artifact.format], backends)
+        if kept.made_of == _made_of(store, card, make, source) and kept.is_intact
+    ]
+
+
 def derived(
     store: Store,
     card: ModelCard,
@@ -184,8 +233,8 @@ def derived(
         with store.locked(name):
             kept = _fitting(store, name, card, option) or making.build(store, name)
             if here and not kept.judged:
-                making.judge_now(kept, name)
-    return attrs.evolve(source, artifact=kept.artifact, folder=kept.folder)
+                making.judge_now(kept)
+    return kept.instead_of(source)
 
 
 def _is_here(option: Option) -> bool:
@@ -204,23 +253,33 @@ def _manifests(store: Store) -> list[Path]:
 
 
 def _all_kept(store: Store, name: str) -> Iterator[_Kept]:
-    """All that was derived under one key; what cannot be read is built anew."""
+    """All that was derived under one key."""
+    return (kept for kept in _manifested(store, name) if kept.key == name)
+
+
+def _manifested(store: Store, words: str) -> Iterator[_Kept]:
+    """All whose manifests hold these words; what cannot be read is built anew."""
     for manifest in _manifests(store):
         with contextlib.suppress(
             OSError, ValueError, KeyError, TypeError, InferenceModelsError
         ):
             text = manifest.read_text("utf-8")
-            data = json.loads(text) if name in text else {"key": None}
-            if data["key"] == name:
-                kept = _read(manifest.parent, data)
-                if kept.folder == _folder(store, name, kept.artifact):
-                    yield kept
+            kept = _read(manifest.parent, json.loads(text)) if words in text else None
+            if kept and kept.folder == _folder(store, kept.key, kept.artifact):
+                yield kept
 
 
 def _read(folder: Path, data: Any) -> _Kept:
-    artifact = structure(Artifact, data["artifact"])
-    judged, fault = data["judged"] is True, str(data.get("fault", ""))
-    return _Kept(folder, artifact, judged, data["asked"], data["card"], fault)
+    return _Kept(
+        folder,
+        data["key"],
+        structure(Artifact, data["artifact"]),
+        data["judged"] is True,
+        data["asked"],
+        data["card"],
+        data.get("made_of"),
+        str(data.get("fault", "")),
+    )
 
 
 def _misfit(kept: _Kept, card: ModelCard, option: Option) -> str | None:
@@ -301,30 +360,32 @@ class _Making:
                 raise InvalidWeights(f"what was derived cannot run: {reason}")
             kept = _Kept(
                 _folder(store, name, bundle.artifact),
+                name,
                 bundle.artifact,
                 self.here,
                 _plain(self.asked),
                 _plain(bundle.card),
+                _made_of(store, self.asked, self.make, self.option.artifact),
             )
             if self.here:
                 report("comparing it with its source", 1.0)
-                self._judge_or_note(bundle, kept, name)
-            _write_manifest(bundle.folder, kept, name)
+                self._judge_or_note(bundle, kept)
+            _write_manifest(bundle.folder, kept)
             move_folder(bundle.folder, kept.folder)
         return kept
 
-    def judge_now(self, kept: _Kept, name: str) -> None:
+    def judge_now(self, kept: _Kept) -> None:
         """Judge what was built elsewhere, and remove it if it is wrong."""
-        bundle = attrs.evolve(self.source, artifact=kept.artifact, folder=kept.folder)
+        bundle = kept.instead_of(self.source)
         try:
-            self._judge_or_note(bundle, kept, name)
+            self._judge_or_note(bundle, kept)
         except InvalidWeights as error:
             if not isinstance(error, Differs):
                 remove(kept.folder)
             raise
-        _note(attrs.evolve(kept, judged=True), name)
+        _note(attrs.evolve(kept, judged=True))
 
-    def _judge_or_note(self, bundle: Bundle, kept: _Kept, name: str) -> None:
+    def _judge_or_note(self, bundle: Bundle, kept: _Kept) -> None:
         """Judge it; that it differs is noted in its place, so that it is built once."""
         try:
             self._judge(bundle)
@@ -332,7 +393,7 @@ class _Making:
             remove(kept.folder)
             empty = attrs.evolve(kept.artifact, files=())
             noted = attrs.evolve(kept, artifact=empty, judged=True, fault=str(error))
-            _note(noted, name)
+            _note(noted)
             raise
 
     def _written(self, partial: Path, report: Report) -> Bundle:
@@ -389,23 +450,24 @@ def _folder(store: Store, name: str, artifact: Artifact) -> Path:
     return store.root / "derived" / own
 
 
-def _write_manifest(folder: Path, kept: _Kept, name: str) -> None:
+def _write_manifest(folder: Path, kept: _Kept) -> None:
     """What was derived, and the complete card that belongs to the one asked for."""
     data = {
-        "key": name,
+        "key": kept.key,
         "artifact": attrs.asdict(kept.artifact),
         "judged": kept.judged,
         "asked": kept.asked,
         "card": kept.card,
+        "made_of": kept.made_of,
         "fault": kept.fault,
     }
     write_atomically(folder / _MANIFEST, json.dumps(data).encode())
 
 
-def _note(kept: _Kept, name: str) -> None:
+def _note(kept: _Kept) -> None:
     """Keep what judging found; a cache that is only read is judged at each load."""
     try:
-        _write_manifest(kept.folder, kept, name)
+        _write_manifest(kept.folder, kept)
     except OSError as error:
         log.debug("what was judged is not noted: %s", error)
 
