@@ -749,6 +749,11 @@ def test_a_bare_name_of_a_folder_says_how_to_write_it(cards, monkeypatch):
         load("mine")
 
 
+def test_a_name_with_a_suffix_is_told_as_a_file_that_is_not_there(acme):
+    with pytest.raises(ModelNotFound, match=r"'weights.onnx' .*there is no such file;"):
+        load("weights.onnx")
+
+
 def test_the_working_directory_is_a_folder(cards, monkeypatch):
     monkeypatch.chdir(cards("mine", labels=["c", "m", "y"]))
     monkeypatch.delenv("INFERENCE_MODELS_CARDS")

@@ -318,6 +318,14 @@ def test_more_beams_than_anyone_means_are_refused():
         Decoding(num_beams=101)
 
 
+@pytest.mark.parametrize(
+    "name, value", [("temperature", 0.5), ("top_k", 3), ("top_p", 0.9)]
+)
+def test_how_tokens_are_drawn_is_said_where_they_are_drawn(name, value):
+    with pytest.raises(InvalidOption, match=f"{name} {value} .*; add do_sample=True"):
+        Decoding(**{name: value})
+
+
 def test_as_many_beams_as_there_are_texts_find_the_likeliest():
     rng = np.random.default_rng(5)
     places = [text for count in range(3) for text in product(range(3), repeat=count)]
@@ -575,7 +583,7 @@ def test_a_setting_that_cannot_be_is_told(name, value):
     ],
 )
 def test_a_setting_may_be_a_number_of_numpy(name, value):
-    assert getattr(Decoding(**{name: value}), name) == value
+    assert getattr(Decoding(**{name: value, "do_sample": True}), name) == value
 
 
 def test_beams_are_not_drawn():

@@ -247,7 +247,8 @@ def known_ids(asked: Iterable[WeightsProvider]) -> list[str]:
 
 def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) -> str:
     ids = sorted({*known_ids(asked), *elsewhere(registry)})
-    sentence = f"no model {name!r} is known{did_you_mean(name, ids)}"
+    nor = ", and there is no such file" if re.search(r"\.[a-z]\w*$", name, re.I) else ""
+    sentence = f"no model {name!r} is known{nor}{did_you_mean(name, ids)}"
     hint = _missing_pack(name, registry)
     if hint:
         sentence += f"; models of this family come with: {hint}"

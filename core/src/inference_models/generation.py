@@ -106,6 +106,14 @@ def _check_seed(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> N
         raise InvalidOption(f"{attribute.name} {value!r} is not a whole number from 0")
 
 
+def _check_drawn(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value != attribute.default and not instance.do_sample:
+        raise InvalidOption(
+            f"{attribute.name} {value} says how tokens are drawn, and none are; add "
+            "do_sample=True"
+        )
+
+
 @attrs.frozen(kw_only=True)
 class Decoding:
     """What a call may set: greedy by default, `num_beams` for a beam search.
@@ -119,9 +127,11 @@ class Decoding:
     do_sample: bool = attrs.field(
         default=False, validator=attrs.validators.instance_of(bool)
     )
-    temperature: float = attrs.field(default=1.0, validator=_check_temperature)
-    top_k: int = attrs.field(default=50, validator=_check_whole)
-    top_p: float = attrs.field(default=1.0, validator=_check_share)
+    temperature: float = attrs.field(
+        default=1.0, validator=[_check_temperature, _check_drawn]
+    )
+    top_k: int = attrs.field(default=50, validator=[_check_whole, _check_drawn])
+    top_p: float = attrs.field(default=1.0, validator=[_check_share, _check_drawn])
     seed: int | None = attrs.field(default=None, validator=_check_seed)
 
     def __attrs_post_init__(self) -> None:
