@@ -73,8 +73,8 @@ def derived(store, name="d" * 64, model="acme-colors"):
     folder = store.root / "derived" / name
     folder.mkdir(parents=True)
     (folder / "model.acme").write_bytes(b"derived")
-    files = [attrs.asdict(File("model.acme", size=7))]
-    data = {"artifact": {"files": files}, "card": {"id": model}}
+    artifact = Artifact("acme", {}, [File("model.acme", size=7)], batch=(1, 2, 4))
+    data = {"artifact": attrs.asdict(artifact), "card": {"id": model}}
     (folder / "artifact.json").write_text(json.dumps(data))
     return folder
 
@@ -109,6 +109,7 @@ def test_what_was_derived_is_listed_with_its_model(store):
     (kept,) = cache.inventory(store)
 
     assert (kept.kind, kept.model) == ("derived", "acme-colors")
+    assert kept.form == "acme, fp32, batches of [1, 2, 4]"
 
 
 @pytest.mark.parametrize("look", [cache.inventory, cache.size])

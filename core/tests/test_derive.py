@@ -280,6 +280,7 @@ def test_what_was_loaded_last_comes_first_among_what_was_derived(compiler, cache
     model = load("acme-colors", backend="acme-compiled", quantization="fp16")
     first, last = [kept for kept in inventory(Store()) if kept.kind == "derived"]
 
+    assert (first.form, last.form) == ("acme-compiled, fp16", "acme-compiled, fp32")
     assert first.folder == model._loaded.bundle.folder
     assert last.used == 1
 

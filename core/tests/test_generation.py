@@ -319,7 +319,7 @@ def test_more_beams_than_anyone_means_are_refused():
 
 
 @pytest.mark.parametrize(
-    "name, value", [("temperature", 0.5), ("top_k", 3), ("top_p", 0.9)]
+    ("name", "value"), [("temperature", 0.5), ("top_k", 3), ("top_p", 0.9)]
 )
 def test_how_tokens_are_drawn_is_said_where_they_are_drawn(name, value):
     with pytest.raises(InvalidOption, match=f"{name} {value} .*; add do_sample=True"):

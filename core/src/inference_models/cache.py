@@ -24,7 +24,8 @@ class Kept:
     """A folder that runtimes are handed: a bundle, or what was derived here.
 
     `size` is in bytes, `used` when it was last loaded (seconds since the epoch),
-    `digests` are the blobs that it is made of, and `model` is told of what was derived.
+    `digests` are the blobs that it is made of; of what was derived `model` is told, and
+    its `form`: format, precision and sizes of batches.
     """
 
     kind: Literal["bundle", "derived"]
@@ -34,6 +35,7 @@ class Kept:
     size: int
     used: float
     model: str | None = None
+    form: str = ""
 
     @property
     def key(self) -> str:
@@ -60,8 +62,10 @@ def _derived(store: Store) -> Iterator[Kept]:
     for manifest in (store.root / "derived").glob("*/artifact.json"):
         folder = manifest.parent
         names = tuple(_names(folder))
-        used, model = _date(manifest), _model(manifest)
-        yield Kept("derived", folder, names, (), _size([folder]), used, model)
+        told = _model(manifest)
+        yield Kept(
+            "derived", folder, names, (), _size([folder]), _date(manifest), *told
+        )
 
 
 def _names(folder: Path) -> list[str]:
@@ -75,10 +79,16 @@ def _within(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in names)
 
 
-def _model(manifest: Path) -> str | None:
+def _model(manifest: Path) -> tuple[str | None, str]:
+    """The id of what was derived, and its form."""
     data = _json(manifest)
-    card = data.get("card")
-    return str(card.get("id")) if isinstance(card, dict) else None
+    try:
+        artifact, model = data["artifact"], str(data["card"]["id"])
+        form = f"{artifact['format']}, {artifact['precision']}"
+        batch = artifact.get("batch")
+        return model, f"{form}, batches of {batch}" if batch else form
+    except (KeyError, TypeError, AttributeError):
+        return None, ""
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def ls() -> None:
         for kept in cache.inventory(store):
             date = time.strftime("%Y-%m-%d", time.localtime(kept.used))
             what = kept.model or ids.get(kept.key) or ", ".join(kept.names)
+            what += f" ({kept.form})" if kept.form else ""
             key = kept.key[:12]
             typer.echo(f"{key}  {_shown(kept.size):>9}  {date}  {kept.kind:<7}  {what}")
         typer.echo(f"{_shown(cache.size(store))} in {store.root}")
