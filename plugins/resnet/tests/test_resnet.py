@@ -9,6 +9,7 @@ import pytest
 from inference_models import (
     Bundle,
     Facts,
+    InvalidCard,
     InvalidWeights,
     ModelCard,
     Operations,
@@ -102,6 +103,23 @@ def test_a_column_without_a_label_is_never_returned(tmp_path):
 def test_labels_of_another_number_are_refused(tmp_path):
     with pytest.raises(InvalidWeights, match="has 3 classes, and its card names 2"):
         predict(narrow("classification", labels=("cup", "dog")), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({}, "depth None is not one of 18, 34, 50, 101, 152"),
+        ({"depth": 20}, "depth 20 is not one of"),
+        ({"depth": [18]}, r"depth \[18\] is not one of"),
+        ({"depth": 18, "width": "8"}, "width '8' is not a number above 0"),
+        ({"depth": 18, "width": 0}, "width 0 is not a number above 0"),
+    ],
+)
+def test_a_config_of_no_network_is_told(config, told, tmp_path):
+    card = attrs.evolve(narrow("classification"), config=config)
+
+    with pytest.raises(InvalidCard, match=f"config.{told}"):
+        ResNet(Bundle(card, card.artifacts[0], tmp_path)).modules()
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])

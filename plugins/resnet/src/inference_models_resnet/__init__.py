@@ -17,6 +17,7 @@ from inference_models import (
     ConfidenceOptions,
     Facts,
     Frame,
+    InvalidCard,
     ModelCard,
     MultiLabelClassificationPrediction,
     Operations,
@@ -24,7 +25,7 @@ from inference_models import (
     hookimpl,
 )
 from inference_models_resnet import folders
-from inference_models_resnet.layout import Layout, from_transformers, recognise
+from inference_models_resnet.layout import BLOCKS, Layout, from_transformers, recognise
 
 IMAGENET = {
     "size": [224, 224],
@@ -84,8 +85,14 @@ class ResNet(Architecture[ConfidenceOptions]):
     @property
     def layout(self) -> Layout:
         """What the config says, with as many classes as there are labels."""
-        config = self.bundle.config
-        return Layout(config["depth"], len(self.card.labels), config.get("width", 64))
+        depth, width = (self.bundle.config.get(name) for name in ("depth", "width"))
+        if not isinstance(depth, int) or depth not in BLOCKS:
+            listed = ", ".join(map(str, BLOCKS))
+            raise InvalidCard(f"config.depth {depth!r} is not one of {listed}")
+        width = 64 if width is None else width
+        if not isinstance(width, int) or width < 1:
+            raise InvalidCard(f"config.width {width!r} is not a number above 0")
+        return Layout(depth, len(self.card.labels), width)
 
     def modules(self, loaded: Any = None) -> Mapping[str, Any]:
         """The network of the config's depth, one logit a label; or what was loaded.
