@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -27,9 +28,10 @@ def refusal(device="cpu", wanted="fp32", **artifact):
     return OnnxBackend().refuse(card, one, Plan(device, wanted))
 
 
-def run_python(code):
+def run_python(code, env=None):
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    return done.stdout
 
 
 def test_the_hook_offers_the_backend():
@@ -52,6 +54,27 @@ def test_no_runtime_is_imported_before_a_model_is_opened(save):
     )
 
     assert run_python(code) == "cpu False onnx\n"
+
+
+def test_onnx_runtime_gives_the_machine_no_id(save, tmp_path, monkeypatch):
+    path = save(
+        "graph (float[N, 3] input) => (float[N, 3] output) { output = Relu(input) }"
+    )
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "home").mkdir()
+    code = (
+        "import pathlib\n"
+        "from inference_models import Artifact, Bundle, ModelCard, Plan\n"
+        "from inference_models_onnx import OnnxBackend\n"
+        "artifact = Artifact('onnx', {'main': 'model.onnx'})\n"
+        "card = ModelCard('test', 'test', 'test', (artifact,))\n"
+        f"bundle = Bundle(card, artifact, pathlib.Path({str(path.parent)!r}))\n"
+        "OnnxBackend().open(bundle, None, Plan('cpu', 'fp32'))\n"
+    )
+    run_python(code, {**os.environ, "HOME": str(tmp_path / "home")})
+
+    assert list((tmp_path / "home").rglob("*")) == []
 
 
 def test_settings_survive_pickling():

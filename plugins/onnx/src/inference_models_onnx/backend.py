@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,8 @@ class OnnxBackend(Backend):
         reason = find_installed().refuse_opset(contents.opset)
         if reason is not None:
             raise Unavailable(f"'{path}' cannot run here: {reason}")
+        # It gives the machine an id, and a process that is forked does not end.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
             from inference_models_onnx.session import OnnxSession
         except ImportError as error:
