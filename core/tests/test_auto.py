@@ -373,6 +373,17 @@ def test_results_of_another_number_than_the_images_are_told(
         load("acme-bright")([RED, GREEN])
 
 
+@pytest.mark.parametrize("step", ["preprocess", "postprocess"])
+def test_a_fault_of_an_architecture_is_told_with_its_name(acme, monkeypatch, step):
+    def stumble(*_):
+        return {}["logits"]
+
+    monkeypatch.setattr(acme.Bright, step, stumble)
+    said = rf"{step}\(\) of architecture 'acme-bright' failed: KeyError: 'logits'"
+    with pytest.raises(RunFailed, match=said):
+        load("acme-bright")([RED, GREEN])
+
+
 def test_eight_threads_get_what_one_gets(acme):
     model = load("acme-colors", batch_size=3)
     chance = np.random.default_rng(0)

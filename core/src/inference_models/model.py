@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from inference_models.errors import (
     ModelClosed,
     RunFailed,
     did_you_mean,
+    told,
 )
 from inference_models.images import (
     Array,
@@ -196,9 +198,10 @@ class Model:
     ) -> tuple[dict[str, Array], list[Frame]]:
         self._check_usable()
         loaded = self._loaded
-        return loaded.architecture.preprocess(
-            images, options, loaded.operations, loaded.spec
-        )
+        with _step("preprocess", loaded.architecture):
+            return loaded.architecture.preprocess(
+                images, options, loaded.operations, loaded.spec
+            )
 
     def _forward(self, inputs: dict[str, Array], options: Any) -> dict[str, Array]:
         self._check_usable()
@@ -211,9 +214,10 @@ class Model:
         self, outputs: dict[str, Array], frames: Sequence[Frame], options: Any
     ) -> list[Any]:
         loaded = self._loaded
-        results = loaded.architecture.postprocess(
-            outputs, frames, options, loaded.operations
-        )
+        with _step("postprocess", loaded.architecture):
+            results = loaded.architecture.postprocess(
+                outputs, frames, options, loaded.operations
+            )
         given = len(results) if isinstance(results, (list, tuple)) else None
         cls = type(self)
         each = cls.task is not None and cls.join is Model.join  # one for each image
@@ -236,6 +240,19 @@ class Model:
                 "CUDA does not survive fork(); load the model in the child process, or "
                 "start it with multiprocessing's 'spawn'"
             )
+
+
+@contextlib.contextmanager
+def _step(name: str, architecture: Architecture[Any]) -> Iterator[None]:
+    """Say of a fault whose it is; `forward` may raise what a user's callback does."""
+    try:
+        yield
+    except InferenceModelsError:
+        raise
+    except Exception as error:
+        raise RunFailed(
+            f"{name}() of architecture {architecture.name!r} failed: {told(error)}"
+        ) from error
 
 
 def _behind(runs: Iterable[Run]) -> Iterator[Run]:
