@@ -92,7 +92,7 @@ class _Kept:
 def key(
     store: Store, card: ModelCard, make: MakeArchitecture, option: Option
 ) -> str | None:
-    """Names what an option derives, and from what, and how far the two may differ.
+    """Names what an option derives, from what, for whom, and how far both may differ.
 
     None while a source's hash is not known.
     """
@@ -114,6 +114,7 @@ def key(
             (_version(backend.name, type(backend)), form)
             for backend, form in option.steps
         ],
+        "backend": option.backend.name,  # each is judged for itself
         "precision": precision,
         "tolerance": tolerance(make, precision),
     }
