@@ -226,6 +226,25 @@ def test_what_differed_is_built_anew_where_it_is_asked_for(found_wrong):
     assert found_wrong.derived == ["acme-colors"] * 2
 
 
+@pytest.mark.parametrize("right_first", [True, False])
+def test_what_two_backends_open_is_judged_on_each(compiler, right_first):
+    class Wrong(compiler.AcmeCompiler):
+        name, derives = "acme-wrong", {}
+
+        def open(self, bundle, *given):
+            sessions = super().open(bundle, *given)
+            for session in sessions.values():
+                session.gain += 0.5
+            return sessions
+
+    if right_first:
+        load("acme-colors", backend="acme-compiled")
+    with pytest.raises(InvalidWeights, match="differs from its source"):
+        load("acme-colors", backend=Wrong())
+
+    assert load("acme-colors", backend="acme-compiled").backend == "acme-compiled"
+
+
 def test_what_differed_for_other_batches_does_not_stand_in_the_way(found_wrong):
     wishes = {"backend": "acme-compiled", "batch_size": (1, 2, 4)}
     AutoModel.compile("acme-colors", **wishes)

@@ -119,14 +119,15 @@ class Left:
 def key(
     store: Store, card: ModelCard, make: MakeArchitecture, option: Option
 ) -> str | None:
-    """Names what an option derives, and from what, and how far the two may differ.
+    """Names what an option derives, from what, for whom, and how far both may differ.
 
     None while a source's hash is not known.
     """
     made_of = _made_of(store, card, make, option.artifact)
     precision = option.plan.precision
     steps = [(_version(b.name, type(b)), form) for b, form in option.steps]
-    facts = [made_of, steps, precision, tolerance(make, precision)]
+    opener = option.backend.name  # each is judged for itself
+    facts = [made_of, steps, opener, precision, tolerance(make, precision)]
     return None if made_of is None else _digest(facts)
 
 
