@@ -80,4 +80,4 @@ def _described(tensor: Any) -> tuple[str, TensorSpec]:
 
 def _reason(error: RuntimeError) -> str:
     """The last line; those before it name places in OpenVINO's sources."""
-    return str(error).strip().splitlines()[-1]
+    return str(error).strip().rpartition("\n")[2]
