@@ -35,6 +35,19 @@ def test_what_is_exported_gives_what_pytorch_gives(
     np.testing.assert_allclose(found[output], expected[output], rtol=0, atol=1e-4)
 
 
+def test_florence2_writes_what_pytorch_writes(florence2_cards, photos, monkeypatch):
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(florence2_cards))
+    models = [
+        AutoModel.from_pretrained("florence2-base", backend=backend)
+        for backend in ("torch", "openvino")
+    ]
+
+    picture = photos["coffee"][:96, :96]  # no resize, in which backends may differ
+    expected, found = (model.prompt(picture, "<CAPTION>") for model in models)
+
+    assert found == expected
+
+
 def test_it_runs_for_those_who_name_it(resnet18_cards, monkeypatch):
     monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(resnet18_cards))
 
