@@ -72,17 +72,13 @@ class TestOpenVino(BackendTests):
         return written(tmp_path, nodes, inputs, outputs, **ToyArchitecture.tensors())
 
 
-def test_tensors_keep_their_names_where_others_are_optimised_away(tmp_path):
+def test_an_output_keeps_its_name_where_another_is_optimised_away(tmp_path):
     nodes = [node("Relu", ["x"], ["a"]), node("Identity", ["a"], ["z"])]
-    outputs = [tensor("z", 2), tensor("a", 2)]
-    session = opened(written(tmp_path, nodes, [tensor("x", 2)], outputs))
+    session = opened(written(tmp_path, nodes, [tensor("x", 2)], [tensor("z", 2)]))
 
     found = session(x=np.array([-1, 1], np.float32))
 
-    assert {name: array.tolist() for name, array in found.items()} == {
-        "z": [0, 1],
-        "a": [0, 1],
-    }
+    assert {name: array.tolist() for name, array in found.items()} == {"z": [0, 1]}
 
 
 def test_a_call_that_fails_is_told_and_the_next_one_works(tmp_path):
