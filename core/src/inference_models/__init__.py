@@ -58,7 +58,7 @@ if TYPE_CHECKING:
         Array,
         Image,
     )
-    from inference_models.inputs import check_inputs
+    from inference_models.inputs import check_inputs, host_array
     from inference_models.interfaces import (
         Access,
         Architecture,
@@ -148,6 +148,7 @@ _HOMES = {
     "cxcywh_to_xyxy": "boxes",
     "distinct_labels": "card",
     "hookimpl": "hookspecs",
+    "host_array": "inputs",
     "nms": "boxes",
 }
 
@@ -210,6 +211,7 @@ __all__ = [
     "cxcywh_to_xyxy",
     "distinct_labels",
     "hookimpl",
+    "host_array",
     "nms",
 ]
 

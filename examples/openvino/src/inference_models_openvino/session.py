@@ -16,8 +16,8 @@ from inference_models import (
     Session,
     TensorSpec,
     check_inputs,
+    host_array,
 )
-from inference_models.inputs import host_array
 
 # It would compute in bf16 where the CPU is fast at it. Its snippets, operators that it
 # fuses, make Florence-2's decoder wrong from eight tokens on (2026.4, AVX2).

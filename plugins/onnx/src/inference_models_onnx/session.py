@@ -21,8 +21,8 @@ from inference_models import (
     TensorSpec,
     Unavailable,
     check_inputs,
+    host_array,
 )
-from inference_models.inputs import host_array
 from inference_models_onnx.captured import CapturedRuns
 from inference_models_onnx.device import Device
 from inference_models_onnx.dtypes import NUMPY_LACKS, numpy_name

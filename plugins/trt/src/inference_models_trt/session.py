@@ -19,9 +19,9 @@ from inference_models import (
     Session,
     TensorSpec,
     check_inputs,
+    host_array,
 )
 from inference_models.errors import out_of_memory
-from inference_models.inputs import host_array
 from inference_models_trt.callbacks import Logger
 from inference_models_trt.device_array import DeviceArray
 from inference_models_trt.gpu import Gpu
