@@ -726,6 +726,28 @@ def test_a_file_that_no_backend_reads_says_so(acme, tmp_path):
         load(tmp_path / "weights.bin")
 
 
+@pytest.mark.parametrize(
+    ("name", "plugin"), [("model.ONNX", r"onnx\[cpu\]"), ("model.pth", "torch")]
+)
+def test_a_file_that_a_backend_would_read_says_what_to_type(
+    acme, tmp_path, name, plugin
+):
+    (tmp_path / name).write_bytes(b"?")
+    with pytest.raises(
+        InvalidWeights, match=f'; pip install "?inference-models-{plugin}'
+    ):
+        load(tmp_path / name)
+
+
+def test_a_file_that_an_installed_backend_is_for_says_nothing_to_type(
+    acme, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(acme.AcmeBackend, "formats", ("acme", "onnx"))
+    (tmp_path / "model.onnx").write_bytes(b"?")
+    with pytest.raises(InvalidWeights, match=r"reads '.*model\.onnx'($|\n)"):
+        load(tmp_path / "model.onnx")
+
+
 def test_a_file_that_cannot_be_read_says_why(acme, tmp_path):
     (tmp_path / "weights.json").write_bytes(b"\xff\xff")
 

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -683,6 +684,13 @@ def install_hint(kind: str, name: str) -> str | None:
     """What to type for a first-party plugin; None for names that are not ours."""
     command = _hints()[kind].get(name)
     return f"pip install {command}" if command else None
+
+
+def hint_for_file(path: Path, registry: Registry) -> str | None:
+    """What to type for a file of weights that no installed backend is for."""
+    form = _hints()["suffix"].get(path.suffix.lower(), "")
+    read = any(form in cls.formats for cls in registry.backends.values())
+    return None if read else install_hint("format", form)
 
 
 def advice(card: ModelCard, registry: Registry) -> list[str]:

@@ -18,6 +18,7 @@ from inference_models.errors import (
     told,
 )
 from inference_models.interfaces import Access, Architecture
+from inference_models.negotiate import hint_for_file
 from inference_models.providers.cards import CardsProvider
 from inference_models.registry import Registry, installed, returned
 from inference_models.sources import Request, check_openable
@@ -189,7 +190,8 @@ def _unclaimed(
     if not inspected:
         backends = ", ".join(sorted(registry.backends)) or "none"
         sentence = f"no installed backend ({backends}) reads {str(path)!r}"
-        return registry.excused(sentence)
+        hint = hint_for_file(path, registry)
+        return registry.excused(f"{sentence}; {hint}" if hint else sentence)
     known = ", ".join(sorted(asked)) or "none"
     tensors = ", ".join(list(inspected[0].tensors)[:3])
     names = (
