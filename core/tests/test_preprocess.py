@@ -110,6 +110,12 @@ def test_no_boxes_keep_their_shape():
     assert frame.to_original(np.empty((0, 4))).shape == (0, 4)
 
 
+def test_a_frame_of_sizes_alone_moves_nothing():
+    box = np.array([[1, 2, 3, 4]], np.float32)
+
+    assert np.array_equal(Frame(10, 10, 10, 10).to_original(box), box)
+
+
 def test_stretching_ignores_the_ratio():
     placed = place(Preprocessing(size=(30, 40)), 60, 20)
 
@@ -225,6 +231,7 @@ def test_a_static_crop_is_in_percent_of_the_image():
         ({"antialias": "false"}, "antialias 'false' must be true or false"),
         ({"grayscale": 1}, "grayscale 1 must be true or false"),
         ({"scale": float("nan")}, "scale nan is out of range"),
+        ({"scale": -1}, "scale -1 is out of range"),
         ({"crop": [0, 0, 100]}, "crop .* percent"),
         ({"crop": [50, 0, 50, 100]}, "crop .* percent"),
         ({"crop": [0, 0, 101, 100]}, "crop .* percent"),
