@@ -444,9 +444,24 @@ def test_a_chain_ends_where_formats_lead_in_circles():
     circle = [
         backend("a", formats=("x",), derives={"x": "y"})(),
         backend("b", formats=("y",), derives={"y": "x"})(),
+        backend("c", formats=("y",), derives={"y": "z"})(),
     ]
 
-    assert chain("x", ("z",), circle) == ()
+    assert chain("w", ("z",), circle) == ()
+
+
+@pytest.mark.parametrize(("form", "written"), [("torch", ["fp16"]), ("onnx", [])])
+def test_a_precision_is_written_where_any_step_converts(form, written):
+    keeping = backend(
+        "keeping",
+        formats=("trt",),
+        derives={"onnx": "trt"},
+        converts=False,
+        precisions=giving(("fp16", "fp32")),
+    )
+    found = negotiated([EXPORTER, keeping], artifact(form), precision="fp16")
+
+    assert [o.plan.precision for o in found.options if o.steps] == written
 
 
 PICKY = backend(

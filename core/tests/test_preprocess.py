@@ -354,14 +354,22 @@ def test_normalisation_is_one_multiplication_and_one_addition():
 # A dataset's own size, before the network's
 
 
-def test_a_canvas_is_filled_as_its_mode_says_and_then_stretched():
-    spec = Preprocessing(size=(100, 100), resize="letterbox", canvas=(100, 200))
+@pytest.mark.parametrize(
+    ("canvas", "resized", "offset", "seen"),
+    [
+        ((100, 200), (100, 50), (0, 25), [25, 0, 75, 100]),
+        ((200, 100), (50, 100), (25, 0), [0, 25, 100, 75]),
+    ],
+)
+def test_a_canvas_is_filled_as_its_mode_says_and_then_stretched(
+    canvas, resized, offset, seen
+):
+    spec = Preprocessing(size=(100, 100), resize="letterbox", canvas=canvas)
     placed = place(spec, 100, 100)
 
-    assert (placed.resized, placed.canvas) == ((100, 50), (100, 100))
-    assert placed.offset == (0, 25)
-    box = placed.frame.to_original(np.array([[25, 0, 75, 100]]))
-    assert box.tolist() == [[0, 0, 100, 100]]
+    assert (placed.resized, placed.canvas) == (resized, (100, 100))
+    assert placed.offset == offset
+    assert placed.frame.to_original(np.array([seen])).tolist() == [[0, 0, 100, 100]]
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "center-crop"])
