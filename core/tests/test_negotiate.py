@@ -167,7 +167,14 @@ def test_a_backends_own_order_of_precisions_decides_between_its_artifacts():
 
 
 @pytest.mark.parametrize(
-    ("batch", "first"), [(None, (8, 8, 8)), (8, (8, 8, 8)), (1, (1, 4, 4)), (16, None)]
+    ("batch", "first"),
+    [
+        (None, (8, 8, 8)),
+        (8, (8, 8, 8)),
+        (1, (1, 4, 4)),
+        ((1, 4, 16), (1, 4, 4)),
+        (16, None),
+    ],
 )
 def test_an_artifact_whose_batch_fits_comes_first(batch, first):
     artifacts = [artifact(batch=size) for size in ((8, 8, 8), (1, 4, 4), None)]
