@@ -324,6 +324,26 @@ def test_what_has_other_outputs_than_it_says_is_closed_and_discarded(
     assert built(cache) == []
 
 
+def test_a_source_is_read_by_a_backend_of_its_format(compiler, monkeypatch):
+    opened, read = compiler.AcmeCompiler.open, []
+
+    def watched(self, bundle, *given):
+        read.append(bundle.artifact.format)
+        return opened(self, bundle, *given)
+
+    monkeypatch.setattr(compiler.AcmeCompiler, "open", watched)
+    load("acme-colors", backend="acme-compiled")
+
+    assert set(read) == {"acme-compiled"}
+
+
+def test_a_source_that_nothing_reads_on_the_cpu_is_told(compiler, acme, monkeypatch):
+    monkeypatch.setattr(acme.AcmeBackend, "devices", lambda self: ["cuda:0"])
+    monkeypatch.setattr(compiler.AcmeCompiler, "devices", lambda self: ["cpu"])
+    with pytest.raises(Unavailable, match="nothing here runs acme on the CPU"):
+        load("acme-colors", backend="acme-compiled")
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
