@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -268,6 +269,31 @@ def test_an_unknown_option_is_refused_with_the_nearest(acme):
         InvalidOption, match="no option 'confidance'; did you mean 'confi"
     ):
         model(RED, confidance=0.5)
+
+
+@pytest.mark.parametrize("level", ["high", [2]])
+def test_what_a_packs_own_option_cannot_take_is_told(acme, monkeypatch, level):
+    @attrs.frozen
+    class Leveled:
+        level: int = attrs.field(default=1, converter=int)
+
+    monkeypatch.setattr(acme.Bright, "Options", Leveled)
+    with pytest.raises(InvalidOption, match=r"options {'level': .*} do not fit: "):
+        load("acme-bright")(RED, level=level)
+
+
+@pytest.mark.parametrize(("device", "fails"), [("cuda:0", True), ("cpu", False)])
+def test_a_model_on_cuda_is_told_that_it_does_not_survive_a_fork(
+    acme, monkeypatch, device, fails
+):
+    monkeypatch.setattr(acme.AcmeBackend, "devices", lambda self: [device])
+    model = load("acme-colors")
+    assert len(model(RED)) == 1
+
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    error = pytest.raises(InferenceModelsError, match=r"does not survive fork\(\)")
+    with error if fails else contextlib.nullcontext():
+        model(RED)
 
 
 def test_a_model_without_options_says_so(acme):
