@@ -42,6 +42,7 @@ from inference_models import (
     ObjectDetectionModel,
     RunFailed,
     TensorSpec,
+    find,
     registry,
 )
 from inference_models.errors import InferenceModelsError
@@ -219,7 +220,7 @@ def test_explain_takes_what_from_pretrained_takes():
         for call in (AutoModel.from_pretrained, AutoModel.explain)
     )
 
-    assert list(explained) == list(taken)
+    assert explained == taken
 
 
 def test_a_model_of_another_task_is_refused(acme):
@@ -1149,6 +1150,21 @@ GIVEN = {
     "weights_provider_extra_headers": {"x-team": SECRET},
     "weights_provider_extra_query_params": {"team": SECRET},
 }
+
+
+def test_what_is_for_a_named_provider_is_not_for_who_has_the_base(cards, monkeypatch):
+    cards("below")
+    cards("above", artifacts=[artifact(base="below")])
+    asked, finding = [], find.find
+
+    def watched(model_id, registry, access, provider):
+        asked.append((access.key, access.headers, access.query))
+        return finding(model_id, registry, access, provider)
+
+    monkeypatch.setattr(find, "find", watched)
+    load("above", weights_provider="cards", **GIVEN)
+
+    assert asked == [(SECRET, {"x-team": SECRET}, {"team": SECRET}), (None, {}, {})]
 
 
 @pytest.mark.parametrize("ask", [AutoModel.from_pretrained, AutoModel.explain])
