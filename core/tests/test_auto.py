@@ -444,6 +444,19 @@ def test_by_default_sixteen_images_are_run_at_a_time(acme):
 
 
 @pytest.mark.parametrize(
+    ("side", "device", "size"),
+    [(224, "cpu", 16), (448, "cpu", 4), (900, "cpu", 1), (900, "cuda:0", 16)],
+)
+def test_a_cpu_is_given_fewer_large_images_at_a_time(
+    acme, cards, monkeypatch, side, device, size
+):
+    monkeypatch.setattr(acme.AcmeBackend, "devices", lambda self: [device])
+    cards(config={"preprocessing": {"size": [side, side]}})
+
+    assert load("mine").batch_size == size
+
+
+@pytest.mark.parametrize(
     ("batch", "count", "ran"),
     [
         ((4, 4, 4), 1, [4]),
