@@ -262,6 +262,7 @@ def test_a_network_that_cannot_be_used_is_named_without_the_key(monkeypatch):
         ("http://localhost/x", True),
         ("http://example.org/x", False),
         ("ftp://example.org/x", False),
+        ("file://localhost/x", False),
         ("https://user@example.org/x", False),
         ("https://example.org:port/x", False),
         ("https://example.org/a b", False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -41,6 +42,7 @@ from inference_models import (
     ObjectDetectionModel,
     RunFailed,
     TensorSpec,
+    find,
     registry,
 )
 from inference_models.errors import InferenceModelsError
@@ -218,7 +220,7 @@ def test_explain_takes_what_from_pretrained_takes():
         for call in (AutoModel.from_pretrained, AutoModel.explain)
     )
 
-    assert list(explained) == list(taken)
+    assert explained == taken
 
 
 def test_a_model_of_another_task_is_refused(acme):
@@ -268,6 +270,31 @@ def test_an_unknown_option_is_refused_with_the_nearest(acme):
         InvalidOption, match="no option 'confidance'; did you mean 'confi"
     ):
         model(RED, confidance=0.5)
+
+
+@pytest.mark.parametrize("level", ["high", [2]])
+def test_what_a_packs_own_option_cannot_take_is_told(acme, monkeypatch, level):
+    @attrs.frozen
+    class Leveled:
+        level: int = attrs.field(default=1, converter=int)
+
+    monkeypatch.setattr(acme.Bright, "Options", Leveled)
+    with pytest.raises(InvalidOption, match=r"options {'level': .*} do not fit: "):
+        load("acme-bright")(RED, level=level)
+
+
+@pytest.mark.parametrize(("device", "fails"), [("cuda:0", True), ("cpu", False)])
+def test_a_model_on_cuda_is_told_that_it_does_not_survive_a_fork(
+    acme, monkeypatch, device, fails
+):
+    monkeypatch.setattr(acme.AcmeBackend, "devices", lambda self: [device])
+    model = load("acme-colors")
+    assert len(model(RED)) == 1
+
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    error = pytest.raises(InferenceModelsError, match=r"does not survive fork\(\)")
+    with error if fails else contextlib.nullcontext():
+        model(RED)
 
 
 def test_a_model_without_options_says_so(acme):
@@ -425,6 +452,19 @@ def test_by_default_sixteen_images_are_run_at_a_time(acme):
     load("acme-colors")([RED] * 17)
 
     assert acme.batches == [16, 1]
+
+
+@pytest.mark.parametrize(
+    ("side", "device", "size"),
+    [(224, "cpu", 16), (448, "cpu", 4), (900, "cpu", 1), (900, "cuda:0", 16)],
+)
+def test_a_cpu_is_given_fewer_large_images_at_a_time(
+    acme, cards, monkeypatch, side, device, size
+):
+    monkeypatch.setattr(acme.AcmeBackend, "devices", lambda self: [device])
+    cards(config={"preprocessing": {"size": [side, side]}})
+
+    assert load("mine").batch_size == size
 
 
 @pytest.mark.parametrize(
@@ -1161,6 +1201,21 @@ GIVEN = {
     "weights_provider_extra_headers": {"x-team": SECRET},
     "weights_provider_extra_query_params": {"team": SECRET},
 }
+
+
+def test_what_is_for_a_named_provider_is_not_for_who_has_the_base(cards, monkeypatch):
+    cards("below")
+    cards("above", artifacts=[artifact(base="below")])
+    asked, finding = [], find.find
+
+    def watched(model_id, registry, access, provider):
+        asked.append((access.key, access.headers, access.query))
+        return finding(model_id, registry, access, provider)
+
+    monkeypatch.setattr(find, "find", watched)
+    load("above", weights_provider="cards", **GIVEN)
+
+    assert asked == [(SECRET, {"x-team": SECRET}, {"team": SECRET}), (None, {}, {})]
 
 
 @pytest.mark.parametrize("ask", [AutoModel.from_pretrained, AutoModel.explain])

@@ -415,11 +415,16 @@ def typed(kind, linkname="/etc/passwd"):
 
 DERIVED = f"derived/{'d' * 64}"
 HOSTILE = {
+    "nothing": [],
     "no manifest": [member()],
     "manifest last": [member(), manifest({NAME: FACTS})],
     "manifest is a link": [member("manifest.json", type=tarfile.SYMTYPE)],
     "manifest is no JSON": [member("manifest.json", b"{")],
     "manifest is a list": [member("manifest.json", b"[]")],
+    "manifest of many megabytes": [
+        manifest({NAME: FACTS}, notes=" " * 16_000_000),
+        member(),
+    ],
     "manifest nests deeply": [member("manifest.json", b"[" * 99_999)],
     "manifest of the future": [manifest({NAME: FACTS}, version=2), member()],
     "manifest of another": [manifest({NAME: FACTS}, format="zip"), member()],

@@ -140,6 +140,11 @@ def test_an_unknown_key_is_refused_with_the_nearest(make, key, nearest):
         make(**{key: "x"})
 
 
+def test_a_key_that_is_no_text_is_refused():
+    with pytest.raises(InvalidCard, match="ModelCard has no field 5"):
+        ModelCard.from_json({**FULL, 5: 1})
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -310,6 +315,17 @@ def test_a_bundle_lays_the_artifact_over_the_card(tmp_path):
     bundle = Bundle(card, card.artifacts[0], tmp_path)
 
     assert bundle.config == {"preprocessing": {"dtype": "uint8"}, "strides": [8, 16]}
+
+
+def test_a_file_beside_weights_is_the_adapters_or_else_its_bases(tmp_path):
+    card, own = changed(), tmp_path / "own"
+    own.mkdir()
+    (own / "vocab.json").touch()
+    base = Bundle(card, card.artifacts[0], tmp_path / "base")
+    adapter = Bundle(card, card.artifacts[0], own, base)
+
+    assert adapter.file("vocab.json") == own / "vocab.json"
+    assert adapter.file("merges.txt") == tmp_path / "base" / "merges.txt"
 
 
 def test_a_bundle_knows_the_file_of_a_graph(tmp_path):

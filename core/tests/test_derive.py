@@ -24,6 +24,7 @@ from inference_models import (
     InvalidWeights,
     NoBackend,
     RunFailed,
+    Unavailable,
     derive,
     registry,
     store,
@@ -343,6 +344,54 @@ def test_what_has_other_outputs_than_it_says_is_closed_and_discarded(
     assert built(cache) == []
 
 
+def test_a_source_is_read_by_a_backend_of_its_format(compiler, monkeypatch):
+    opened, read = compiler.AcmeCompiler.open, []
+
+    def watched(self, bundle, *given):
+        read.append(bundle.artifact.format)
+        return opened(self, bundle, *given)
+
+    monkeypatch.setattr(compiler.AcmeCompiler, "open", watched)
+    load("acme-colors", backend="acme-compiled")
+
+    assert set(read) == {"acme-compiled"}
+
+
+def test_a_source_that_nothing_reads_on_the_cpu_is_told(compiler, acme, monkeypatch):
+    monkeypatch.setattr(acme.AcmeBackend, "devices", lambda self: ["cuda:0"])
+    monkeypatch.setattr(compiler.AcmeCompiler, "devices", lambda self: ["cpu"])
+    with pytest.raises(Unavailable, match="nothing here runs acme on the CPU"):
+        load("acme-colors", backend="acme-compiled")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("scaled", lambda outputs: outputs.pop("scaled")),
+        ("means", lambda outputs: outputs.update(means=outputs["means"][:, :1])),
+    ],
+    ids=["missing", "shape"],
+)
+def test_what_lacks_an_output_of_its_source_is_discarded(
+    compiler, acme, cache, monkeypatch, name, change
+):
+    class Changed(acme.AcmeSession):
+        def __call__(self, **inputs):
+            outputs = super().__call__(**inputs)
+            change(outputs)
+            return outputs
+
+    monkeypatch.setattr(
+        compiler.AcmeCompiler,
+        "open",
+        lambda self, bundle, *given: {"main": Changed(bundle.path(), "float32", None)},
+    )
+    with pytest.raises(InvalidWeights, match=f"has no output '{name}' of shape"):
+        load("acme-colors", backend="acme-compiled")
+
+    assert built(cache) == []
+
+
 def test_what_does_not_run_is_discarded(compiler, cache, monkeypatch):
     opened = compiler.AcmeCompiler.open
 
@@ -370,6 +419,25 @@ def test_a_build_that_fails_leaves_nothing_and_the_next_works(
     assert built(cache) == partial(cache) == []
 
     assert load("acme-colors", backend="acme-compiled").backend == "acme-compiled"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.ENOSPC, DownloadFailed, "there is no room in the cache"),
+        (errno.ENOENT, NoBackend, r"cpu: FileNotFoundError: .*'acmec'"),
+    ],
+    ids=["full", "deriver's"],
+)
+def test_of_a_derivers_errors_no_room_alone_is_the_caches(
+    compiler, monkeypatch, number, kind, words
+):
+    def failing(self, *given):
+        raise OSError(number, os.strerror(number), "acmec")
+
+    monkeypatch.setattr(compiler.AcmeCompiler, "derive", failing)
+    with pytest.raises(kind, match=words):
+        load("acme-colors", backend="acme-compiled")
 
 
 def test_it_is_judged_by_the_next_where_a_stranger_fails_to_say_its_devices(
@@ -868,6 +936,20 @@ def test_what_was_built_elsewhere_is_judged_by_one_process_at_a_time(
     load("acme-colors", backend="acme-compiled")
 
     assert told[told.index("judged") - 1 :] == ["locked", "judged", "free"]
+
+
+def test_a_machine_that_cannot_run_it_builds_it_without_judging(compiler, monkeypatch):
+    def devices(self):
+        raise Unavailable("there is no GPU here")
+
+    monkeypatch.setattr(compiler.AcmeCompiler, "targets", lambda self: ["far-away"])
+    monkeypatch.setattr(compiler.AcmeCompiler, "devices", devices)
+    monkeypatch.setattr(derive, "judge", lambda *given: pytest.fail("judged"))
+    bundle = AutoModel.compile(
+        "acme-colors", backend="acme-compiled", device="far-away", quantization="fp32"
+    )
+
+    assert bundle.artifact.format == "acme-compiled"
 
 
 def test_a_device_elsewhere_is_only_built_for(compiler, monkeypatch):

@@ -382,6 +382,7 @@ BAD = {
     "one dimension": (np.zeros(4, np.uint8), r"numpy images are \(H, W, 3\)"),
     "no dimension": (np.array(4), r"numpy images are \(H, W, 3\)"),
     "CHW array": (np.zeros((3, 9, 9), np.uint8), r"array.transpose\(1, 2, 0\)"),
+    "one dimension of a tensor": (Tensor(np.zeros(4)), r"tensors are \(3, H, W\)$"),
     "HWC tensor": (Tensor(np.zeros((9, 9, 3), np.uint8)), r"tensor.permute\(2, 0, 1\)"),
     "int64": (np.zeros((4, 4, 3), np.int64), "give uint8 in 0–255, or floats in 0–1"),
     "uint16": (np.zeros((4, 4, 3), np.uint16), "give uint8"),

@@ -167,7 +167,14 @@ def test_a_backends_own_order_of_precisions_decides_between_its_artifacts():
 
 
 @pytest.mark.parametrize(
-    ("batch", "first"), [(None, (8, 8, 8)), (8, (8, 8, 8)), (1, (1, 4, 4)), (16, None)]
+    ("batch", "first"),
+    [
+        (None, (8, 8, 8)),
+        (8, (8, 8, 8)),
+        (1, (1, 4, 4)),
+        ((1, 4, 16), (1, 4, 4)),
+        (16, None),
+    ],
 )
 def test_an_artifact_whose_batch_fits_comes_first(batch, first):
     artifacts = [artifact(batch=size) for size in ((8, 8, 8), (1, 4, 4), None)]
@@ -444,9 +451,24 @@ def test_a_chain_ends_where_formats_lead_in_circles():
     circle = [
         backend("a", formats=("x",), derives={"x": "y"})(),
         backend("b", formats=("y",), derives={"y": "x"})(),
+        backend("c", formats=("y",), derives={"y": "z"})(),
     ]
 
-    assert chain("x", ("z",), circle) == ()
+    assert chain("w", ("z",), circle) == ()
+
+
+@pytest.mark.parametrize(("form", "written"), [("torch", ["fp16"]), ("onnx", [])])
+def test_a_precision_is_written_where_any_step_converts(form, written):
+    keeping = backend(
+        "keeping",
+        formats=("trt",),
+        derives={"onnx": "trt"},
+        converts=False,
+        precisions=giving(("fp16", "fp32")),
+    )
+    found = negotiated([EXPORTER, keeping], artifact(form), precision="fp16")
+
+    assert [o.plan.precision for o in found.options if o.steps] == written
 
 
 PICKY = backend(

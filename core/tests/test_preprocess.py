@@ -110,6 +110,12 @@ def test_no_boxes_keep_their_shape():
     assert frame.to_original(np.empty((0, 4))).shape == (0, 4)
 
 
+def test_a_frame_of_sizes_alone_moves_nothing():
+    box = np.array([[1, 2, 3, 4]], np.float32)
+
+    assert np.array_equal(Frame(10, 10, 10, 10).to_original(box), box)
+
+
 def test_stretching_ignores_the_ratio():
     placed = place(Preprocessing(size=(30, 40)), 60, 20)
 
@@ -225,6 +231,7 @@ def test_a_static_crop_is_in_percent_of_the_image():
         ({"antialias": "false"}, "antialias 'false' must be true or false"),
         ({"grayscale": 1}, "grayscale 1 must be true or false"),
         ({"scale": float("nan")}, "scale nan is out of range"),
+        ({"scale": -1}, "scale -1 is out of range"),
         ({"crop": [0, 0, 100]}, "crop .* percent"),
         ({"crop": [50, 0, 50, 100]}, "crop .* percent"),
         ({"crop": [0, 0, 101, 100]}, "crop .* percent"),
@@ -347,14 +354,22 @@ def test_normalisation_is_one_multiplication_and_one_addition():
 # A dataset's own size, before the network's
 
 
-def test_a_canvas_is_filled_as_its_mode_says_and_then_stretched():
-    spec = Preprocessing(size=(100, 100), resize="letterbox", canvas=(100, 200))
+@pytest.mark.parametrize(
+    ("canvas", "resized", "offset", "seen"),
+    [
+        ((100, 200), (100, 50), (0, 25), [25, 0, 75, 100]),
+        ((200, 100), (50, 100), (25, 0), [0, 25, 100, 75]),
+    ],
+)
+def test_a_canvas_is_filled_as_its_mode_says_and_then_stretched(
+    canvas, resized, offset, seen
+):
+    spec = Preprocessing(size=(100, 100), resize="letterbox", canvas=canvas)
     placed = place(spec, 100, 100)
 
-    assert (placed.resized, placed.canvas) == ((100, 50), (100, 100))
-    assert placed.offset == (0, 25)
-    box = placed.frame.to_original(np.array([[25, 0, 75, 100]]))
-    assert box.tolist() == [[0, 0, 100, 100]]
+    assert (placed.resized, placed.canvas) == (resized, (100, 100))
+    assert placed.offset == offset
+    assert placed.frame.to_original(np.array([seen])).tolist() == [[0, 0, 100, 100]]
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "center-crop"])

@@ -114,7 +114,8 @@ def test_detections_are_chosen_by_what_they_say(detections):
 
 
 @pytest.mark.parametrize(
-    "key", [3, -4, [5], np.array([True, False]), [[0], [1]], np.zeros((3, 4), bool)]
+    "key",
+    [3, -4, [5], [1.0], np.array([True, False]), [[0], [1]], np.zeros((3, 4), bool)],
 )
 def test_what_is_not_there_is_an_index_error(detections, key):
     with pytest.raises(IndexError):
@@ -286,13 +287,22 @@ def test_names_follow_the_classes_that_are_chosen(scores, key, names):
         assert set(np.ravel(chosen[name])) <= set(plain)
 
 
+def test_names_follow_the_classes_that_are_chosen_on_the_third_axis():
+    scores = Scores(np.zeros((3, 3, 3)), NAMES)
+
+    assert scores[:, 1:, [2, 0]].names == (NAMES[2], NAMES[0])
+
+
 @pytest.mark.parametrize(
     "key",
     [
         (slice(None), 0),
         (..., 0),
         (..., None),
+        (..., slice(1), None),
+        (0, slice(1), None),
         ([0, 1, 2], [2, 1, 0]),
+        ([0, 1, 2], [2, 1, 0], ...),
         np.eye(3, dtype=bool),
     ],
     ids=str,
@@ -379,6 +389,16 @@ def test_the_highest_class_is_predicted(prediction, scores):
     assert prediction.class_id.dtype == np.int64
     assert prediction.confidence.dtype == np.float32
     assert np.array_equal(prediction.confidence, scores)
+
+
+def test_logits_of_each_image_become_scores_that_sum_to_one():
+    logits = np.array([[0, 1, 2], [900, 0, 900 - np.log(3)]])
+    found = ClassificationPrediction.from_logits(logits, NAMES)
+
+    assert found.class_id.tolist() == [2, 0]
+    assert np.asarray(found.confidence) == pytest.approx(
+        np.array([[0.0900306, 0.2447285, 0.6652410], [0.75, 0, 0.25]]), abs=1e-6
+    )
 
 
 def test_the_confidence_of_the_top_class_is_found_by_its_name(prediction):

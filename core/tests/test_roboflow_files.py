@@ -232,6 +232,61 @@ def test_tensors_of_a_network_that_is_made_here_keep_their_names(complete, pack)
     assert complete(artifact={"format": "torch"}).artifact.rename == {}
 
 
+# What a graph tells of itself
+
+
+@pytest.fixture
+def graph(monkeypatch):
+    """Has a backend read a package's weights, and a pack know what they are."""
+
+    def of(inputs=("input",), labels=(), batch=None):
+        def claims(cls, facts):
+            artifact = Artifact(
+                "other", {"main": "weights.bin"}, batch=batch, rename={"#0": "scores"}
+            )
+            task = "object-detection"
+            return ModelCard("claimed", "yolo", task, [artifact], labels)
+
+        facts = Facts("other", {}, {"inputs": list(inputs)})
+        reader = backend("acme", formats=("other",), inspect=lambda self, path: facts)
+        yolo = architecture("yolo", claims=classmethod(claims))
+        known = build([plugin("acme", reader, yolo)])
+        monkeypatch.setattr(roboflow_files, "installed", lambda: known)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("inputs", "rename"),
+    [
+        (["images"], {"#0": "scores", "images": "input"}),
+        (["input"], {"#0": "scores"}),
+        (["images", "sizes"], {"#0": "scores"}),
+    ],
+)
+def test_an_only_input_is_the_image_whatever_its_name(complete, graph, inputs, rename):
+    graph(inputs)
+
+    assert complete().artifact.rename == rename
+
+
+def test_a_graphs_own_batch_comes_before_what_is_said_beside_it(complete, graph):
+    graph(batch=(2, 2, 2))
+
+    found = complete({"forward_pass": {"static_batch_size": 4}})
+
+    assert found.artifact.batch == (2, 2, 2)
+
+
+def test_a_network_may_have_one_column_more_than_there_are_names(complete, graph):
+    graph(labels=("x", "y", "z"))
+    assert complete().card.labels == ("a", "b", None)
+
+    graph(labels=("x", "y", "z", "w"))
+    with pytest.raises(InvalidWeights, match="names 2 classes, and its network has 4"):
+        complete()
+
+
 # Folders
 
 
@@ -560,6 +615,13 @@ def test_a_config_that_is_no_mapping_is_refused(complete, tmp_path, content):
 def test_names_that_are_none_are_refused(complete, content):
     with pytest.raises(InvalidCard, match=r"class_names\.txt"):
         complete(names=content)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_last_column_may_be_no_class(complete, count):
+    config = {"model_initialization": {"num_classes": count}}
+
+    assert complete(config).card.labels == ("a", "b")
 
 
 def test_files_that_disagree_on_the_number_of_classes_are_refused(complete):

@@ -141,6 +141,13 @@ ENGINE = {
 }
 
 
+@pytest.mark.parametrize("best", [1, 16])
+def test_an_engines_best_batch_may_be_its_smallest_or_largest(best):
+    told = manifest("trt", **ENGINE | {"optBatchSize": best})
+
+    assert artifact("engine.plan", manifest=told).batch == (1, best, 16)
+
+
 def test_an_engine_says_what_it_was_built_for():
     found = artifact("engine.plan", manifest=manifest("trt", **ENGINE))
 
@@ -274,6 +281,13 @@ WRONG = {
         },
         "unordered",
     ),
+    "half a range": (
+        {
+            "manifest": manifest("trt", **ENGINE | {"optBatchSize": None}),
+            "packageFiles": [entry("engine.plan")],
+        },
+        "missing",
+    ),
     "an engine of a stranger": (
         {
             "manifest": manifest("trt", **ENGINE),
@@ -289,6 +303,10 @@ WRONG = {
             "packageFiles": [entry("weights.torchscript")],
         },
         "torch-script files run as code",
+    ),
+    "a class's confidence above 1": (
+        {"recommendedParameters": {"perClassConfidence": {"cat": 1.5}}},
+        "is not from 0 to 1",
     ),
     "a confidence of a text": (
         {"recommendedParameters": {"confidence": "high"}},

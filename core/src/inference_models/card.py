@@ -387,7 +387,7 @@ def structure(cls: type[T], data: Any) -> T:
     for key, value in data.items():
         if key not in fields:
             raise InvalidCard(
-                f"{cls.__name__} has no field {key!r}{did_you_mean(key, fields)}"
+                f"{cls.__name__} has no field {key!r}{did_you_mean(str(key), fields)}"
             )
         holds, kind = _CHECKS[_KINDS[key]]
         if not holds(value) and not (value is None and fields[key].default is None):

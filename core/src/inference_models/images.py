@@ -279,11 +279,7 @@ def _check_values(pixels: Array, dtype: str, shape: Sequence[int]) -> None:
         raise InvalidInput(f"an image's values cannot be read: {reason}") from error
     if not (low >= 0 and high <= 1):
         advice = "divide by 255?" if high > 1 else "clip it, or mend its source"
-        problem = (
-            "NaN values"
-            if low != low or high != high
-            else f"values from {low:g} to {high:g}"
-        )
+        problem = "NaN values" if low != low else f"values from {low:g} to {high:g}"
         raise InvalidInput(
             f"a {dtype} image has {problem}; floats must lie in 0–1 ({advice})"
         )

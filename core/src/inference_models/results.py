@@ -274,7 +274,7 @@ def _chosen(key: Any, count: int) -> slice | np.ndarray:
         if not -count <= index < count:
             raise IndexError(f"there are {count} results, and no number {index}")
         return slice(index % count, index % count + 1)
-    return array if array.size or array.dtype == bool else array.astype(np.intp)
+    return array if array.size else array.astype(np.intp)
 
 
 def _name(class_names: Sequence[str], index: int) -> str:

@@ -72,10 +72,10 @@ class TestRfDetr(ArchitectureTests):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_shapes_alone_tell_a_published_size(size):
-    card = claimed(checkpoint(SIZES[size]))
+    card, public = claimed(checkpoint(SIZES[size])), CARDS[f"rfdetr-{size}"]
 
     assert card.config["size"] == size
-    assert card.config["preprocessing"]["size"] == [SIZES[size].resolution] * 2
+    assert made(card).preprocessing == made(public).preprocessing
     assert made(card).layout == SIZES[size]
 
 
@@ -365,6 +365,7 @@ def test_there_is_a_card_for_each_size_and_no_other():
         ({"layout": {"patch": 0}}, "layout"),
         ({"layout": {"features": 3}}, "layout"),
         ({"layout": {"features": []}}, "layout"),
+        ({"layout": {"features": [3, 0]}}, "layout"),
         ({"layout": {"width": "384"}}, "layout"),
         ({"layout": {"queries": 1.5}}, "layout"),
     ],
@@ -494,7 +495,7 @@ def test_at_confidence_one_only_the_certain_is_kept(nano, confidence):
     assert found.names == ["person"]
 
 
-@pytest.mark.parametrize("confidence", [1e-9, 1e-7, 1e-3, 0.3, 0.5, 1 - 1e-7, 1])
+@pytest.mark.parametrize("confidence", [1e-9, 1e-7, 1e-6, 1e-3, 0.3, 0.5, 1 - 1e-7, 1])
 def test_what_reaches_the_threshold_is_kept_to_the_last_bit(nano, confidence):
     edge = np.log(confidence) - np.log1p(-min(confidence, 1 - 2**-25))
     logits, boxes = scene()

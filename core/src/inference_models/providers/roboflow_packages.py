@@ -210,7 +210,7 @@ def _graphs(
     several = [n for n in names if n.endswith(f".{suffix}") and "/" not in n]
     if not several:
         raise node.wrong("packageFiles", f"has none of {', '.join(entries)}")
-    return {name.rpartition(".")[0]: name for name in sorted(several)}
+    return {name.rpartition(".")[0]: name for name in several}
 
 
 def _batch(manifest: Node, form: str) -> Batch | None:
