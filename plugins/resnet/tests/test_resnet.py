@@ -119,7 +119,7 @@ def test_a_config_of_no_network_is_told(config, told, tmp_path):
     card = attrs.evolve(narrow("classification"), config=config)
 
     with pytest.raises(InvalidCard, match=f"config.{told}"):
-        ResNet(Bundle(card, card.artifacts[0], tmp_path)).modules()
+        _ = ResNet(Bundle(card, card.artifacts[0], tmp_path)).layout
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
