@@ -345,6 +345,7 @@ def test_of_a_malformed_text_the_whole_boxes_are_kept(text, names):
     [
         (f"word{loc(1, 2, 3, 4, 5, 6, 7)}", []),
         (f"word{loc(*range(15))}", ["word"]),
+        (f"word{loc(*range(16))}", ["word"]),
         (f"word{loc(*range(7))}other{loc(*range(8))}", ["other"]),
         (f"{loc(*range(16))}", []),
         (f"word{loc(*range(8))}cut", ["word"]),

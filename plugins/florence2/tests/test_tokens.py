@@ -398,12 +398,21 @@ def test_a_number_that_an_added_token_cannot_have_is_damage(parts):
         Tokens.read(parts)
 
 
-def test_merges_of_number_signs_are_no_comments(parts):
+def test_an_added_token_whose_number_is_a_text_is_damage(parts):
+    (parts / "tokenizer_config.json").unlink()
+    (parts / "added_tokens.json").write_bytes(b'{"<loc_0>": "50269"}')
+
+    with pytest.raises(InvalidWeights, match=r"added_tokens[.]json' cannot be read"):
+        Tokens.read(parts)
+
+
+@pytest.mark.parametrize("first", ["#version: 0.2\n", ""])
+def test_merges_of_number_signs_are_no_comments(parts, first):
     vocabulary = json.loads((parts / "vocab.json").read_text("utf-8"))
     spare = next(name for name in vocabulary if len(name) > 2 and name.isalpha())
     number = vocabulary.pop(spare)
     (parts / "vocab.json").write_text(json.dumps({**vocabulary, "##": number}), "utf-8")
-    (parts / "merges.txt").write_text("#version: 0.2\n# #\n", "utf-8")
+    (parts / "merges.txt").write_text(f"{first}# #\n", "utf-8")
 
     assert Tokens.read(parts).encode("##")[1:-1] == [number]
 

@@ -101,7 +101,7 @@ class Tokens:
 class Stream:
     """A text that comes token by token, in pieces of whole characters."""
 
-    def __init__(self, tokens: Tokens, special: bool = False) -> None:
+    def __init__(self, tokens: Tokens, special: bool) -> None:
         self._tokens = tokens
         self._special = special
         self._held: list[int] = []
@@ -250,6 +250,6 @@ def _read_token(node: Node) -> AddedToken:
 
 def _numbers(path: Path) -> dict[str, int]:
     found = _json(path).data
-    if not all(type(number) is int and number >= 0 for number in found.values()):
+    if not all(type(number) is int for number in found.values()):
         raise _damaged(path, "it holds more than tokens and their numbers")
     return dict(found)
