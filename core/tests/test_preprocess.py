@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 
 from inference_models import Frame, InvalidCard, InvalidInput, Preprocessing
@@ -34,10 +34,18 @@ def network_pixel(frame, x, y):
     return (x - frame.offset_x) / frame.scale_x, (y - frame.offset_y) / frame.scale_y
 
 
+def where_it_fits(work, *args):
+    """What `work` gives, but where a small crop blows a small image out of bounds."""
+    try:
+        return work(*args)
+    except InvalidInput:
+        reject()
+
+
 @given(spec=specs, size=sizes, points=st.tuples(*[st.floats(0, 1)] * 4))
 def test_a_box_of_the_original_comes_back_from_the_network(spec, size, points):
     height, width = size
-    frame = place(spec, height, width).frame
+    frame = where_it_fits(place, spec, *size).frame
     x1, x2 = sorted(points[:2])
     y1, y2 = sorted(points[2:])
     box = [x1 * width, y1 * height, x2 * width, y2 * height]
@@ -51,7 +59,7 @@ def test_a_box_of_the_original_comes_back_from_the_network(spec, size, points):
 
 @given(spec=specs, size=sizes, boxes=st.lists(st.floats(-500, 500), min_size=4))
 def test_no_box_leaves_the_original(spec, size, boxes):
-    frame = place(spec, *size).frame
+    frame = where_it_fits(place, spec, *size).frame
     boxes = np.array(boxes[: len(boxes) // 4 * 4]).reshape(-1, 4)
 
     moved = frame.to_original(boxes)
@@ -63,7 +71,7 @@ def test_no_box_leaves_the_original(spec, size, boxes):
 
 @given(spec=specs, size=sizes)
 def test_what_is_laid_touches_the_canvas(spec, size):
-    placed = place(spec, *size)
+    placed = where_it_fits(place, spec, *size)
     for axis in (0, 1):
         start, length = placed.offset[axis], placed.resized[axis]
 
@@ -73,7 +81,7 @@ def test_what_is_laid_touches_the_canvas(spec, size):
 
 @given(spec=specs, size=sizes)
 def test_the_read_rectangle_has_pixels_and_lies_in_the_image(spec, size):
-    top, left, bottom, right = place(spec, *size).source
+    top, left, bottom, right = where_it_fits(place, spec, *size).source
 
     assert 0 <= top < bottom <= size[0]
     assert 0 <= left < right <= size[1]
@@ -81,7 +89,7 @@ def test_the_read_rectangle_has_pixels_and_lies_in_the_image(spec, size):
 
 @given(spec=specs, many=st.lists(sizes, min_size=1, max_size=4))
 def test_images_of_a_batch_share_one_canvas(spec, many):
-    places, canvas = place_batch(spec, many)
+    places, canvas = where_it_fits(place_batch, spec, many)
 
     frames = [placed.frame for placed in places]
     assert {placed.canvas for placed in places} == {canvas}
@@ -93,7 +101,7 @@ def test_a_given_size_is_the_canvas_unless_the_longer_edge_is_fitted(spec, size)
     assume(spec.size is not None)
     assume(spec.resize != "fit-longer-edge")
 
-    assert place(spec, *size).canvas == spec.size
+    assert where_it_fits(place, spec, *size).canvas == spec.size
 
 
 def test_normalized_boxes_are_shares_of_the_input():
