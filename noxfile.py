@@ -22,6 +22,11 @@ ROOT = Path(__file__).parent
 TORCH = "torch==2.13.0"
 TENSORRT_STUBS = "tensorrt-stubs==10.13.0.35.1"
 FOOLBOX = "foolbox==3.3.4"  # for its labelled photos alone
+# Tests run on up to four cores at once, on one each: threads that have to wait for a
+# core wait by spinning. CI makes hypothesis try the same examples each time.
+XDIST = "pytest-xdist>=3.6"
+PARALLEL = ("--numprocesses", "auto", "--maxprocesses", "4")
+SETTINGS = {"OMP_NUM_THREADS": "1", "CI": "1"}
 
 
 def _folders(pattern: str) -> list[str]:
@@ -59,7 +64,13 @@ def _test_all(session: nox.Session, marked: str) -> None:
     groups = [_group(folder, "test") for folder in [*PARTS, *EXAMPLES, "."]]
     _install_all(session, *sorted({name for group in groups for name in group}))
     session.install("--no-deps", FOOLBOX)
-    session.run("pytest", "-m", marked, *session.posargs)
+    _pytest(session, "-m", marked)
+
+
+def _pytest(session: nox.Session, *selected: str, **settings: str) -> None:
+    session.install(XDIST)
+    arguments = (*PARALLEL, *selected, *session.posargs)
+    session.run("pytest", *arguments, env={**SETTINGS, **settings})
 
 
 @nox.session
@@ -124,7 +135,7 @@ def parts(session: nox.Session, folder: str) -> None:
         *_group(folder, "test"),
         *([TORCH] if _needs_torch(folder) else []),
     )
-    session.run("pytest", f"{folder}/tests", *session.posargs)
+    _pytest(session, f"{folder}/tests")
 
 
 @nox.session
@@ -132,8 +143,8 @@ def kernels(session: nox.Session) -> None:
     """Run the GPU's kernels in Triton's interpreter, and compile them; on Linux."""
     folder = "plugins/torch"
     session.install(*_editable(["core", folder]), *_group(folder, "kernels"), TORCH)
-    env = {"TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": session.create_tmp()}
-    session.run("pytest", f"{folder}/tests/test_fused.py", *session.posargs, env=env)
+    settings = {"TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": session.create_tmp()}
+    _pytest(session, f"{folder}/tests/test_fused.py", **settings)
 
 
 @nox.session

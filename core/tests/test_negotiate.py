@@ -16,15 +16,12 @@ from inference_models import (
     Unavailable,
 )
 from inference_models.explain import Explanation
-from inference_models.negotiate import (
-    Cached,
-    Wishes,
-    advice,
-    chain,
-    install_hint,
-    negotiate,
-)
+from inference_models.hints import advice, install_hint
+from inference_models.negotiate import negotiate
+from inference_models.options import Cached
 from inference_models.registry import build
+from inference_models.routes import chain
+from inference_models.wishes import Wishes
 
 from .fakes import backend, plugin
 

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         WeightsProvider,
     )
     from inference_models.model import Model
-    from inference_models.negotiate import Candidate
+    from inference_models.options import Candidate
     from inference_models.preprocess import (
         Frame,
         Preprocessing,

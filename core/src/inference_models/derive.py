@@ -39,9 +39,10 @@ from inference_models.errors import InferenceModelsError, InvalidWeights, Unavai
 from inference_models.images import Image
 from inference_models.interfaces import Architecture
 from inference_models.judging import Differs, judge, tolerance
-from inference_models.negotiate import Cached, Option, chain, usable
+from inference_models.options import Cached, Option
 from inference_models.progress import Report, shown
 from inference_models.registry import Registry, installed
+from inference_models.routes import chain, usable
 from inference_models.store import Store, explained
 from inference_models.trust import kind_of
 

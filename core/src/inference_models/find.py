@@ -19,8 +19,8 @@ from inference_models.errors import (
     did_you_mean,
     told,
 )
+from inference_models.hints import install_hint
 from inference_models.interfaces import Access, WeightsProvider
-from inference_models.negotiate import install_hint
 from inference_models.registry import Registry, returned
 from inference_models.sources import Request, shown_url
 from inference_models.trust import ORIGINS, check_license, judged

@@ -8,238 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 
 from inference_models.card import Artifact, Batch, ModelCard, Plan
-from inference_models.errors import InvalidOption, NoBackend, Unavailable, did_you_mean
+from inference_models.errors import NoBackend, Unavailable, did_you_mean
+from inference_models.hints import install_hint
 from inference_models.interfaces import Backend
+from inference_models.options import Candidate, Look, Negotiation, Option
 from inference_models.registry import Registry
-
-Verdict = Literal["runs", "buildable", "refused"]
-
-Steps = tuple[tuple[Backend, str], ...]
-"""Backends that derive one after the other, each with the format it writes."""
-
-Route = tuple[int, Artifact, Steps]
-"""An artifact of the card with its number, and the steps to what a backend opens."""
+from inference_models.routes import (
+    Route,
+    Steps,
+    can_open,
+    derived_routes,
+    ready_routes,
+    usable,
+)
+from inference_models.wishes import Wishes, is_device
 
 _WRITABLE = ("fp32", "fp16")
 """Precisions in which artifacts are derived; on an accelerator in the other order."""
-
-_DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
-
-
-@attrs.frozen
-class Wishes:
-    """What the user named; None is left to negotiation, and only that may change.
-
-    `building`: something is built, perhaps for a device that is not here.
-    """
-
-    backends: tuple[str | Backend, ...] | None = None
-    device: str | None = None
-    precision: str | None = None
-    batch: Batch | None = None
-    derive: bool = False
-    building: bool = False
-
-    @property
-    def names_target(self) -> bool:
-        """Whether a device is named to build for, which need not be here."""
-        return self.building and self.device is not None
-
-    @classmethod
-    def read(
-        cls, backend: Any, device: Any, precision: Any, batch: Any, derive: Any
-    ) -> Wishes:
-        """From the arguments of `from_pretrained`; `InvalidOption` for a wrong one."""
-        return cls(
-            _read_backends(backend),
-            _read_device(device),
-            _read_precision(precision),
-            _read_batch(batch),
-            _read_derive(derive),
-        )
-
-
-def _read_backends(backend: Any) -> tuple[str | Backend, ...] | None:
-    if backend is None:
-        return None
-    named = backend if isinstance(backend, (list, tuple, set)) else [backend]
-    values = tuple(str(n.value) if hasattr(n, "value") else n for n in named)
-    for value in values:
-        if not isinstance(value, (str, Backend)):
-            raise InvalidOption(
-                f"backend {value!r} is neither a name, such as 'onnx', nor a Backend"
-            )
-    return tuple(v.lower() if isinstance(v, str) else v for v in values)
-
-
-def _read_device(device: Any) -> str | None:
-    if device is None:
-        return None
-    name = str(device).lower()
-    if not _DEVICE.fullmatch(name):
-        raise InvalidOption(
-            f"device {device!r} is not a name such as 'cpu' or 'cuda:0'"
-        )
-    return name
-
-
-def _read_precision(precision: Any) -> str | None:
-    if precision is None:
-        return None
-    name = str(getattr(precision, "value", precision)).lower()
-    if name not in ("fp32", "fp16", "bf16", "int8"):
-        raise InvalidOption(
-            f"quantization {precision!r} is not one of 'fp32', 'fp16', 'bf16', 'int8'"
-        )
-    return name
-
-
-def _read_batch(batch: Any) -> Batch | None:
-    if batch is None:
-        return None
-    sizes = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes)
-    if not whole or len(sizes) not in (1, 2, 3) or list(sizes) != sorted(sizes):
-        raise InvalidOption(
-            f"batch_size {batch!r} is not a number above 0, nor (min, max), nor "
-            "(min, best, max)"
-        )
-    if len(sizes) == 1:
-        return 1, sizes[0], sizes[0]
-    return sizes[0], sizes[-2] if len(sizes) == 3 else sizes[-1], sizes[-1]
-
-
-def _read_derive(derive: Any) -> bool:
-    if derive is None:
-        return _always_derives()
-    if not isinstance(derive, bool):
-        raise InvalidOption(f"derive {derive!r} is neither True nor False")
-    return derive
-
-
-def _always_derives() -> bool:
-    named = os.environ.get("INFERENCE_MODELS_DERIVE", "").strip().lower()
-    if named not in ("", "always"):
-        raise InvalidOption(
-            f"INFERENCE_MODELS_DERIVE {named!r} is not 'always'; leave it out, and "
-            "nothing is built that was not asked for"
-        )
-    return named == "always"
-
-
-@attrs.frozen
-class Candidate:
-    """One way to run the model, or one reason why there is none.
-
-    `differs` says that it was built before, and is refused as it differs from its
-    source.
-    """
-
-    backend: str
-    verdict: Verdict
-    reason: str = ""
-    format: str | None = None
-    device: str | None = None
-    precision: str | None = None
-    batch: Batch | None = None
-    differs: bool = False
-
-
-@attrs.frozen
-class Option:
-    """A plan that can be carried out: open `artifact` with `backend`.
-
-    `steps` are the backends that derive it first, in order; empty where the card has
-    the artifact ready. `built` says that the derived artifact lies in the cache, and
-    `misfit` why what lies there is of no use. `place` is that of its precision in the
-    backend's order, and whether its batch differs from what was asked for.
-    """
-
-    backend: Backend
-    artifact: Artifact
-    plan: Plan
-    steps: Steps = ()
-    built: bool = False
-    misfit: str = ""
-    place: tuple[int, bool] = (0, False)
-
-    @property
-    def ready(self) -> bool:
-        """Whether nothing has to be derived first."""
-        return self.built or not self.steps
-
-    @property
-    def format(self) -> str:
-        """The format that the backend opens."""
-        return self.steps[-1][1] if self.steps else self.artifact.format
-
-    def candidate(self) -> Candidate:
-        """The same, as data for `explain`."""
-        route = " -> ".join([self.artifact.format, *(step[1] for step in self.steps)])
-        reason = ""
-        if self.steps:
-            reason = f"derived, {route}" if self.built else f"can be derived, {route}"
-            reason += f"; {self.misfit}" if self.misfit else ""
-        return Candidate(
-            self.backend.name,
-            "runs" if self.ready else "buildable",
-            reason,
-            self.format,
-            self.plan.device,
-            self.plan.precision,
-            self.plan.batch,
-        )
-
-
-@attrs.frozen
-class Cached:
-    """Whether what an option derives is in the cache, and why what is there is not.
-
-    `fault` says that it was built before and differs from its source.
-    """
-
-    is_built: bool = False
-    misfit: str = ""
-    fault: str = ""
-
-
-Look = Callable[[Option], Cached]
-
-
-@attrs.frozen
-class Negotiation:
-    """Options in the order of preference, and why the rest is out.
-
-    `advice` are sentences of the backends themselves, on what would make them faster.
-    """
-
-    options: tuple[Option, ...]
-    refusals: tuple[Candidate, ...]
-    derive: bool
-    advice: tuple[str, ...] = ()
-
-    @property
-    def order(self) -> list[Option]:
-        """Options in the order in which they are tried."""
-        if self.derive:
-            return list(self.options)
-        ready = [option for option in self.options if option.ready]
-        return ready + [option for option in self.options if not option.ready]
-
-    @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """Options and refusals as data."""
-        return (*(option.candidate() for option in self.options), *self.refusals)
 
 
 def negotiate(
@@ -260,7 +53,7 @@ def negotiate(
         found, refused = _plans(card, backend, backends, wishes, look)
         refusals += refused
         told = advice_of(backend) if wishes.device != "cpu" else []
-        if told and _can_open(card, backend, backends):
+        if told and can_open(card, backend, backends):
             sentences += _untold(told, refused)
         place = order.get(backend.name, len(order)) if order else 0
         options += [(_key(option, place, index), option) for index, option in found]
@@ -403,10 +196,10 @@ def _plans(
     if refused:
         return [], [refuse(refused + _why_not(card, backend, wishes))]
     explore = functools.partial(_explored, card, backend, devices, wishes, look)
-    ready = _ready(card, backend)
+    ready = ready_routes(card, backend)
     found = list(explore(ready))
     if not any(isinstance(each, Option) for _, each in found):
-        derivable = _derivable(card, backend, backends)
+        derivable = derived_routes(card, backend, backends)
         if not ready and not derivable:
             return [], [refuse(_no_format(card, backend))]
         found += explore(derivable)
@@ -476,7 +269,7 @@ def to_build(card: ModelCard, option: Option, wishes: Wishes) -> str:
 def _devices(
     asked: str, offered: Sequence[str], wishes: Wishes
 ) -> tuple[list[str], str | None]:
-    strange = [d for d in offered if not _DEVICE.fullmatch(d)]
+    strange = [d for d in offered if not is_device(d)]
     if strange:
         return [], f"{asked} gave {strange[0]!r}, which is no device's name"
     listed = ", ".join(offered) or "no device"
@@ -503,72 +296,6 @@ def _why_not(card: ModelCard, backend: Backend, wishes: Wishes) -> str:
             with contextlib.suppress(Exception):
                 return f"; {backend.refuse(card, artifact, plan) or ''}".rstrip("; ")
     return ""
-
-
-def _can_open(card: ModelCard, backend: Backend, backends: Sequence[Backend]) -> bool:
-    return bool(_ready(card, backend) or _derivable(card, backend, backends))
-
-
-def _ready(card: ModelCard, backend: Backend) -> list[Route]:
-    """Artifacts that the backend can open as they are."""
-    return [
-        (number, artifact, ())
-        for number, artifact in enumerate(card.artifacts)
-        if artifact.format in backend.formats and unsupported(artifact) is None
-    ]
-
-
-def _derivable(
-    card: ModelCard, backend: Backend, backends: Sequence[Backend]
-) -> list[Route]:
-    """Artifacts that others can write in one of the backend's formats."""
-    routes = []
-    for number, artifact in enumerate(card.artifacts):
-        if unsupported(artifact) is None and artifact.format not in backend.formats:
-            steps = chain(artifact.format, backend.formats, backends)
-            if steps:
-                routes.append((number, artifact, steps))
-    return routes
-
-
-def unsupported(artifact: Artifact) -> str | None:
-    """Why nothing can use an artifact, as its `needs` say under "unsupported"."""
-    reason = artifact.needs.get("unsupported")
-    return None if reason is None else str(reason)
-
-
-def usable(card: ModelCard, form: str | None = None) -> list[Artifact]:
-    """The artifacts that something may be able to use, of all formats or of one."""
-    return [
-        artifact
-        for artifact in card.artifacts
-        if unsupported(artifact) is None and form in (None, artifact.format)
-    ]
-
-
-def chain(source: str, targets: Sequence[str], backends: Sequence[Backend]) -> Steps:
-    """The shortest way from one format to any of `targets`: (deriver, format) steps.
-
-    It is sought from its end, so that nobody is asked who writes nothing on it.
-    """
-    paths: list[tuple[str, Steps]] = [(target, ()) for target in targets]
-    seen = set(targets)
-    for form, steps in paths:
-        if form == source:
-            return steps
-        for backend in sorted(backends, key=lambda b: (-b.rank, b.name)):
-            for read, written in backend.derives.items():
-                if written == form and read not in seen and _available(backend):
-                    seen.add(read)
-                    paths.append((read, ((backend, form), *steps)))
-    return ()
-
-
-def _available(backend: Backend) -> bool:
-    try:
-        return bool(backend.targets())
-    except Exception:  # noqa: BLE001 - why not is said where the backend itself is asked
-        return False
 
 
 def _ways(way: _Way, wishes: Wishes) -> Iterable[Option | Candidate]:
@@ -669,41 +396,3 @@ def _misfit(offered: Batch | None, wished: Batch | None) -> bool:
     if offered is None or wished is None:
         return False
     return not offered[0] <= wished[1] <= offered[2]
-
-
-@functools.cache
-def _hints() -> dict[str, dict[str, str]]:
-    from importlib import resources
-
-    text = resources.files("inference_models").joinpath("first_party.json").read_text()
-    hints: dict[str, dict[str, str]] = json.loads(text)
-    return hints
-
-
-def install_hint(kind: str, name: str) -> str | None:
-    """What to type for a first-party plugin; None for names that are not ours."""
-    command = _hints()[kind].get(name)
-    return f"pip install {command}" if command else None
-
-
-def hint_for_file(path: Path, registry: Registry) -> str | None:
-    """What to type for a file of weights that no installed backend is for."""
-    form = _hints()["suffix"].get(path.suffix.lower(), "")
-    read = any(form in cls.formats for cls in registry.backends.values())
-    return None if read else install_hint("format", form)
-
-
-def advice(card: ModelCard, registry: Registry) -> list[str]:
-    """What to type for formats of the card that no installed backend opens.
-
-    Artifacts that nothing can use are listed with their reasons.
-    """
-    read = {form for cls in registry.backends.values() for form in cls.formats}
-    reasons = [(a.format, unsupported(a)) for a in card.artifacts]
-    lines = [f"{form} is left out: {reason}" for form, reason in reasons if reason]
-    for form in dict.fromkeys(form for form, reason in reasons if reason is None):
-        if form not in read:
-            hint = install_hint("format", form)
-            missing = f"no installed plugin offers format {form!r}"
-            lines.append(f"{missing}; {hint}" if hint else missing)
-    return lines

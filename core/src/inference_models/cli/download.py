@@ -11,10 +11,13 @@ from inference_models.card import Artifact, ModelCard
 from inference_models.cli.explain import Backend, Device, Precision
 from inference_models.errors import InvalidOption, NoBackend
 from inference_models.interfaces import Access
-from inference_models.negotiate import Cached, Wishes, negotiate, usable
+from inference_models.negotiate import negotiate
+from inference_models.options import Cached
 from inference_models.registry import installed
+from inference_models.routes import usable
 from inference_models.store import Store
 from inference_models.trust import Consent
+from inference_models.wishes import Wishes
 
 Ids = Annotated[list[str], typer.Argument(help="Ids of models.")]
 Format = Annotated[

@@ -17,8 +17,8 @@ from inference_models.errors import (
     did_you_mean,
     told,
 )
+from inference_models.hints import hint_for_file
 from inference_models.interfaces import Access, Architecture
-from inference_models.negotiate import hint_for_file
 from inference_models.providers.cards import CardsProvider
 from inference_models.registry import Registry, installed, returned
 from inference_models.sources import Request, check_openable

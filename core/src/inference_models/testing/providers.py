@@ -15,7 +15,7 @@ import pytest
 from inference_models.card import Artifact, Bundle, ModelCard
 from inference_models.errors import InferenceModelsError
 from inference_models.interfaces import Access, WeightsProvider
-from inference_models.negotiate import usable
+from inference_models.routes import usable
 from inference_models.store import Store
 from inference_models.testing.architectures import RUNTIMES
 from inference_models.testing.imports import runtimes_imported

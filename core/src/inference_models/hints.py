@@ -1,0 +1,49 @@
+"""What to type for a plugin that is not installed."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+from inference_models.card import ModelCard
+from inference_models.registry import Registry
+from inference_models.routes import unsupported
+
+
+@functools.cache
+def _hints() -> dict[str, dict[str, str]]:
+    from importlib import resources
+
+    text = resources.files("inference_models").joinpath("first_party.json").read_text()
+    hints: dict[str, dict[str, str]] = json.loads(text)
+    return hints
+
+
+def install_hint(kind: str, name: str) -> str | None:
+    """What to type for a first-party plugin; None for names that are not ours."""
+    command = _hints()[kind].get(name)
+    return f"pip install {command}" if command else None
+
+
+def hint_for_file(path: Path, registry: Registry) -> str | None:
+    """What to type for a file of weights that no installed backend is for."""
+    form = _hints()["suffix"].get(path.suffix.lower(), "")
+    read = any(form in cls.formats for cls in registry.backends.values())
+    return None if read else install_hint("format", form)
+
+
+def advice(card: ModelCard, registry: Registry) -> list[str]:
+    """What to type for formats of the card that no installed backend opens.
+
+    Artifacts that nothing can use are listed with their reasons.
+    """
+    read = {form for cls in registry.backends.values() for form in cls.formats}
+    reasons = [(a.format, unsupported(a)) for a in card.artifacts]
+    lines = [f"{form} is left out: {reason}" for form, reason in reasons if reason]
+    for form in dict.fromkeys(form for form, reason in reasons if reason is None):
+        if form not in read:
+            hint = install_hint("format", form)
+            missing = f"no installed plugin offers format {form!r}"
+            lines.append(f"{missing}; {hint}" if hint else missing)
+    return lines

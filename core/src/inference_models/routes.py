@@ -1,0 +1,82 @@
+"""From the artifacts of a card to what a backend opens: ready, or derived in steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inference_models.card import Artifact, ModelCard
+from inference_models.interfaces import Backend
+
+Steps = tuple[tuple[Backend, str], ...]
+"""Backends that derive one after the other, each with the format it writes."""
+
+
+Route = tuple[int, Artifact, Steps]
+"""An artifact of the card with its number, and the steps to what a backend opens."""
+
+
+def unsupported(artifact: Artifact) -> str | None:
+    """Why nothing can use an artifact, as its `needs` say under "unsupported"."""
+    reason = artifact.needs.get("unsupported")
+    return None if reason is None else str(reason)
+
+
+def usable(card: ModelCard, form: str | None = None) -> list[Artifact]:
+    """The artifacts that something may be able to use, of all formats or of one."""
+    return [
+        artifact
+        for artifact in card.artifacts
+        if unsupported(artifact) is None and form in (None, artifact.format)
+    ]
+
+
+def ready_routes(card: ModelCard, backend: Backend) -> list[Route]:
+    """Artifacts that the backend can open as they are."""
+    return [
+        (number, artifact, ())
+        for number, artifact in enumerate(card.artifacts)
+        if artifact.format in backend.formats and unsupported(artifact) is None
+    ]
+
+
+def derived_routes(
+    card: ModelCard, backend: Backend, backends: Sequence[Backend]
+) -> list[Route]:
+    """Artifacts that others can write in one of the backend's formats."""
+    routes = []
+    for number, artifact in enumerate(card.artifacts):
+        if unsupported(artifact) is None and artifact.format not in backend.formats:
+            steps = chain(artifact.format, backend.formats, backends)
+            if steps:
+                routes.append((number, artifact, steps))
+    return routes
+
+
+def can_open(card: ModelCard, backend: Backend, backends: Sequence[Backend]) -> bool:
+    """Whether the backend may open something of the card, perhaps derived."""
+    return bool(ready_routes(card, backend) or derived_routes(card, backend, backends))
+
+
+def chain(source: str, targets: Sequence[str], backends: Sequence[Backend]) -> Steps:
+    """The shortest way from one format to any of `targets`: (deriver, format) steps.
+
+    It is sought from its end, so that nobody is asked who writes nothing on it.
+    """
+    paths: list[tuple[str, Steps]] = [(target, ()) for target in targets]
+    seen = set(targets)
+    for form, steps in paths:
+        if form == source:
+            return steps
+        for backend in sorted(backends, key=lambda b: (-b.rank, b.name)):
+            for read, written in backend.derives.items():
+                if written == form and read not in seen and _available(backend):
+                    seen.add(read)
+                    paths.append((read, ((backend, form), *steps)))
+    return ()
+
+
+def _available(backend: Backend) -> bool:
+    try:
+        return bool(backend.targets())
+    except Exception:  # noqa: BLE001 - why not is said where the backend itself is asked
+        return False

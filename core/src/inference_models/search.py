@@ -1,0 +1,88 @@
+"""One model's way from its card to what a backend opens: negotiated, then fetched."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from inference_models import derive, find
+from inference_models.card import Artifact, Bundle, File, ModelCard
+from inference_models.errors import DownloadFailed, InvalidWeights, NoBackend
+from inference_models.images import Image
+from inference_models.interfaces import Architecture
+from inference_models.negotiate import negotiate
+from inference_models.options import Negotiation, Option
+from inference_models.registry import Registry
+from inference_models.routes import usable
+from inference_models.store import Store
+from inference_models.wishes import Wishes
+
+
+@attrs.frozen
+class Search:
+    """One call's surroundings: what is installed, what was found, what was named."""
+
+    registry: Registry
+    store: Store
+    found: find.Found
+    wishes: Wishes
+    make: type[Architecture[Any]]
+    left: Sequence[derive.Left] = ()
+    failed: dict[tuple[File, ...], DownloadFailed] = attrs.field(
+        factory=dict, init=False, repr=False
+    )
+    """What could not be fetched; the next plan of the same files does not try again."""
+
+    @property
+    def card(self) -> ModelCard:
+        """What was found, with the labels that were given."""
+        return self.found.card
+
+    def negotiation(self) -> Negotiation:
+        """Every plan for the card and for what absent derivers left of it."""
+        look = functools.partial(derive.cached, self.store, self.card, self.make)
+        ready = (*self.card.artifacts, *(each.artifact for each in self.left))
+        card = attrs.evolve(self.card, artifacts=ready)
+        return negotiate(card, self.wishes, self.registry, look)
+
+    def bundle(self, artifact: Artifact) -> Bundle:
+        """Fetch an artifact, and what it adapts, and complete its card."""
+        for each in self.left:
+            if each.artifact is artifact:
+                return each.bundle(self.card, self.bundle)
+        if artifact.files in self.failed:
+            raise self.failed[artifact.files]
+        try:
+            folder = self.store.folder(artifact, self.found.request)
+            base = self._base(artifact)
+        except DownloadFailed as error:
+            self.failed[artifact.files] = error
+            raise
+        bundle = Bundle(self.card, artifact, folder, base)
+        return self.found.provider.complete(bundle)
+
+    def derived(self, option: Option, pictures: Sequence[Image] = ()) -> Bundle:
+        """What an option derives, unless it was found wrong for another device."""
+        store, card, make = self.store, self.card, self.make
+        told = option.built or self.wishes.building
+        if not told and (fault := derive.cached(store, card, make, option).fault):
+            raise InvalidWeights(fault)
+        return derive.derived(store, card, option, self.bundle, make, pictures)
+
+    def _base(self, artifact: Artifact) -> Bundle | None:
+        if artifact.base is None:
+            return None
+        access = self.found.access.for_another()
+        if not self.found.provider.takes_key:  # nor does another see this one's key
+            access = access.without_secrets()
+        found = find.find(artifact.base, self.registry, access, None)
+        search = attrs.evolve(self, found=found)
+        for candidate in usable(found.card, artifact.format):
+            return search.bundle(candidate)
+        raise NoBackend(
+            f"{self.card.id!r} adapts {artifact.base!r}, which has no "
+            f"weights in format {artifact.format!r}"
+        )

@@ -1,0 +1,121 @@
+"""What the user named for a model to run by, read from the arguments of a call."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import attrs
+
+from inference_models.card import Batch
+from inference_models.errors import InvalidOption
+from inference_models.interfaces import Backend
+
+_DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
+
+
+def is_device(name: str) -> bool:
+    """Whether this is written as a device's name is: "cpu", "cuda:0"."""
+    return _DEVICE.fullmatch(name) is not None
+
+
+@attrs.frozen
+class Wishes:
+    """What the user named; None is left to negotiation, and only that may change.
+
+    `building`: something is built, perhaps for a device that is not here.
+    """
+
+    backends: tuple[str | Backend, ...] | None = None
+    device: str | None = None
+    precision: str | None = None
+    batch: Batch | None = None
+    derive: bool = False
+    building: bool = False
+
+    @property
+    def names_target(self) -> bool:
+        """Whether a device is named to build for, which need not be here."""
+        return self.building and self.device is not None
+
+    @classmethod
+    def read(
+        cls, backend: Any, device: Any, precision: Any, batch: Any, derive: Any
+    ) -> Wishes:
+        """From the arguments of `from_pretrained`; `InvalidOption` for a wrong one."""
+        return cls(
+            _read_backends(backend),
+            _read_device(device),
+            _read_precision(precision),
+            _read_batch(batch),
+            _read_derive(derive),
+        )
+
+
+def _read_backends(backend: Any) -> tuple[str | Backend, ...] | None:
+    if backend is None:
+        return None
+    named = backend if isinstance(backend, (list, tuple, set)) else [backend]
+    values = tuple(str(n.value) if hasattr(n, "value") else n for n in named)
+    for value in values:
+        if not isinstance(value, (str, Backend)):
+            raise InvalidOption(
+                f"backend {value!r} is neither a name, such as 'onnx', nor a Backend"
+            )
+    return tuple(v.lower() if isinstance(v, str) else v for v in values)
+
+
+def _read_device(device: Any) -> str | None:
+    if device is None:
+        return None
+    name = str(device).lower()
+    if not is_device(name):
+        raise InvalidOption(
+            f"device {device!r} is not a name such as 'cpu' or 'cuda:0'"
+        )
+    return name
+
+
+def _read_precision(precision: Any) -> str | None:
+    if precision is None:
+        return None
+    name = str(getattr(precision, "value", precision)).lower()
+    if name not in ("fp32", "fp16", "bf16", "int8"):
+        raise InvalidOption(
+            f"quantization {precision!r} is not one of 'fp32', 'fp16', 'bf16', 'int8'"
+        )
+    return name
+
+
+def _read_batch(batch: Any) -> Batch | None:
+    if batch is None:
+        return None
+    sizes = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes)
+    if not whole or len(sizes) not in (1, 2, 3) or list(sizes) != sorted(sizes):
+        raise InvalidOption(
+            f"batch_size {batch!r} is not a number above 0, nor (min, max), nor "
+            "(min, best, max)"
+        )
+    if len(sizes) == 1:
+        return 1, sizes[0], sizes[0]
+    return sizes[0], sizes[-2] if len(sizes) == 3 else sizes[-1], sizes[-1]
+
+
+def _read_derive(derive: Any) -> bool:
+    if derive is None:
+        return _always_derives()
+    if not isinstance(derive, bool):
+        raise InvalidOption(f"derive {derive!r} is neither True nor False")
+    return derive
+
+
+def _always_derives() -> bool:
+    named = os.environ.get("INFERENCE_MODELS_DERIVE", "").strip().lower()
+    if named not in ("", "always"):
+        raise InvalidOption(
+            f"INFERENCE_MODELS_DERIVE {named!r} is not 'always'; leave it out, and "
+            "nothing is built that was not asked for"
+        )
+    return named == "always"
