@@ -26,6 +26,7 @@ from inference_models import (
     RunFailed,
     Unavailable,
     derive,
+    kept,
     registry,
     store,
 )
@@ -584,8 +585,8 @@ def test_needs_that_a_backend_cannot_read_are_told(compiler, cache, monkeypatch)
     data = json.loads(manifest.read_text("utf-8"))
     data["artifact"]["needs"] = {"version": {"major": 1}}
     manifest.write_text(json.dumps(data), "utf-8")
-    kept = structure(Artifact, data["artifact"])
-    manifest.parent.rename(derive._folder(Store(), data["key"], kept))
+    artifact = structure(Artifact, data["artifact"])
+    manifest.parent.rename(kept.folder_of(Store(), data["key"], artifact))
     monkeypatch.setattr(compiler.AcmeCompiler, "version", Whole("1"))
     told = AutoModel.explain("acme-colors").candidates[0].reason
 
@@ -906,7 +907,7 @@ def test_what_was_built_elsewhere_is_judged_where_the_cache_is_only_read(
     def refuse(path, content):
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr(derive, "write_atomically", refuse)
+    monkeypatch.setattr(kept, "write_atomically", refuse)
     with outcome:
         model = load("acme-colors", backend="acme-compiled")
 

@@ -52,6 +52,7 @@ ORDER = [
     "negotiate",
     "batching",
     "judging",
+    "kept",
     "derive",
     "find",
     "explain",

@@ -97,7 +97,7 @@ _HOMES = {
     "AutoModel": "auto",
     "Backend": "interfaces",
     "Bundle": "card",
-    "Candidate": "negotiate",
+    "Candidate": "options",
     "ClassificationModel": "tasks",
     "ClassificationPrediction": "results",
     "ConfidenceOptions": "interfaces",

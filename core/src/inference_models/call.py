@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from inference_models import derive, find
+from inference_models import find, kept
 from inference_models.card import ModelCard, relabelled
 from inference_models.errors import InvalidOption, NoBackend, did_you_mean
 from inference_models.hints import install_hint
@@ -84,7 +84,7 @@ class Call:
         _check_task(found.card, self.task)
         make = _architecture(found.card, registry)
         store = Store()
-        left = derive.left(store, found.card, make, registry)
+        left = kept.left(store, found.card, make, registry)
         return Search(registry, store, found, wishes, make, left)
 
     def _access(self) -> Access:

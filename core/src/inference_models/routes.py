@@ -10,7 +10,6 @@ from inference_models.interfaces import Backend
 Steps = tuple[tuple[Backend, str], ...]
 """Backends that derive one after the other, each with the format it writes."""
 
-
 Route = tuple[int, Artifact, Steps]
 """An artifact of the card with its number, and the steps to what a backend opens."""
 

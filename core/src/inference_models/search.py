@@ -8,8 +8,9 @@ from typing import Any
 
 import attrs
 
-from inference_models import derive, find
+from inference_models import find, kept
 from inference_models.card import Artifact, Bundle, File, ModelCard
+from inference_models.derive import derived
 from inference_models.errors import DownloadFailed, InvalidWeights, NoBackend
 from inference_models.images import Image
 from inference_models.interfaces import Architecture
@@ -30,7 +31,7 @@ class Search:
     found: find.Found
     wishes: Wishes
     make: type[Architecture[Any]]
-    left: Sequence[derive.Left] = ()
+    left: Sequence[kept.Left] = ()
     failed: dict[tuple[File, ...], DownloadFailed] = attrs.field(
         factory=dict, init=False, repr=False
     )
@@ -43,7 +44,7 @@ class Search:
 
     def negotiation(self) -> Negotiation:
         """Every plan for the card and for what absent derivers left of it."""
-        look = functools.partial(derive.cached, self.store, self.card, self.make)
+        look = functools.partial(kept.cached, self.store, self.card, self.make)
         ready = (*self.card.artifacts, *(each.artifact for each in self.left))
         card = attrs.evolve(self.card, artifacts=ready)
         return negotiate(card, self.wishes, self.registry, look)
@@ -68,9 +69,9 @@ class Search:
         """What an option derives, unless it was found wrong for another device."""
         store, card, make = self.store, self.card, self.make
         told = option.built or self.wishes.building
-        if not told and (fault := derive.cached(store, card, make, option).fault):
+        if not told and (fault := kept.cached(store, card, make, option).fault):
             raise InvalidWeights(fault)
-        return derive.derived(store, card, option, self.bundle, make, pictures)
+        return derived(store, card, option, self.bundle, make, pictures)
 
     def _base(self, artifact: Artifact) -> Bundle | None:
         if artifact.base is None:
