@@ -8,6 +8,9 @@ import pytest
 
 from inference_models import (
     Access,
+    Artifact,
+    File,
+    HashMismatch,
     InferenceModelsError,
     InvalidCard,
     InvalidOption,
@@ -208,3 +211,16 @@ def test_a_named_provider_is_asked_for_a_public_id_as_it_stands():
 def test_a_public_id_of_a_provider_that_is_not_installed_says_what_to_type():
     with pytest.raises(ModelNotFound, match="pip install inference-models-hf"):
         found("acme-two", PACK, HUB)
+
+
+@pytest.mark.parametrize("sha256", [None, "b" * 64, "a" * 8])
+def test_a_file_that_a_provider_does_not_hold_to_the_users_hash_is_refused(sha256):
+    file = File("a.onnx", ("https://h/a.onnx",), sha256=sha256, md5="c" * 32)
+    held = Artifact("onnx", {"main": "a.onnx"}, [file])
+    card = ModelCard("a.onnx", "net", "classification", [held])
+    hub = provider("hub", find=lambda self, model_id, access: card)
+    wanted = Access(sha256="a" * 64)
+    with pytest.raises(HashMismatch, match=r"'a\.onnx' is not held to sha256='aaa"):
+        find("hub://a.onnx", registry(hub), wanted, None)
+
+    assert find("hub://a.onnx", registry(hub), Access(), None).card == card

@@ -13,6 +13,7 @@ import attrs
 
 from inference_models.card import ModelCard
 from inference_models.errors import (
+    HashMismatch,
     InferenceModelsError,
     InvalidOption,
     ModelNotFound,
@@ -139,11 +140,24 @@ def _judged(
     """What a provider found, as far as it may be loaded."""
     found = returned(card, ModelCard, "find()")
     check_license(found.id, found.license, access.consent)
+    _check_held(found, access.sha256)
     origin = provider.origin(name, access)
     if origin not in ORIGINS:
         known = ", ".join(ORIGINS)
         raise TypeError(f"origin() returned {origin!r}, which is none of {known}")
     return judged(found, origin, access.consent)
+
+
+def _check_held(card: ModelCard, sha256: str | None) -> None:
+    """Raise `HashMismatch` for files that are not held to the hash the user gave."""
+    files = [file for artifact in card.artifacts for file in artifact.files]
+    for file in files:
+        if sha256 is not None and file.sha256 != sha256:
+            raise HashMismatch(
+                f"{file.name!r} of {card.id!r} is not held to sha256={sha256!r}, so it "
+                "may be another file than you trust; leave sha256= out, or name the "
+                "one file that has it"
+            )
 
 
 def _asked(
