@@ -224,3 +224,17 @@ def test_a_file_that_a_provider_does_not_hold_to_the_users_hash_is_refused(sha25
         find("hub://a.onnx", registry(hub), wanted, None)
 
     assert find("hub://a.onnx", registry(hub), Access(), None).card == card
+
+
+def test_a_provider_is_told_whether_it_is_the_one_that_is_named():
+    asked = []
+
+    def knows(self, model_id, access):
+        asked.append((model_id, access.alone))
+        return ModelCard("net", "net", "classification", ())
+
+    hub = provider("hub", find=knows)
+    for model_id, named in [("7", None), ("7", "hub"), ("hub://7", None)]:
+        find(model_id, registry(hub, provider("late", order=900)), Access(), named)
+
+    assert asked == [("7", False), ("7", True), ("7", True)]

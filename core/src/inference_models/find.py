@@ -95,6 +95,7 @@ def _first(asked: Sequence[WeightsProvider], name: str, access: Access) -> Found
     for provider in asked:
         own = alone or provider.takes_key
         granted = access if own else access.without_secrets()
+        granted = attrs.evolve(granted, alone=alone)
         card = _card(provider, name, granted, alone)
         if card is not None:
             return Found(card, provider, granted, name)

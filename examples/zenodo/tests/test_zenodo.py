@@ -172,8 +172,18 @@ def test_a_record_without_weights_tells_what_it_has(server):
 
 @pytest.mark.parametrize("model_id", ["0", "12a", "12/3", "x/12", "12/data.csv", "١٢"])
 def test_what_is_no_id_of_zenodo_is_not_asked(server, model_id):
-    assert ZenodoProvider().find(model_id, Access()) is None
+    assert ZenodoProvider().find(model_id, Access(alone=True)) is None
     assert server.requests == []
+
+
+@pytest.mark.parametrize("model_id", ["12", "12/toy.onnx"])
+def test_a_number_is_zenodos_where_zenodo_is_named(server, model_id):
+    server.adds(12, {"toy.onnx": WEIGHTS})
+    with pytest.raises(ModelNotFound):
+        load(model_id)
+    assert server.requests == []
+
+    assert load(model_id, weights_provider="zenodo").card.id == "zenodo://12/toy.onnx"
 
 
 def test_a_record_that_is_not_there_is_told(server):

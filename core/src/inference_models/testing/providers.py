@@ -64,8 +64,8 @@ class WeightsProviderTests(StandardTests):
 
     @pytest.fixture
     def access(self, key: str | None) -> Access:
-        """What a user gives who allows everything."""
-        return Access(key=key, consent=Consent(untrusted=True))
+        """What a user gives who names the provider, and allows everything."""
+        return Access(key=key, consent=Consent(untrusted=True), alone=True)
 
     @pytest.fixture
     def card(self, model_id: str, access: Access) -> ModelCard:

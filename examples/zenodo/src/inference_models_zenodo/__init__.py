@@ -25,7 +25,7 @@ from inference_models.strict_json import Node, parse
 
 _ZENODO = "https://zenodo.org"
 _TERMS = Terms(redirects=1)  # of the number that stands for all versions
-_ID = re.compile(r"(?:10\.5281/zenodo\.)?([1-9][0-9]{0,14})(?:/(.+))?")
+_ID = re.compile(r"(10\.5281/zenodo\.)?([1-9][0-9]{0,14})(?:/(.+))?")
 _SPDX = {
     "apache2.0": "Apache-2.0",
     "cc-zero": "CC0-1.0",
@@ -53,9 +53,11 @@ class ZenodoProvider(WeightsProvider):
         the `DownloadFailed` of a status, and `InvalidCard` for what cannot be read.
         """
         match = _ID.fullmatch(model_id)
-        if match is None or not is_weights(match[2] or "any.onnx"):
+        if match is None:
             return None
-        number, name = match.groups()
+        doi, number, name = match.groups()
+        if not (doi or access.alone) or not is_weights(name or "any.onnx"):
+            return None  # where others are asked, too, 12/a.onnx is a path
 
         def asked(anew: bool) -> ModelCard:
             record = _record(number, access, _TERMS.tries if anew else 1)
