@@ -102,8 +102,14 @@ def test_a_card_has_the_files_that_lie_beside_it(publish):
     published = publish(card_json=with_files(), a_onnx=CONTENT, b_onnx=CONTENT)
     card = card_of(published)
 
-    assert card.id == "press://net"
     assert card.artifacts[0].files == (published.files["a.onnx"],)
+
+
+def test_what_a_card_calls_itself_is_not_believed(publish):
+    said = json.loads(with_files()) | {"id": "resnet18", "aliases": ["rfdetr-base"]}
+    card = card_of(publish(card_json=json.dumps(said).encode(), a_onnx=CONTENT))
+
+    assert (card.id, card.aliases) == ("press://net", ())
 
 
 def test_a_card_may_give_a_file_another_name_and_a_stronger_hash(publish):

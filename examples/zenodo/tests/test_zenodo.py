@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 
@@ -136,12 +137,12 @@ def test_a_record_with_a_card_loads_by_its_number_and_its_doi(model_id):
     assert model(IMAGE).confidence.shape == (1, 3)
 
 
-@pytest.mark.parametrize("model_id", ["zenodo://13", "zenodo://13/a/my toy.onnx"])
+@pytest.mark.parametrize("model_id", ["zenodo://13", "zenodo://13/a/toy #1.onnx"])
 def test_a_file_of_weights_alone_is_what_a_pack_claims(server, model_id):
-    server.adds(13, {"a/my toy.onnx": WEIGHTS, "data.csv": b"1"})
+    server.adds(13, {"a/toy #1.onnx": WEIGHTS, "data.csv": b"1"})
     model = load(model_id)
 
-    assert model.card.id == "zenodo://13/a/my toy.onnx"
+    assert model.card.id == "zenodo://13/a/toy #1.onnx"
     assert np.array_equal(model(IMAGE).confidence, load()(IMAGE).confidence)
 
 
@@ -208,6 +209,16 @@ def test_a_restricted_record_takes_a_token_which_nobody_else_sees(server):
     assert load(api_key=TOKEN)(IMAGE).confidence.shape == (1, 3)
     with pytest.raises(Forbidden):  # nor is it remembered for who has no token
         load()
+
+
+def test_files_have_the_size_and_the_hash_that_zenodo_gives(server):
+    (file,) = ZenodoProvider().find("12", Access(alone=True)).artifacts[0].files
+
+    assert (file.name, file.size) == ("toy.npz", len(WEIGHTS))
+    assert file.md5 == hashlib.md5(WEIGHTS).hexdigest()
+    server.algorithm = "crc32"
+    with pytest.raises(InvalidCard, match=r"record 12: files\[0\]: checksum is no md5"):
+        ZenodoProvider().find("12/toy.onnx", Access(alone=True))
 
 
 def test_a_file_with_another_md5_is_refused(server):

@@ -16,12 +16,14 @@ class ZenodoServer:
 
     `restricted` records show their files to whoever has the token, `concepts` map the
     number of all versions to the latest one's, and `damage` holds other bytes that are
-    sent for a name. `faults` are statuses, each given once before anything else.
+    sent for a name. `algorithm` is what checksums are said to be, and `faults` are
+    statuses, each given once before anything else.
     """
 
     def __init__(self):
         self.records = {}
         self.licenses = {}
+        self.algorithm = "md5"
         self.restricted = set()
         self.concepts = {}
         self.damage = {}
@@ -71,7 +73,7 @@ class ZenodoServer:
                 "id": hashlib.sha256(name.encode()).hexdigest()[:36],
                 "key": name,
                 "size": len(content),
-                "checksum": f"md5:{hashlib.md5(content).hexdigest()}",
+                "checksum": f"{self.algorithm}:{hashlib.md5(content).hexdigest()}",
                 "links": {"self": f"{base}/{name}/content"},
             }
             for name, content in self.records[number].items()
