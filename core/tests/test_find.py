@@ -238,3 +238,16 @@ def test_a_provider_is_told_whether_it_is_the_one_that_is_named():
         find(model_id, registry(hub, provider("late", order=900)), Access(), named)
 
     assert asked == [("7", False), ("7", True), ("7", True)]
+
+
+@pytest.mark.parametrize(("model_id", "named"), [("hub://x", None), ("x", "hub")])
+def test_of_a_provider_that_is_named_it_is_said_that_it_knows_no_such_model(
+    model_id, named
+):
+    with pytest.raises(ModelNotFound) as caught:
+        find(model_id, registry(HUB, MIRROR), Access(), named)
+
+    assert str(caught.value) == (
+        "no model 'x' is known to 'hub'; all providers are asked where 'hub' is not "
+        "named"
+    )

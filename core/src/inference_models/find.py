@@ -263,12 +263,16 @@ def known_ids(asked: Iterable[WeightsProvider]) -> list[str]:
 def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) -> str:
     ids = sorted({*known_ids(asked), *elsewhere(registry)})
     nor = ", and there is no such file" if re.search(r"\.[a-z]\w*$", name, re.I) else ""
-    sentence = f"no model {name!r} is known{nor}{did_you_mean(name, ids)}"
+    alone = asked[0].name if len(asked) == 1 else None
+    known = "is known" if alone is None else f"is known to {alone!r}"
+    sentence = f"no model {name!r} {known}{nor}{did_you_mean(name, ids)}"
     hint = _missing_pack(name, registry)
     if hint:
         sentence += f"; models of this family come with: {hint}"
     elif _is_folder(name):
         sentence += f"; the folder here is written {f'./{name}'!r}"
+    elif alone is not None:
+        sentence += f"; all providers are asked where {alone!r} is not named"
     else:
         sentence += f"; AutoModel.models() lists {len(ids)} known ids"
     return registry.excused(sentence)

@@ -36,7 +36,6 @@ _SPDX = {
 """Zenodo's older names; its others are SPDX's in lower case, which count as equal."""
 
 
-@attrs.frozen
 class ZenodoProvider(WeightsProvider):
     """Serves `zenodo://1234567`, its DOI, and `zenodo://1234567/weights.onnx`.
 
