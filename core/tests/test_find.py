@@ -146,6 +146,18 @@ def told(model_id="net", named=None):
     return keys
 
 
+def test_a_revision_is_for_providers_that_take_one():
+    hub = provider("hub", takes_revision=True, **knowing("net"))
+    shelf = provider("shelf", **knowing("bolt"))
+    known, access = registry(hub, shelf), Access(revision="v1")
+
+    assert find("net", known, access, None).provider.name == "hub"
+    with pytest.raises(
+        InvalidOption, match=r"'v1' means nothing to 'shelf'.*leave rev"
+    ):
+        find("bolt", known, access, None)
+
+
 def test_a_key_is_for_providers_that_take_one():
     assert told() == {"taker": GIVEN, "other": NOTHING}
 

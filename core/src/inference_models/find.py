@@ -142,6 +142,11 @@ def _judged(
     found = returned(card, ModelCard, "find()")
     check_license(found.id, found.license, access.consent)
     _check_held(found, access.sha256)
+    if access.revision is not None and not provider.takes_revision:
+        raise InvalidOption(
+            f"revision {access.revision!r} means nothing to {provider.name!r}, which "
+            f"has {found.id!r}; leave revision= out"
+        )
     origin = provider.origin(name, access)
     if origin not in ORIGINS:
         known = ", ".join(ORIGINS)

@@ -495,6 +495,8 @@ class WeightsProvider(ABC):
     order: ClassVar[int] = 100
     takes_key: ClassVar[bool] = False
     """Whether `api_key=`, headers and query are for it where nobody is named."""
+    takes_revision: ClassVar[bool] = False
+    """Whether it has several versions of one id, of which `revision=` names one."""
 
     @abstractmethod
     def find(self, model_id: str, access: Access) -> ModelCard | None:

@@ -86,6 +86,7 @@ class WeightsProviderTests(StandardTests):
         assert self.provider.name == self.provider.name.lower() != ""
         assert isinstance(self.provider.order, int)
         assert isinstance(self.provider.takes_key, bool)
+        assert isinstance(self.provider.takes_revision, bool)
 
     def test_imports_no_runtime_to_list_its_models(self) -> None:
         """All providers are asked, so a heavy import is paid by everyone."""

@@ -32,6 +32,7 @@ class HubProvider(WeightsProvider):
 
     name = "hf"
     order = 200  # after all others: any two names with a slash may be its own
+    takes_revision = True
 
     def find(self, model_id: str, access: Access) -> ModelCard | None:
         """The card of a model; None for what is no id of the Hub.
