@@ -120,6 +120,7 @@ def _batch(_: Any, attribute: attrs.Attribute[Any], value: Batch | None) -> None
         )
 
 
+# Converters with types of their own: mypy cannot tell what a bare `tuple` takes.
 def _to_batch(value: Sequence[int] | None) -> Batch | None:
     return None if value is None else tuple(value)  # type: ignore[return-value]
 

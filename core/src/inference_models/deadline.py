@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 _GLANCE = 0.25
 """Seconds between two looks at the clock, which may be moved in between."""
@@ -40,12 +39,7 @@ class Deadline:
         threading.Thread(target=self._wait, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
 
     def _wait(self) -> None:

@@ -447,10 +447,6 @@ def _relative(expected: np.ndarray, found: np.ndarray) -> float:
     return float(np.abs(found - expected).max(initial=0)) / scale
 
 
-def _empty() -> dict[str, str]:
-    return {}
-
-
 @attrs.frozen
 class Access:
     """What the user said of the one model that is looked for.
@@ -463,9 +459,9 @@ class Access:
 
     key: str | None = attrs.field(default=None, repr=False)
     revision: str | None = None
-    headers: Mapping[str, str] = attrs.field(factory=_empty, repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     model_type: str | None = None
-    query: Mapping[str, str] = attrs.field(factory=_empty, repr=False)
+    query: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     sha256: str | None = None
     consent: Consent = attrs.field(factory=Consent)
 

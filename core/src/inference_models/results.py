@@ -141,15 +141,11 @@ def _supervision() -> Any:
     return supervision
 
 
-def _equal_arrays(one: Any, other: Any) -> bool:
-    return bool(np.array_equal(one, other))
-
-
 def _to_tuple(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-_array = attrs.cmp_using(eq=_equal_arrays)
+_array = attrs.cmp_using(eq=np.array_equal)
 
 
 @attrs.frozen(repr=False)

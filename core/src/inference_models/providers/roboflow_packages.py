@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -48,7 +49,7 @@ def card_of(pages: Iterable[Node], host: str) -> ModelCard:
     architecture, task = first.text("modelArchitecture"), first.text("taskType")
     found: dict[str, Artifact] = {}
     source = f"{host}{PATH}?modelId={quote(model_id, safe='')}"
-    for page in _with_first(first, pages):
+    for page in itertools.chain([first], pages):
         _check_type(page, SCHEMA)
         if page.text("modelId") != model_id:
             raise page.wrong("modelId", "differs from page to page")
@@ -63,11 +64,6 @@ def card_of(pages: Iterable[Node], host: str) -> ModelCard:
         artifacts=_based(tuple(found.values()), first),
         config=_config(first, architecture),
     )
-
-
-def _with_first(first: Node, rest: Iterable[Node]) -> Iterable[Node]:
-    yield first
-    yield from rest
 
 
 def _check_type(node: Node, known: str) -> None:
