@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 import attrs
 
 from inference_models.deadline import Deadline
-from inference_models.errors import DownloadFailed, InvalidOption
-from inference_models.transport import retry_after, unlogged
+from inference_models.errors import InvalidOption
+from inference_models.hops import LOOPBACK
+from inference_models.transport import as_environment_says, retry_after, unlogged
 
 log = logging.getLogger("inference_models")
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # No compression, so that what comes is bounded.
 _OWN = {"Accept": "application/json", "Accept-Encoding": "identity"}
 _KEY = re.compile(r"[!-~]+")
@@ -149,15 +149,9 @@ def _streamed(client: Any, question: Question, watch: _Watch) -> Any:
 def _client(terms: Terms) -> Any:
     import httpx
 
-    try:
-        timeout = httpx.Timeout(terms.idle, connect=terms.connect)
+    timeout = httpx.Timeout(terms.idle, connect=terms.connect)
+    with as_environment_says():
         return httpx.Client(timeout=timeout)
-    except (OSError, ValueError, ImportError) as error:
-        # A proxy or a file of authorities that the environment names.
-        raise DownloadFailed(
-            f"the network cannot be used as the environment says: {error}; correct "
-            "HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE"
-        ) from error
 
 
 def _further(response: Any, question: Question) -> Question | None:
@@ -203,7 +197,7 @@ def encrypted(url: str) -> bool:
         _ = parts.port
     except ValueError:
         return False
-    at_home = parts.scheme == "http" and parts.hostname in _LOOPBACK
+    at_home = parts.scheme == "http" and parts.hostname in LOOPBACK
     printable = _KEY.fullmatch(url) is not None
     return named and printable and (parts.scheme == "https" or at_home)
 

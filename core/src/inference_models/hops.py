@@ -12,7 +12,7 @@ from inference_models.errors import DownloadFailed
 from inference_models.limits import Transient
 from inference_models.sources import shown_url
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given out
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -41,7 +41,7 @@ class Hops:
         The source's headers are for its first server alone, and taken off for others.
         """
         url, origin = request.url, self._origin
-        inside = origin.host in _LOOPBACK and url.host in _LOOPBACK
+        inside = origin.host in LOOPBACK and url.host in LOOPBACK
         if url.scheme != "https" and not (inside and origin.scheme == "http"):
             raise DownloadFailed(
                 f"{url.scheme}://{url.host} is not encrypted; give an https source"

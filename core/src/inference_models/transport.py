@@ -92,7 +92,7 @@ def authorities() -> ssl.SSLContext:
     """Whose certificates are believed; it takes a while to read them."""
     import httpx
 
-    with _usable():
+    with as_environment_says():
         return httpx.create_ssl_context()
 
 
@@ -178,7 +178,7 @@ def _explained(url: str) -> Iterator[None]:
 def _client(hops: Hops, limits: Limits, believed: ssl.SSLContext) -> Any:
     import httpx
 
-    with _usable():
+    with as_environment_says():
         return httpx.Client(
             verify=believed,
             follow_redirects=True,
@@ -189,8 +189,8 @@ def _client(hops: Hops, limits: Limits, believed: ssl.SSLContext) -> Any:
 
 
 @contextlib.contextmanager
-def _usable() -> Iterator[None]:
-    """Says so of a proxy or of a file of authorities that the environment names."""
+def as_environment_says() -> Iterator[None]:
+    """Say of a proxy, or of a file of authorities, named there that it is of no use."""
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
