@@ -240,17 +240,9 @@ def _looked_up(
     kept = look(found)
     if not kept.fault or wishes.building:
         return attrs.evolve(found, built=kept.is_built, misfit=kept.misfit)
-    name, plan = found.backend.name, found.plan
-    advice = f"{to_build(card, found, wishes)} builds it anew"
-    return Candidate(
-        name,
-        "refused",
-        f"{kept.fault}; {advice}",
-        found.format,
-        plan.device,
-        plan.precision,
-        plan.batch,
-        differs=True,
+    reason = f"{kept.fault}; {to_build(card, found, wishes)} builds it anew"
+    return attrs.evolve(
+        found.candidate(), verdict="refused", reason=reason, differs=True
     )
 
 
