@@ -199,10 +199,10 @@ def _lay(
     rows, columns = pixels.shape[:2]
     order = (0, 1, 2) if color == spec.color else (2, 1, 0)
     for channel, plane in enumerate(planes[:, top : top + rows, left : left + columns]):
+        source = pixels[:, :, order[channel]]
         if spec.dtype == "uint8":
-            plane[:] = pixels[:, :, order[channel]]
+            plane[:] = source
         else:
-            source = pixels[:, :, order[channel]]
             np.multiply(source, multiply[channel], out=plane, dtype=np.float32)
             plane += add[channel]
 
