@@ -29,7 +29,7 @@ command = typer.Typer(
     add_completion=False,
 )
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 Largest = Annotated[str, typer.Option("--max-size", help="Such as 500MB or 2GB.")]
 Name = Annotated[str, typer.Argument(help="An id, or the beginning of a hash.")]
@@ -191,11 +191,10 @@ def _nothing(name: str) -> ModelNotFound:
 
 
 def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", text.strip().upper())
-    unit = match[2] if match else ""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
     if match is None:
         raise InvalidOption(f"size {text!r} is not a number of bytes, such as 2GB")
-    return int(float(match[1]) * _UNITS.get(unit, _UNITS.get(f"{unit}B", 1)))
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def _shown(size: int) -> str:
