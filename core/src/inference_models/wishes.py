@@ -100,7 +100,7 @@ def _read_batch(batch: Any) -> Batch | None:
         )
     if len(sizes) == 1:
         return 1, sizes[0], sizes[0]
-    return sizes[0], sizes[-2] if len(sizes) == 3 else sizes[-1], sizes[-1]
+    return sizes[0], sizes[1], sizes[-1]  # of (min, max) the best is the largest
 
 
 def _read_derive(derive: Any) -> bool:
