@@ -32,13 +32,14 @@ from inference_models.sources import shown_url
 _PLAIN = {"Accept-Encoding": "identity"}
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _REDIRECTED = (301, 302, 303, 307, 308)
-_KINDS = {
+KINDS = {
     401: Unauthorized,
     402: PaymentRequired,
     403: Forbidden,
     423: UsagePaused,
     429: RateLimited,
 }
+"""What a server's refusal is raised as, by its status."""
 
 
 @attrs.frozen
@@ -236,10 +237,10 @@ def _refused(response: Any, shown: str, limits: Limits) -> DownloadFailed:
     if status in _REDIRECTED:
         return DownloadFailed(f"{sentence}, without a place to go to")
     if status not in _RETRIED:
-        return _KINDS.get(status, DownloadFailed)(sentence)
+        return KINDS.get(status, DownloadFailed)(sentence)
     asked = retry_after(response.headers.get("Retry-After"))
     wait = None if asked is None else min(asked, limits.longest_pause)
-    return Transient(sentence, wait, kind=_KINDS.get(status, Unreachable))
+    return Transient(sentence, wait, kind=KINDS.get(status, Unreachable))
 
 
 def retry_after(value: str | None) -> float | None:
