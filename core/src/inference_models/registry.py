@@ -243,19 +243,19 @@ def _check_marked(module: Any, manager: pluggy.PluginManager) -> None:
             )
 
 
-def _checked(kind: str, returned: list[Any]) -> list[type[Any]]:
-    wanted = _KINDS[kind]
-    classes = []
-    for result in returned:
+def _checked(kind: str, results: list[Any]) -> list[type[Any]]:
+    """All classes in what the functions of a hook returned."""
+    for result in results:
         if not isinstance(result, (list, tuple)):
             raise TypeError(f"{kind}() returned {result!r}, not a list of classes")
-        for found in result:
-            _check_class(kind, found, wanted)
-            classes.append(found)
+    classes = [found for result in results for found in result]
+    for found in classes:
+        _check_class(kind, found)
     return classes
 
 
-def _check_class(kind: str, found: Any, wanted: type[Any]) -> None:
+def _check_class(kind: str, found: Any) -> None:
+    wanted = _KINDS[kind]
     if not (isinstance(found, type) and issubclass(found, wanted)):
         raise TypeError(f"{kind}() returned {found!r}, no class of {wanted.__name__}")
     if inspect.isabstract(found):
