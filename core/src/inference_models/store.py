@@ -198,7 +198,7 @@ class Store:
         key = known or self.record(file).name
         with self.locked(
             key,
-            lambda: kept(self._unfinished, key) / (file.size or 1e99),
+            lambda: kept(self._partials, key) / (file.size or 1e99),
             self.limits.patience,
         ):
             known = self.digest(file)
@@ -229,7 +229,7 @@ class Store:
     ) -> str:
         expected = attrs.evolve(file, sha256=known or file.sha256)
         key = known or self.record(file).name
-        partial = Partial(self._unfinished, key, expected)
+        partial = Partial(self._partials, key, expected)
         keep = True
         try:
             partial.adopt()
@@ -257,13 +257,13 @@ class Store:
         self._hashes[blob] = digest
 
     @property
-    def _unfinished(self) -> Path:
+    def _partials(self) -> Path:
         return self.root / "partial"
 
     @contextlib.contextmanager
     def unfinished(self) -> Iterator[Path]:
         """A unique path to write to; whatever is left there afterwards is removed."""
-        path = self._unfinished / unique()
+        path = self._partials / unique()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield path
