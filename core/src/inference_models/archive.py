@@ -220,10 +220,10 @@ def _check_names(listed: Mapping[str, Member]) -> None:
 def _recorded(
     staged: Path, store: Store, listed: Mapping[str, Member]
 ) -> dict[str, str]:
-    """The full hash that each record has of a file, which fits what its card says.
+    """The records to take, and the full hash that each notes of a file.
 
-    Loading believes records: they are taken for files of cards that come along, and
-    held to the weaker hashes there.
+    Loading believes records, so one is taken only for a file of a card in the archive,
+    and only if the bytes fit the weaker hash that the card gives.
     """
     files = {f"records/{store.record(f).name}": f for f in _described(staged, listed)}
     recorded = {}

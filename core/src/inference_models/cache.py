@@ -74,7 +74,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _within(folder: Path) -> Iterator[Path]:
-    """What is no folder in a folder, which others may remove meanwhile."""
+    """All files and links below a folder, which others may remove meanwhile."""
     for place, _, names in os.walk(folder):
         yield from (Path(place, name) for name in names)
 
@@ -218,7 +218,7 @@ def _is_old(path: Path) -> bool:
 
 
 def matching(store: Store, prefix: str) -> list[Kept]:
-    """What has a key, or a file with a sha256, that begins so."""
+    """All whose key, or the sha256 of a file in it, begins with this."""
     return [
         kept
         for kept in inventory(store)

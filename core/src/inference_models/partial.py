@@ -50,7 +50,7 @@ class Partial:
         self._stream.truncate()
 
     def adopt(self) -> None:
-        """Take over the longest of what earlier runs left."""
+        """Copy in the longest unfinished file that earlier runs left, if any."""
         for size, path in sorted(self._left(), reverse=True):
             try:
                 check_room(self.path, size)
@@ -77,7 +77,7 @@ class Partial:
         self.resume(validator)
 
     def resume(self, validator: str | None) -> None:
-        """More bytes follow from a server that names its version of the file so."""
+        """Note the server's name of the file's version, of which more bytes follow."""
         self.resumed = self.size > 0
         if validator != self.validator:
             self.validator = validator
