@@ -85,7 +85,7 @@ def _sentences(given: Any) -> list[str]:
 
 
 def _untold(sentences: Iterable[str], refused: Sequence[Candidate]) -> list[str]:
-    """The sentences that no refusal has as its reason."""
+    """The sentences that do not stand in the reason of a refusal already."""
     return [s for s in sentences if not any(s in each.reason for each in refused)]
 
 
@@ -231,9 +231,9 @@ def _explored(
 def _looked_up(
     card: ModelCard, found: Option | Candidate, look: Look, wishes: Wishes
 ) -> Option | Candidate:
-    """What to do with a way: what is derived may be in the cache, or be known as bad.
+    """An option with what the cache holds of it; refused if that differs too much.
 
-    Whoever wants it built has it built again.
+    Whoever asks to build is not refused: it is built again.
     """
     if isinstance(found, Candidate) or not found.steps:
         return found

@@ -59,7 +59,8 @@ def can_open(card: ModelCard, backend: Backend, backends: Sequence[Backend]) -> 
 def chain(source: str, targets: Sequence[str], backends: Sequence[Backend]) -> Steps:
     """The shortest way from one format to any of `targets`: (deriver, format) steps.
 
-    It is sought from its end, so that nobody is asked who writes nothing on it.
+    The search goes backwards from the targets, so that only backends that write
+    something on the way are asked whether they can.
     """
     paths: list[tuple[str, Steps]] = [(target, ()) for target in targets]
     seen = set(targets)
