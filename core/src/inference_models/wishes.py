@@ -12,6 +12,9 @@ from inference_models.card import Batch
 from inference_models.errors import InvalidOption
 from inference_models.interfaces import Backend
 
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""What can be named as `quantization`."""
+
 _DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
 
 
@@ -81,10 +84,9 @@ def _read_precision(precision: Any) -> str | None:
     if precision is None:
         return None
     name = str(getattr(precision, "value", precision)).lower()
-    if name not in ("fp32", "fp16", "bf16", "int8"):
-        raise InvalidOption(
-            f"quantization {precision!r} is not one of 'fp32', 'fp16', 'bf16', 'int8'"
-        )
+    if name not in PRECISIONS:
+        known = ", ".join(map(repr, PRECISIONS))
+        raise InvalidOption(f"quantization {precision!r} is not one of {known}")
     return name
 
 

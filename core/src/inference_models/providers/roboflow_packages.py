@@ -15,6 +15,7 @@ from inference_models.card import Artifact, Batch, File, ModelCard
 from inference_models.errors import DownloadFailed, InvalidCard
 from inference_models.providers.roboflow_api import PATH
 from inference_models.strict_json import Node
+from inference_models.wishes import PRECISIONS
 
 BASE = "base/"
 """Where a package of an adapter may hold what it adapts."""
@@ -30,7 +31,7 @@ _LARGEST_BATCH = 65_536
 
 _TASKS = {"vlm": "vision-language"}
 """Tasks that are called otherwise there."""
-_PRECISIONS = {p: p for p in ("fp32", "fp16", "bf16", "int8")} | {"unknown": "fp32"}
+_PRECISIONS = {p: p for p in PRECISIONS} | {"unknown": "fp32"}
 
 CODE = ("trt", "torch-script")
 """Formats whose files are programs: only what Roboflow itself made is used."""
