@@ -28,6 +28,7 @@ from inference_models.routes import (
     derived_routes,
     ready_routes,
     usable,
+    usable_formats,
 )
 from inference_models.wishes import Wishes, is_device
 
@@ -201,15 +202,12 @@ def _plans(
     if not any(isinstance(each, Option) for _, each in found):
         derivable = derived_routes(card, backend, backends)
         if not ready and not derivable:
-            return [], [refuse(_no_format(card, backend))]
+            wanted = "/".join(backend.formats)
+            has = usable_formats(card)
+            return [], [refuse(f"needs {wanted}; the card has {has}")]
         found += explore(derivable)
     options = [(number, each) for number, each in found if isinstance(each, Option)]
     return options, [each for _, each in found if isinstance(each, Candidate)]
-
-
-def _no_format(card: ModelCard, backend: Backend) -> str:
-    formats = ", ".join(sorted({a.format for a in usable(card)})) or "none"
-    return f"needs {'/'.join(backend.formats)}; the card has {formats}"
 
 
 def _explored(

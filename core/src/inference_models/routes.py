@@ -29,6 +29,11 @@ def usable(card: ModelCard, form: str | None = None) -> list[Artifact]:
     ]
 
 
+def usable_formats(card: ModelCard) -> str:
+    """The formats of these artifacts, in words."""
+    return ", ".join(sorted({artifact.format for artifact in usable(card)})) or "none"
+
+
 def ready_routes(card: ModelCard, backend: Backend) -> list[Route]:
     """Artifacts that the backend can open as they are."""
     return [
