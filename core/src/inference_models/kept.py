@@ -80,15 +80,7 @@ class Kept:
 
     def write(self, folder: Path) -> None:
         """Write its manifest, with the complete card beside the one asked for."""
-        data = {
-            "key": self.key,
-            "artifact": attrs.asdict(self.artifact),
-            "judged": self.judged,
-            "asked": self.asked,
-            "card": self.card,
-            "made_of": self.made_of,
-            "fault": self.fault,
-        }
+        data = attrs.asdict(self, filter=attrs.filters.exclude("folder"))
         write_atomically(folder / _MANIFEST, json.dumps(data).encode())
 
     def note(self) -> None:
