@@ -227,14 +227,14 @@ def _manifested(store: Store, words: str) -> Iterator[Kept]:
 
 def _read(folder: Path, data: Any) -> Kept:
     return Kept(
-        folder,
-        data["key"],
-        structure(Artifact, data["artifact"]),
-        data["judged"] is True,
-        data["asked"],
-        data["card"],
-        data.get("made_of"),
-        str(data.get("fault", "")),
+        folder=folder,
+        key=data["key"],
+        artifact=structure(Artifact, data["artifact"]),
+        judged=data["judged"] is True,
+        asked=data["asked"],
+        card=data["card"],
+        made_of=data.get("made_of"),
+        fault=str(data.get("fault", "")),
     )
 
 

@@ -69,13 +69,13 @@ class Option:
             reason = f"derived, {route}" if self.built else f"can be derived, {route}"
             reason += f"; {self.misfit}" if self.misfit else ""
         return Candidate(
-            self.backend.name,
-            "runs" if self.ready else "buildable",
-            reason,
-            self.format,
-            self.plan.device,
-            self.plan.precision,
-            self.plan.batch,
+            backend=self.backend.name,
+            verdict="runs" if self.ready else "buildable",
+            reason=reason,
+            format=self.format,
+            device=self.plan.device,
+            precision=self.plan.precision,
+            batch=self.plan.batch,
         )
 
 

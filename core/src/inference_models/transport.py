@@ -218,16 +218,17 @@ def _checked(
         first, total = _range(headers.get("Content-Range", ""))
         if first != part.start:
             raise Transient(f"{shown} answered with another range", restart=True)
+    accepted = headers.get("Accept-Ranges", "").strip()
     return Answer(
-        part.start if status == 206 else 0,
-        total,
-        _validator(headers),
-        headers.get("Content-Type", "").startswith("text/html"),
-        status == 206 or headers.get("Accept-Ranges", "").strip() == "bytes",
-        str(response.url),
+        start=part.start if status == 206 else 0,
+        total=total,
+        validator=_validator(headers),
+        is_page=headers.get("Content-Type", "").startswith("text/html"),
+        gives_parts=status == 206 or accepted == "bytes",
+        url=str(response.url),
         # What is only a part leaves its connection for the next one.
-        body.read(response, length, shown, limits, deadline, part.end is None),
-        response.close,
+        chunks=body.read(response, length, shown, limits, deadline, part.end is None),
+        close=response.close,
     )
 
 

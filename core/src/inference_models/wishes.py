@@ -48,11 +48,11 @@ class Wishes:
     ) -> Wishes:
         """From the arguments of `from_pretrained`; `InvalidOption` for a wrong one."""
         return cls(
-            _read_backends(backend),
-            _read_device(device),
-            _read_precision(precision),
-            _read_batch(batch),
-            _read_derive(derive),
+            backends=_read_backends(backend),
+            device=_read_device(device),
+            precision=_read_precision(precision),
+            batch=_read_batch(batch),
+            derive=_read_derive(derive),
         )
 
 
