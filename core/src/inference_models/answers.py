@@ -48,7 +48,7 @@ def latest(
     """What a server says of a model now; else, with one warning, what it said before.
 
     The remembered card stands in where the server is down, answers nonsense or refuses
-    the key. `ask` is told whether an answer is worth waiting for: is nothing known?
+    the key. `ask` is given True where no card is remembered, and waiting is worth it.
     """
     try:
         return ask(remembered is None)

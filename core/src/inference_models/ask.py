@@ -155,7 +155,7 @@ def _client(terms: Terms) -> Any:
 
 
 def _further(response: Any, question: Question) -> Question | None:
-    """The question that a redirect leads to; None elsewhere than on this server."""
+    """The question that a redirect leads to on the same server; else None."""
     following = response.next_request
     if following is None:
         return None
@@ -212,10 +212,10 @@ def sendable_key(key: object, settings: str) -> str:
 
 
 def sendable_headers(given: Mapping[str, str]) -> dict[str, str]:
-    """Extra headers by names in lower case, without those that are not the user's.
+    """Extra headers by names in lower case, without those that core sets itself.
 
-    These hold the key, and say how an answer is sent: raises `InvalidOption` for one
-    that cannot be sent, and shows no value.
+    These hold the key, and say how an answer is sent. Raises `InvalidOption`, which
+    shows no value, for a header that cannot be sent.
     """
     extra = {}
     for name, value in given.items():

@@ -32,7 +32,7 @@ class Deadline:
         self._over = threading.Event()
 
     def move(self, seconds: float, reason: str) -> None:
-        """From now on it is so many seconds away, for another reason."""
+        """Set it anew, to so many seconds from now and for this reason."""
         self._until, self.reason = time.monotonic() + seconds, reason
 
     def __enter__(self) -> Deadline:

@@ -46,8 +46,8 @@ KINDS = {
 class Part:
     """What of a file is asked for: from `start` on, of one version of it.
 
-    If that is not all of the rest, `end` is behind its last byte. `url` is where it was
-    found to lie, if that is known better than its source tells.
+    `end` is behind the last byte that is wanted, or None for all the rest. `url` is
+    where an earlier answer found the file, after all redirects.
     """
 
     start: int = 0
@@ -90,7 +90,7 @@ Ask = Callable[[Part], AbstractContextManager[Answer]]
 
 
 def authorities() -> ssl.SSLContext:
-    """Whose certificates are believed; it takes a while to read them."""
+    """The authorities whose certificates are trusted; reading them takes a while."""
     import httpx
 
     with as_environment_says():
@@ -101,7 +101,7 @@ def authorities() -> ssl.SSLContext:
 def line(
     url: str, headers: Mapping[str, str], limits: Limits, believed: ssl.SSLContext
 ) -> Iterator[Ask]:
-    """What asks the server of a file for parts of it, over one connection.
+    """A function that asks a file's server for parts of it, over one connection.
 
     Raises `Transient`, and `DownloadFailed` where another try would meet the same.
     """
