@@ -36,7 +36,7 @@ def _check_text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 @attrs.frozen
 class Secret:
-    """Something that is not shown."""
+    """A value that does not show where a traceback's locals are printed."""
 
     value: Any = attrs.field(repr=False)
 

@@ -146,7 +146,7 @@ class _Making:
         attrs.evolve(kept, judged=True).note()
 
     def _judge_or_note(self, bundle: Bundle, kept: Kept) -> None:
-        """Judge it; that it differs is noted in its place, so that it is built once."""
+        """Judge it; that it differs is noted in its place, and spares a new build."""
         try:
             self._judge(bundle)
         except Differs as error:

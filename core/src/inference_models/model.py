@@ -39,8 +39,8 @@ Run = TypeVar("Run")
 DEFAULT_BATCH = 16
 """Images prepared and run at a time, where neither user nor artifact says."""
 CPU_PIXELS = DEFAULT_BATCH * 224**2
-"""Pixels that a CPU is given at a time: what of a large network is more than its caches
-hold costs up to half as much again for each image."""
+"""Pixels that a CPU is given at a time: a batch of a large network that outgrows the
+caches costs up to half as much again for each image."""
 
 
 @attrs.frozen
@@ -263,7 +263,7 @@ def _step(name: str, architecture: Architecture[Any]) -> Iterator[None]:
 
 
 def _behind(runs: Iterable[Run]) -> Iterator[Run]:
-    """The same, each when the next one has begun.
+    """The same runs, each handed on once the next one has been started.
 
     While an accelerator works on one part, the host reads and prepares the next.
     """
