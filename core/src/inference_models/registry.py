@@ -46,11 +46,6 @@ class Plugin:
     load: Any = attrs.field(repr=False, eq=False)
     module: str = ""
 
-    @property
-    def first_party(self) -> bool:
-        """Whether its distribution is `inference-models-<name>`."""
-        return self.distribution == f"inference-models-{_normal(self.name)}"
-
 
 @attrs.frozen
 class SetAside:
@@ -207,7 +202,8 @@ def _without_doubles(plugins: Iterable[Plugin], aside: list[SetAside]) -> list[P
 
 
 def _precedence(plugin: Plugin) -> tuple[bool, str, str]:
-    return not plugin.first_party, plugin.distribution, plugin.name
+    first_party = plugin.distribution == f"inference-models-{_normal(plugin.name)}"
+    return not first_party, plugin.distribution, plugin.name
 
 
 def _taken(what: str, other: Plugin) -> str:
