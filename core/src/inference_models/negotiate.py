@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -92,8 +91,8 @@ def _untold(sentences: Iterable[str], refused: Sequence[Candidate]) -> list[str]
 
 def _preference(registry: Registry) -> dict[str, int] | None:
     """The places of backends in `INFERENCE_MODELS_BACKENDS`; None where it is empty."""
-    text = os.environ.get("INFERENCE_MODELS_BACKENDS", "")
-    names = [name.lower() for name in re.split(r"[,\s]+", text) if name]
+    text = os.environ.get("INFERENCE_MODELS_BACKENDS", "").lower()
+    names = text.replace(",", " ").split()
     if not names:
         return None
     known = dict.fromkeys(map(registry.backend, names))

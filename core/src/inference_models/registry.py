@@ -118,9 +118,7 @@ def refresh() -> None:
 
 @functools.cache
 def _installed(disabled: str) -> Registry:
-    return build(
-        entry_points(), [name for name in re.split(r"[,\s]+", disabled) if name]
-    )
+    return build(entry_points(), disabled.replace(",", " ").split())
 
 
 def entry_points() -> list[Plugin]:
