@@ -22,7 +22,7 @@ from pathlib import Path
 import attrs
 
 from inference_models.card import ModelCard
-from inference_models.disk import write_atomically
+from inference_models.disk import unique, write_atomically
 from inference_models.errors import (
     Forbidden,
     InferenceModelsError,
@@ -141,7 +141,7 @@ class Answers:
         if self._salt() is not None:
             return
         path = self._folder / "salt"
-        mine = self._folder / f"salt.{os.urandom(8).hex()}"
+        mine = self._folder / f"salt.{unique()}"
         write_atomically(mine, os.urandom(_SALT_BYTES))
         try:
             os.link(mine, path)  # fails where there is one already

@@ -11,7 +11,7 @@ from pathlib import Path
 from inference_models.body import Chunk
 from inference_models.card import File
 from inference_models.checked import Beside, Checked
-from inference_models.disk import check_room
+from inference_models.disk import check_room, unique
 from inference_models.sources import chunks_of
 from inference_models.transport import header_value
 
@@ -30,7 +30,7 @@ class Partial:
 
     def __init__(self, folder: Path, key: str, file: File) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{key}.{os.urandom(8).hex()}"
+        self.path = folder / f"{key}.{unique()}"
         self.file = file
         self.validator: str | None = None
         self._folder = folder
