@@ -143,14 +143,14 @@ def test_tokens_are_those_of_generate(backend, count, beams, load, images, netwo
 @pytest.fixture
 def gaps(monkeypatch):
     """How far apart the two best logits are that may follow, of each step."""
-    found, follow = [], generation._follow
+    found, follow = [], generation._rule_out
 
     def followed(rules, scores, texts, most):
         follow(rules, scores, texts, most)
         second, best = np.sort(scores[0])[-2:]
         found.append(best - second)
 
-    monkeypatch.setattr(generation, "_follow", followed)
+    monkeypatch.setattr(generation, "_rule_out", followed)
     return found
 
 

@@ -93,7 +93,7 @@ def test_core_imports_no_runtime_anywhere(word):
     files = [p for p in FOLDER.rglob("*.py") if "testing" not in p.parts]
     for path in files:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            names = [alias.name for alias in getattr(node, "names", [])]
             if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [alias.name for alias in node.names]
                 modules = [getattr(node, "module", None) or "", *names]
                 assert word not in [m.partition(".")[0] for m in modules], path

@@ -22,7 +22,7 @@ from pathlib import Path
 import attrs
 
 from inference_models.card import ModelCard
-from inference_models.disk import write_atomically
+from inference_models.disk import unique, write_atomically
 from inference_models.errors import (
     Forbidden,
     InferenceModelsError,
@@ -50,7 +50,7 @@ def latest(
     """What a server says of a model now; else, with one warning, what it said before.
 
     The remembered card stands in where the server is down, answers nonsense or refuses
-    the key. `ask` is told whether an answer is worth waiting for: is nothing known?
+    the key. `ask` is given True where no card is remembered, and waiting is worth it.
     """
     try:
         return ask(remembered is None)
@@ -167,7 +167,7 @@ class Answers:
         if self._salt() is not None:
             return
         path = self._folder / "salt"
-        mine = self._folder / f"salt.{os.urandom(8).hex()}"
+        mine = self._folder / f"salt.{unique()}"
         write_atomically(mine, os.urandom(_SALT_BYTES))
         try:
             os.link(mine, path)  # fails where there is one already

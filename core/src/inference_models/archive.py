@@ -16,7 +16,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 import attrs
 
@@ -69,15 +69,16 @@ def export(path: Path, files: Mapping[str, Content]) -> int:
 
 
 def _export(path: Path, files: Mapping[str, Content]) -> int:
-    listed = {name: _facts(name, file) for name, file in sorted(files.items())}
-    text = json.dumps({"format": "inference-models", "version": 1, "files": listed})
+    listed = {name: _member(name, file) for name, file in sorted(files.items())}
+    facts = {name: attrs.asdict(member) for name, member in listed.items()}
+    text = json.dumps({"format": "inference-models", "version": 1, "files": facts})
     partial = path.with_name(f"{path.name}.partial")
     try:
         with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
             _add(archive, _MANIFEST, len(text), io.BytesIO(text.encode()))
-            for name, facts in listed.items():
+            for name, member in listed.items():
                 with _opened(files[name]) as stream:
-                    _add(archive, name, facts["size"], stream)
+                    _add(archive, name, member.size, stream)
         place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -88,19 +89,19 @@ def _opened(content: Content) -> IO[bytes]:
     return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
 
-def _facts(name: str, file: Content) -> dict[str, Any]:
+def _member(name: str, file: Content) -> Member:
     if isinstance(file, bytes):
-        return {"size": len(file), "sha256": hashlib.sha256(file).hexdigest()}
+        return Member(len(file), hashlib.sha256(file).hexdigest())
     digest = hash_file(file)
     if name.startswith("blobs/") and name != f"blobs/{digest}":
         raise HashMismatch(
             f"{str(file)!r} is damaged; inference-models cache verify removes it, and "
             "inference-models download fetches it again"
         )
-    return {"size": file.stat().st_size, "sha256": digest}
+    return Member(file.stat().st_size, digest)
 
 
-def _add(archive: tarfile.TarFile, name: str, size: Any, stream: IO[bytes]) -> None:
+def _add(archive: tarfile.TarFile, name: str, size: int, stream: IO[bytes]) -> None:
     entry = tarfile.TarInfo(name)
     entry.size = size
     archive.addfile(entry, stream)
@@ -220,10 +221,10 @@ def _check_names(listed: Mapping[str, Member]) -> None:
 def _recorded(
     staged: Path, store: Store, listed: Mapping[str, Member]
 ) -> dict[str, str]:
-    """The full hash that each record has of a file, which fits what its card says.
+    """The records to take, and the full hash that each notes of a file.
 
-    Loading believes records: they are taken for files of cards that come along, and
-    held to the weaker hashes there.
+    Loading believes records, so one is taken only for a file of a card in the archive,
+    and only if the bytes fit the weaker hash that the card gives.
     """
     files = {f"records/{store.record(f).name}": f for f in _described(staged, listed)}
     recorded = {}

@@ -19,32 +19,33 @@ import attrs
 from inference_models.deadline import Deadline
 from inference_models.errors import (
     DownloadFailed,
-    Forbidden,
     InvalidOption,
     Offline,
-    PaymentRequired,
     RateLimited,
-    Unauthorized,
     Unreachable,
-    UsagePaused,
 )
+from inference_models.hops import LOOPBACK
 from inference_models.interfaces import Access
 from inference_models.store import offline
-from inference_models.transport import retry_after, unlogged
+from inference_models.transport import (
+    KINDS,
+    as_environment_says,
+    retry_after,
+    unlogged,
+)
 
 log = logging.getLogger("inference_models")
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # No compression, so that what comes is bounded.
 _OWN = {"Accept": "application/json", "Accept-Encoding": "identity"}
 _KEY = re.compile(r"[!-~]+")
 _RESERVED = ("authorization", *map(str.lower, _OWN))
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_REFUSALS: dict[int, tuple[type[DownloadFailed], str]] = {
-    401: (Unauthorized, "wants a key, or another one; check api_key="),
-    402: (PaymentRequired, "says that the key's plan does not cover it"),
-    403: (Forbidden, "says that it may not be had, or not with this key"),
-    423: (UsagePaused, "says that the account's usage is paused"),
+_REFUSALS = {
+    401: "wants a key, or another one; check api_key=",
+    402: "says that the key's plan does not cover it",
+    403: "says that it may not be had, or not with this key",
+    423: "says that the account's usage is paused",
 }
 
 
@@ -136,8 +137,7 @@ def refusal(reply: Reply, asked: str, setting: str) -> DownloadFailed:
     """
     status = reply.status
     if status in _REFUSALS:
-        kind, sentence = _REFUSALS[status]
-        return kind(f"{asked} {sentence} ({status})")
+        return KINDS[status](f"{asked} {_REFUSALS[status]} ({status})")
     if status == 429:
         after = "" if reply.wait is None else f" in {reply.wait:.0f} s"
         return RateLimited(f"{asked} wants fewer requests (429); try again{after}")
@@ -189,19 +189,13 @@ def _streamed(client: Any, question: Question, watch: _Watch) -> Any:
 def _client(terms: Terms) -> Any:
     import httpx
 
-    try:
-        timeout = httpx.Timeout(terms.idle, connect=terms.connect)
+    timeout = httpx.Timeout(terms.idle, connect=terms.connect)
+    with as_environment_says():
         return httpx.Client(timeout=timeout)
-    except (OSError, ValueError, ImportError) as error:
-        # A proxy or a file of authorities that the environment names.
-        raise DownloadFailed(
-            f"the network cannot be used as the environment says: {error}; correct "
-            "HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE"
-        ) from error
 
 
 def _further(response: Any, question: Question) -> Question | None:
-    """The question that a redirect leads to; None elsewhere than on this server."""
+    """The question that a redirect leads to on the same server; else None."""
     following = response.next_request
     if following is None:
         return None
@@ -243,7 +237,7 @@ def encrypted(url: str) -> bool:
         _ = parts.port
     except ValueError:
         return False
-    at_home = parts.scheme == "http" and parts.hostname in _LOOPBACK
+    at_home = parts.scheme == "http" and parts.hostname in LOOPBACK
     printable = _KEY.fullmatch(url) is not None
     return named and printable and (parts.scheme == "https" or at_home)
 
@@ -269,10 +263,10 @@ def headers_of(access: Access) -> dict[str, str]:
 
 
 def sendable_headers(given: Mapping[str, str]) -> dict[str, str]:
-    """Extra headers by names in lower case, without those that are not the user's.
+    """Extra headers by names in lower case, without those that core sets itself.
 
-    These hold the key, and say how an answer is sent: raises `InvalidOption` for one
-    that cannot be sent, and shows no value.
+    These hold the key, and say how an answer is sent. Raises `InvalidOption`, which
+    shows no value, for a header that cannot be sent.
     """
     extra = {}
     for name, value in given.items():

@@ -226,7 +226,7 @@ class AutoModel:
         `InvalidOption` where the backend needs nothing built, and what
         `from_pretrained` raises.
         """
-        derive = True
+        derive = True  # one of the keywords that `Call` takes from these locals
         given = Secret(locals())
         del api_key, unknown
         del weights_provider_extra_headers, weights_provider_extra_query_params

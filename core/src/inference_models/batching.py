@@ -48,8 +48,6 @@ class NamedSession(Session):
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """Run, in as many parts as the graph's batch asks for."""
-        if self._session is None:
-            raise ModelClosed("the model is closed; load it again to use it")
         self._check_names(inputs)
         count = len(next(iter(inputs.values()))) if inputs else 0
         if self._batch is None or self._batch[0] <= count <= self._batch[2]:

@@ -1,4 +1,4 @@
-"""The bytes of an answer: what comes at once in one piece, for as long as they come."""
+"""The bytes of an answer: in large pieces, and given up where they are too slow."""
 
 from __future__ import annotations
 

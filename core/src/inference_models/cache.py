@@ -53,18 +53,29 @@ def _bundles(store: Store) -> Iterator[Kept]:
     for manifest in (store.root / "bundles").glob("*.json"):
         laid = read_manifest(manifest)
         folder = manifest.with_suffix("")
-        digests = tuple(str(facts[0]) for facts in laid.values())
-        used = _date(manifest)
-        yield Kept("bundle", folder, tuple(laid), digests, _size([folder]), used)
+        yield Kept(
+            kind="bundle",
+            folder=folder,
+            names=tuple(laid),
+            digests=tuple(str(facts[0]) for facts in laid.values()),
+            size=_size([folder]),
+            used=_date(manifest),
+        )
 
 
 def _derived(store: Store) -> Iterator[Kept]:
     for manifest in (store.root / "derived").glob("*/artifact.json"):
         folder = manifest.parent
-        names = tuple(_names(folder))
-        told = _model(manifest)
+        model, form = _model(manifest)
         yield Kept(
-            "derived", folder, names, (), _size([folder]), _date(manifest), *told
+            kind="derived",
+            folder=folder,
+            names=tuple(_names(folder)),
+            digests=(),
+            size=_size([folder]),
+            used=_date(manifest),
+            model=model,
+            form=form,
         )
 
 
@@ -74,7 +85,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _within(folder: Path) -> Iterator[Path]:
-    """What is no folder in a folder, which others may remove meanwhile."""
+    """All files and links below a folder, which others may remove meanwhile."""
     for place, _, names in os.walk(folder):
         yield from (Path(place, name) for name in names)
 
@@ -218,7 +229,7 @@ def _is_old(path: Path) -> bool:
 
 
 def matching(store: Store, prefix: str) -> list[Kept]:
-    """What has a key, or a file with a sha256, that begins so."""
+    """All whose key, or the sha256 of a file in it, begins with this."""
     return [
         kept
         for kept in inventory(store)

@@ -36,7 +36,7 @@ def _check_text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 @attrs.frozen
 class Secret:
-    """Something that is not shown."""
+    """A value that does not show where a traceback's locals are printed."""
 
     value: Any = attrs.field(repr=False)
 
@@ -91,13 +91,13 @@ class Call:
         headers = Secret(self.weights_provider_extra_headers)
         query = Secret(self.weights_provider_extra_query_params)
         return Access(
-            self.api_key,
-            self.revision,
-            _texts_by_name("weights_provider_extra_headers", headers),
-            self.model_type,
-            _texts_by_name("weights_provider_extra_query_params", query),
-            _digest(self.sha256),
-            Consent.read(self.allow_licenses, self.allow_untrusted_packages),
+            key=self.api_key,
+            revision=self.revision,
+            headers=_texts_by_name("weights_provider_extra_headers", headers),
+            model_type=self.model_type,
+            query=_texts_by_name("weights_provider_extra_query_params", query),
+            sha256=_digest(self.sha256),
+            consent=Consent.read(self.allow_licenses, self.allow_untrusted_packages),
         )
 
     def recipe(self, model_id: Any, found: find.Found) -> Recipe:

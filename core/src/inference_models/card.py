@@ -56,9 +56,9 @@ def _is_encodable(name: str) -> bool:
 
 
 def _distinct(_: Any, attribute: attrs.Attribute[Any], files: tuple[File, ...]) -> None:
-    """Names differ by more than case and composition, which file systems ignore.
+    """Refuse names that are one file for some file system, or a file and a folder.
 
-    None is that of a folder, too.
+    Such systems ignore case, or whether an accent is a character of its own.
     """
     names = [
         unicodedata.normalize("NFC", str(PurePosixPath(file.name)).casefold())
@@ -120,6 +120,7 @@ def _batch(_: Any, attribute: attrs.Attribute[Any], value: Batch | None) -> None
         )
 
 
+# Converters with types of their own: mypy cannot tell what a bare `tuple` takes.
 def _to_batch(value: Sequence[int] | None) -> Batch | None:
     return None if value is None else tuple(value)  # type: ignore[return-value]
 

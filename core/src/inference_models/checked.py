@@ -85,7 +85,10 @@ class Checked:
             return self.digest()
 
     def check_total(self, total: int, at_least: bool = False) -> None:
-        """Raise `HashMismatch` if a file of so many bytes is not the card's."""
+        """Raise `HashMismatch` if a file of so many bytes is not the card's.
+
+        `at_least`: more bytes may follow.
+        """
         name, wanted = self.file.name, self.file.size
         if wanted is not None and total > wanted:
             raise HashMismatch(f"{name!r} is longer than {wanted} bytes")

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 _GLANCE = 0.25
 """Seconds between two looks at the clock, which may be moved in between."""
@@ -33,19 +32,14 @@ class Deadline:
         self._over = threading.Event()
 
     def move(self, seconds: float, reason: str) -> None:
-        """From now on it is so many seconds away, for another reason."""
+        """Set it anew, to so many seconds from now and for this reason."""
         self._until, self.reason = time.monotonic() + seconds, reason
 
     def __enter__(self) -> Deadline:
         threading.Thread(target=self._wait, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
 
     def _wait(self) -> None:

@@ -117,14 +117,15 @@ class _Making:
             bundle = self._written(partial, report)
             if reason := self._refusal(bundle):
                 raise InvalidWeights(f"what was derived cannot run: {reason}")
+            source = self.option.artifact
             kept = Kept(
-                folder_of(store, name, bundle.artifact),
-                name,
-                bundle.artifact,
-                self.here,
-                plain(self.asked),
-                plain(bundle.card),
-                name_of_source(store, self.asked, self.make, self.option.artifact),
+                folder=folder_of(store, name, bundle.artifact),
+                key=name,
+                artifact=bundle.artifact,
+                judged=self.here,
+                asked=plain(self.asked),
+                card=plain(bundle.card),
+                made_of=name_of_source(store, self.asked, self.make, source),
             )
             if self.here:
                 report("comparing it with its source", 1.0)
@@ -145,7 +146,7 @@ class _Making:
         attrs.evolve(kept, judged=True).note()
 
     def _judge_or_note(self, bundle: Bundle, kept: Kept) -> None:
-        """Judge it; that it differs is noted in its place, so that it is built once."""
+        """Judge it; that it differs is noted in its place, and spares a new build."""
         try:
             self._judge(bundle)
         except Differs as error:

@@ -91,7 +91,7 @@ def remove(path: Path) -> None:
 
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
-    elif os.path.lexists(path):  # what is only read refuses to remove nothing, too
+    elif os.path.lexists(path):  # where none is, a read-only system fails
         path.unlink(missing_ok=True)
 
 

@@ -102,7 +102,7 @@ def _from_web(
 
 
 def _asked(source: str, request: Request) -> tuple[str, Mapping[str, str]]:
-    """The URL that a source stands for, which its provider may know alone."""
+    """The URL and headers of a source, as its provider gives them for this try."""
     url, headers = request(source)
     if scheme(url) not in ("http", "https"):
         raise of_no_known_kind(source)

@@ -103,13 +103,13 @@ def _first(asked: Sequence[WeightsProvider], name: str, access: Access) -> Found
 
 
 def elsewhere(registry: Registry) -> dict[str, str]:
-    """Public ids of the installed packs, and what another provider has them under."""
+    """Public ids of installed packs, with the id that another provider has for each."""
     packs = sorted(registry.architectures.items())
     return {name: there for _, cls in packs for name, there in cls.elsewhere.items()}
 
 
 def _abroad(name: str, there: str, registry: Registry, access: Access) -> Found:
-    """A public id's card, from who has it; it keeps its name."""
+    """The card of a public id, found at another provider; it keeps this id."""
     provider = there.partition("://")[0]
     if provider not in registry.weights_providers:
         hint = install_hint("weights_provider", provider) or f"install {provider!r}"

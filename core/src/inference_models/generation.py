@@ -194,7 +194,7 @@ class Rules:
 
 
 def _tokens(config: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    """No token, one or several."""
+    """The numbers of the tokens that a setting names: none, one or several."""
     value = config.get(name)
     if value is None:
         return ()
@@ -264,7 +264,7 @@ def _one_by_one(
     is_open = np.ones(prompts, bool)
     for count in range(1, decoding.max_new_tokens + 1):
         scores = _checked(step(texts[:, count - 1 : count], rows))
-        _follow(rules, scores, texts[:, :count], decoding.max_new_tokens)
+        _rule_out(rules, scores, texts[:, :count], decoding.max_new_tokens)
         chosen = (
             _drawn(scores, decoding, rng) if decoding.do_sample else scores.argmax(1)
         )
@@ -290,23 +290,23 @@ def _checked(logits: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _follow(rules: Rules, scores: np.ndarray, texts: np.ndarray, most: int) -> None:
-    """Leave of `scores` (R, V), in place, what may follow texts (R, T)."""
+def _rule_out(rules: Rules, scores: np.ndarray, texts: np.ndarray, most: int) -> None:
+    """Rule out, in place, what may not come next: `scores` (R, V) for texts (R, T)."""
     count = texts.shape[1]
     _ban_repeats(scores, texts, rules.no_repeat_ngram_size)
     if count == 1 and rules.forced_first is not None:
-        _leave(scores, [rules.forced_first])
+        _allow_only(scores, [rules.forced_first])
     if count == most and rules.forced_last:
-        _leave(scores, rules.forced_last)
+        _allow_only(scores, rules.forced_last)
 
 
-def _leave(scores: np.ndarray, tokens: Sequence[int]) -> None:
+def _allow_only(scores: np.ndarray, tokens: Sequence[int]) -> None:
     scores[:] = -np.inf
     scores[:, list(tokens)] = 0
 
 
 def _ban_repeats(scores: np.ndarray, texts: np.ndarray, size: int) -> None:
-    """No `size` tokens in a row may come a second time."""
+    """Rule out tokens that would end a run of `size` tokens that a text has already."""
     starts = texts.shape[1] - size + 1
     if size < 1 or starts < 1:
         return
@@ -348,7 +348,7 @@ def _softmax(ascending: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def _to_log_softmax(logits: np.ndarray) -> np.ndarray:
-    """In place."""
+    """Logits (R, V) to the logarithms of probabilities, in place."""
     logits -= logits.max(axis=1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return logits
@@ -360,10 +360,11 @@ def _best(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def _highest(row: np.ndarray, count: int) -> np.ndarray:
-    """Where the highest are, highest first; of equal ones the first.
+    """Indices of the `count` highest scores, highest first; of equal ones the first.
 
-    The highest of `count` groups or more are as many scores, so none below the least
-    of them is looked for: few are left to sort.
+    The row is cut into at least `count` groups. The `count` highest of the groups' own
+    maxima are candidates, so no score below the least of these can be among the
+    highest, and few are left to sort.
     """
     size = min(64, len(row) // count)
     tops = row[: len(row) // size * size].reshape(size, -1).max(axis=0)
@@ -382,12 +383,12 @@ class _Beams:
 
     @classmethod
     def none(cls, shape: tuple[int, int, int], pad: int) -> _Beams:
-        """No beam yet, at scores that any other has."""
+        """Empty places: their scores are so low that any real beam replaces them."""
         scores = np.full(shape[:2], _NEVER, np.float32)
         return cls(np.full(shape, pad, np.int64), scores, np.zeros(shape[:2], np.int64))
 
     def chosen(self, columns: np.ndarray) -> _Beams:
-        """Those of the columns (B, M)."""
+        """The beams of each prompt in these columns, (B, M)."""
         return _Beams(
             np.take_along_axis(self.texts, columns[:, :, None], axis=1),
             np.take_along_axis(self.scores, columns, axis=1),
@@ -395,7 +396,7 @@ class _Beams:
         )
 
     def beside(self, other: _Beams) -> _Beams:
-        """These, and then others."""
+        """These beams of each prompt, followed by others of it."""
         return _Beams(
             np.concatenate([self.texts, other.texts], axis=1),
             np.concatenate([self.scores, other.scores], axis=1),
@@ -431,7 +432,7 @@ class _Search:
         return [text[1 : length + 1] for text, length in best]
 
     def _go_on(self, count: int) -> bool:
-        """One token more; whether another may follow."""
+        """Add one token to all beams; whether another may follow."""
         longer, parents = self._longer(count)
         last = longer.texts[:, :, count]
         stops = np.isin(last, self._rules.ends) | (count >= self._most)
@@ -442,14 +443,17 @@ class _Search:
         return bool(self._may_improve.any() and not is_full and not stops.all())
 
     def _longer(self, count: int) -> tuple[_Beams, np.ndarray]:
-        """The best continuations, more than there are beams as some may end."""
+        """The best continuations, and the beam that each goes on with.
+
+        They are more than the beams that go on, since some of them may end.
+        """
         texts = self._running.texts[:, :, :count].reshape(-1, count)
         rows = len(self._order)
         last = texts[:: len(texts) // rows, -1:]
         scores = _to_log_softmax(_checked(self._step(last, self._order)))
         if rows < len(texts):
             scores = np.repeat(scores, self._width, axis=0)
-        _follow(self._rules, scores, texts, self._most)
+        _rule_out(self._rules, scores, texts, self._most)
         vocabulary = scores.shape[1]
         scores += self._running.scores.reshape(-1, 1)
         totals = scores.reshape(self._prompts, -1)
@@ -478,7 +482,7 @@ class _Search:
         self._order = (own + first).reshape(-1)
 
     def _keep_ended(self, longer: _Beams, stops: np.ndarray, count: int) -> None:
-        """The best of what has ended, of the first so many as there are beams."""
+        """Keep the best that ended; only the `num_beams` best continuations may end."""
         ends = stops & (np.arange(stops.shape[1]) < self._width)
         scores = self._penalised(longer.scores, count)
         if self._rules.early_stopping is True:

@@ -1,4 +1,4 @@
-"""Whom a question may lead to: each hop's encryption, its address, and its headers."""
+"""Where a request may be redirected: each hop's encryption, address and headers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inference_models.errors import DownloadFailed
 from inference_models.limits import Transient
 from inference_models.sources import shown_url
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given out
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -33,7 +33,7 @@ class Hops:
         self.connection: socket.socket | None = None
         """The last that was made."""
         self.has_another_address = False
-        """Whether what could not be connected to has one that was not tried."""
+        """Whether the host that was not reached has an address that was not tried."""
 
     def check(self, request: Any) -> None:
         """Refuse a hop that leaves encryption or the public network.
@@ -41,7 +41,7 @@ class Hops:
         The source's headers are for its first server alone, and taken off for others.
         """
         url, origin = request.url, self._origin
-        inside = origin.host in _LOOPBACK and url.host in _LOOPBACK
+        inside = origin.host in LOOPBACK and url.host in LOOPBACK
         if url.scheme != "https" and not (inside and origin.scheme == "http"):
             raise DownloadFailed(
                 f"{url.scheme}://{url.host} is not encrypted; give an https source"
@@ -59,7 +59,7 @@ class Hops:
         )
 
     def _watch(self, checked: str | None, event: str, info: dict[str, Any]) -> None:
-        """Follows the connection of a hop, whose host is `checked` if it must be."""
+        """Follow a hop's connection; `checked` is its host, if that must be public."""
         _, _, step = event.partition(".")
         if step == "connect_tcp.started" and checked and checked == info["host"]:
             # httpcore connects with the very arguments that it shows here.
@@ -82,7 +82,7 @@ class Hops:
         return self._addresses[host][0]
 
     def _check_peer(self, host: str, stream: Any) -> None:
-        """Look again at what was connected to, should httpcore go its own way."""
+        """Refuse a private address, should httpcore not take the one it was given."""
         if not is_public(stream.get_extra_info("server_addr")[0]):
             stream.close()
             raise self._refusal(host)

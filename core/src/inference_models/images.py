@@ -111,10 +111,10 @@ def read_batches(source: Any, color: Color | None, size: int) -> Iterator[list[I
     sources = _separate(source)
     if not sources:
         raise InvalidInput(f"there is no image in {source!r}; give {_FORMS}")
-    numbers = range(len(sources))
-    for part in (numbers[start : start + size] for start in numbers[::size]):
-        named = len(sources) > 1
-        yield [_read(sources[i], color, i if named else None) for i in part]
+    numbered = len(sources) > 1
+    for start in range(0, len(sources), size):
+        part = enumerate(sources[start : start + size], start)
+        yield [_read(each, color, i if numbered else None) for i, each in part]
 
 
 def _separate(source: Any) -> list[Any]:

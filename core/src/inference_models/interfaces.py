@@ -150,8 +150,8 @@ class Backend(ABC):
     def operations(self, device: str) -> Operations:
         """What surrounds a network on this device.
 
-        A backend that has none of its own has those that another one lends there, as
-        core finds them; else the host's.
+        A backend that does not override this is given those that another backend lends
+        for the device, or else the host's.
         """
         return Operations()
 
@@ -210,8 +210,8 @@ def _is_number(value: Any) -> bool:
     return bool(number and -1e9 <= value <= 1e9)  # not NaN, and none of 400 digits
 
 
-def _is_least(value: Any) -> bool:
-    """Whether it is a number, or one by class name."""
+def _is_threshold(value: Any) -> bool:
+    """Whether it is a number, or a mapping of class names to numbers."""
     each = value.values() if isinstance(value, Mapping) else [value]
     return all(map(_is_number, each))
 
@@ -244,7 +244,7 @@ class Architecture(ABC, Generic[O]):
     image_input: ClassVar[tuple[str, str]] = ("main", "input")
     """Graph and tensor whose dtype the batch takes."""
     outputs: ClassVar[tuple[str, ...]] = ()
-    """Names of the outputs, in the order in which graphs of other hands have them."""
+    """Names of the outputs, in the order of graphs that were exported elsewhere."""
     fp32_modules: ClassVar[tuple[str, ...]] = ()
     """Module names that a half-precision derivation leaves alone."""
     tolerances: ClassVar[Mapping[str, float]] = {
@@ -256,7 +256,7 @@ class Architecture(ABC, Generic[O]):
     """Largest `difference` of a derived artifact from its source, by precision; what an
     architecture does not name is as here."""
     elsewhere: ClassVar[Mapping[str, str]] = {}
-    """Public ids, and what another provider has them under, such as "hf://org/name"."""
+    """Public ids, each with its id at another provider, such as "hf://org/name"."""
     reads: ClassVar[tuple[str, ...]] = ()
     """Files beside weights that it reads where they are; derived artifacts get them."""
     Model: ClassVar[type[Any] | None] = None
@@ -296,16 +296,16 @@ class Architecture(ABC, Generic[O]):
 
     @classmethod
     def trained_with(cls, told: Mapping[str, Any]) -> dict[str, Any]:
-        """Preprocessing as these networks were trained, where others tell it otherwise.
+        """Correct what a package from elsewhere says of these networks' preprocessing.
 
-        `told` holds those fields of `Preprocessing` that a package of another hand
-        gives; what is returned stands.
+        `told` holds the fields of `Preprocessing` that the package gives; those that
+        are returned are used in their place.
         """
         return dict(told)
 
     @classmethod
     def named(cls, names: Sequence[str]) -> list[str | None]:
-        """Class names of another hand as labels; None for what stands for no class."""
+        """A package's class names as labels; None for one that stands for no class."""
         return [name or None for name in names]
 
     @property
@@ -434,7 +434,8 @@ class Architecture(ABC, Generic[O]):
 
     def _recommended(self) -> dict[str, Any]:
         known = self.bundle.config.get("confidence", {})
-        if not isinstance(known, Mapping) or not all(map(_is_least, known.values())):
+        is_mapping = isinstance(known, Mapping)
+        if not is_mapping or not all(map(_is_threshold, known.values())):
             raise InvalidCard(
                 f"the card of {self.card.id!r} has the confidence {known!r:.200}; "
                 "correct it to numbers, by 'best' and 'default'"
@@ -445,10 +446,6 @@ class Architecture(ABC, Generic[O]):
 def _relative(expected: np.ndarray, found: np.ndarray) -> float:
     scale = max(1.0, float(np.abs(expected).max(initial=0)))
     return float(np.abs(found - expected).max(initial=0)) / scale
-
-
-def _empty() -> dict[str, str]:
-    return {}
 
 
 @attrs.frozen
@@ -465,9 +462,9 @@ class Access:
 
     key: str | None = attrs.field(default=None, repr=False)
     revision: str | None = None
-    headers: Mapping[str, str] = attrs.field(factory=_empty, repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     model_type: str | None = None
-    query: Mapping[str, str] = attrs.field(factory=_empty, repr=False)
+    query: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     sha256: str | None = None
     consent: Consent = attrs.field(factory=Consent)
     alone: bool = False
@@ -477,7 +474,7 @@ class Access:
         return attrs.evolve(self, key=None, headers={}, query={})
 
     def for_another(self) -> Access:
-        """The same, of another model: what is said of this one alone is left out."""
+        """The same for another model, without what is said of this one alone."""
         return attrs.evolve(self, revision=None, model_type=None, sha256=None)
 
     def __reduce__(self) -> Any:

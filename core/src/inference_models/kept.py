@@ -80,15 +80,7 @@ class Kept:
 
     def write(self, folder: Path) -> None:
         """Write its manifest, with the complete card beside the one asked for."""
-        data = {
-            "key": self.key,
-            "artifact": attrs.asdict(self.artifact),
-            "judged": self.judged,
-            "asked": self.asked,
-            "card": self.card,
-            "made_of": self.made_of,
-            "fault": self.fault,
-        }
+        data = attrs.asdict(self, filter=attrs.filters.exclude("folder"))
         write_atomically(folder / _MANIFEST, json.dumps(data).encode())
 
     def note(self) -> None:
@@ -122,9 +114,10 @@ class Left:
 def key(
     store: Store, card: ModelCard, make: MakeArchitecture, option: Option
 ) -> str | None:
-    """Names what an option derives, from what, for whom, and how far both may differ.
+    """A hash that names what an option derives; None while a source's hash is unknown.
 
-    None while a source's hash is not known.
+    It changes with the source, the derivers and their versions, the backend that opens
+    the result, the precision, and how far the result may differ from its source.
     """
     made_of = name_of_source(store, card, make, option.artifact)
     precision = option.plan.precision
@@ -137,7 +130,7 @@ def key(
 def name_of_source(
     store: Store, card: ModelCard, make: MakeArchitecture, artifact: Artifact
 ) -> str | None:
-    """Names a source, and all that its derivation reads of it."""
+    """A hash of a source's files, and of all else that a derivation reads of it."""
     digests = [store.digest(file) for file in artifact.files]
     if not digests or None in digests:
         return None
@@ -177,7 +170,7 @@ def cached(
 ) -> Cached:
     """Whether the cache holds what an option derives, and why what it has is no use.
 
-    Sources on this machine are hashed for it, which is left where nothing was derived.
+    The key takes the hashes of sources, so it is made only if anything was derived.
     """
     name = key(store, card, make, option) if _manifests(store) else None
     found = [] if name is None else list(_all_kept(store, name))
@@ -221,7 +214,7 @@ def _all_kept(store: Store, name: str) -> Iterator[Kept]:
 
 
 def _manifested(store: Store, words: str) -> Iterator[Kept]:
-    """All whose manifests hold these words; what cannot be read is built anew."""
+    """All whose manifests hold these words; manifests that are damaged are left out."""
     for manifest in _manifests(store):
         with contextlib.suppress(
             OSError, ValueError, KeyError, TypeError, InferenceModelsError
@@ -234,14 +227,14 @@ def _manifested(store: Store, words: str) -> Iterator[Kept]:
 
 def _read(folder: Path, data: Any) -> Kept:
     return Kept(
-        folder,
-        data["key"],
-        structure(Artifact, data["artifact"]),
-        data["judged"] is True,
-        data["asked"],
-        data["card"],
-        data.get("made_of"),
-        str(data.get("fault", "")),
+        folder=folder,
+        key=data["key"],
+        artifact=structure(Artifact, data["artifact"]),
+        judged=data["judged"] is True,
+        asked=data["asked"],
+        card=data["card"],
+        made_of=data.get("made_of"),
+        fault=str(data.get("fault", "")),
     )
 
 

@@ -15,8 +15,8 @@ log = logging.getLogger("inference_models")
 def operations_of(backend: Backend, device: str, registry: Registry) -> Operations:
     """The backend's own; on an accelerator, where it has none, those lent for it.
 
-    Where nobody lends any, they are the host's. Whoever promised its own for the device
-    and fails to give them is warned of.
+    Where nobody lends any, they are the host's. A backend that says that it lends some
+    for the device, and fails to, is named in a warning.
     """
     own = type(backend).operations is not Backend.operations
     if own or device == "cpu":
@@ -31,7 +31,7 @@ def operations_of(backend: Backend, device: str, registry: Registry) -> Operatio
 def _lent(
     device: str, registry: Registry
 ) -> tuple[Operations, str, Sequence[Unavailable]]:
-    """Who lends first, or the host; where that is; why others failed that promised."""
+    """The first lender's, or the host's; whose they are in words; why others failed."""
     reasons: list[Unavailable] = []
     for lender in _lenders(device, registry):
         try:

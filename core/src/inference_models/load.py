@@ -129,7 +129,11 @@ def _warn_of_buildable(search: Search, option: Option) -> None:
 
 
 def _failure(search: Search, tries: _Tries, verb: str) -> InferenceModelsError:
-    """What is raised where nothing works: the one error, or all that was in the way."""
+    """What is raised where nothing works.
+
+    The first error whose class all others are of, too; else `NoBackend`, with all that
+    was in the way.
+    """
     refusals = tries.negotiation.refusals
     errors = tries.errors or [InvalidWeights(c.reason) for c in refusals if c.differs]
     for error in errors:

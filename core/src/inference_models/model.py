@@ -39,8 +39,8 @@ Run = TypeVar("Run")
 DEFAULT_BATCH = 16
 """Images prepared and run at a time, where neither user nor artifact says."""
 CPU_PIXELS = DEFAULT_BATCH * 224**2
-"""Pixels that a CPU is given at a time: what of a large network is more than its caches
-hold costs up to half as much again for each image."""
+"""Pixels that a CPU is given at a time: a batch of a large network that outgrows the
+caches costs up to half as much again for each image."""
 
 
 @attrs.frozen
@@ -218,16 +218,23 @@ class Model:
             results = loaded.architecture.postprocess(
                 outputs, frames, options, loaded.operations
             )
-        given = len(results) if isinstance(results, (list, tuple)) else None
-        cls = type(self)
-        each = cls.task is not None and cls.join is Model.join  # one for each image
-        if given is None or (each and given != len(frames)):
-            raise RunFailed(
-                f"postprocess() of architecture {loaded.architecture.name!r} returned "
-                f"{type(results).__name__ if given is None else given}, and not a list "
-                f"of {len(frames)} results"
-            )
+        self._check_results(results, len(frames))
         return list(results)
+
+    def _check_results(self, results: Any, images: int) -> None:
+        """Raise `RunFailed` for what is no list, or has not one result an image."""
+        is_list = isinstance(results, (list, tuple))
+        # Only where the task is known, and joins nothing, is one expected of each.
+        cls = type(self)
+        one_each = cls.task is not None and cls.join is Model.join
+        if is_list and (len(results) == images or not one_each):
+            return
+        name = self._loaded.architecture.name
+        given = len(results) if is_list else type(results).__name__
+        raise RunFailed(
+            f"postprocess() of architecture {name!r} returned {given}, and not a list "
+            f"of {images} results"
+        )
 
     def _options(self, given: Mapping[str, Any]) -> Any:
         return make_options(self._loaded.architecture.Options, given)
@@ -256,7 +263,7 @@ def _step(name: str, architecture: Architecture[Any]) -> Iterator[None]:
 
 
 def _behind(runs: Iterable[Run]) -> Iterator[Run]:
-    """The same, each when the next one has begun.
+    """The same runs, each handed on once the next one has been started.
 
     While an accelerator works on one part, the host reads and prepares the next.
     """

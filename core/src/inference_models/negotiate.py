@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ from inference_models.routes import (
     derived_routes,
     ready_routes,
     usable,
+    usable_formats,
 )
 from inference_models.wishes import Wishes, is_device
 
@@ -85,14 +85,14 @@ def _sentences(given: Any) -> list[str]:
 
 
 def _untold(sentences: Iterable[str], refused: Sequence[Candidate]) -> list[str]:
-    """The sentences that no refusal has as its reason."""
+    """The sentences that do not stand in the reason of a refusal already."""
     return [s for s in sentences if not any(s in each.reason for each in refused)]
 
 
 def _preference(registry: Registry) -> dict[str, int] | None:
     """The places of backends in `INFERENCE_MODELS_BACKENDS`; None where it is empty."""
-    text = os.environ.get("INFERENCE_MODELS_BACKENDS", "")
-    names = [name.lower() for name in re.split(r"[,\s]+", text) if name]
+    text = os.environ.get("INFERENCE_MODELS_BACKENDS", "").lower()
+    names = text.replace(",", " ").split()
     if not names:
         return None
     known = dict.fromkeys(map(registry.backend, names))
@@ -201,15 +201,12 @@ def _plans(
     if not any(isinstance(each, Option) for _, each in found):
         derivable = derived_routes(card, backend, backends)
         if not ready and not derivable:
-            return [], [refuse(_no_format(card, backend))]
+            wanted = "/".join(backend.formats)
+            has = usable_formats(card)
+            return [], [refuse(f"needs {wanted}; the card has {has}")]
         found += explore(derivable)
     options = [(number, each) for number, each in found if isinstance(each, Option)]
     return options, [each for _, each in found if isinstance(each, Candidate)]
-
-
-def _no_format(card: ModelCard, backend: Backend) -> str:
-    formats = ", ".join(sorted({a.format for a in usable(card)})) or "none"
-    return f"needs {'/'.join(backend.formats)}; the card has {formats}"
 
 
 def _explored(
@@ -231,26 +228,18 @@ def _explored(
 def _looked_up(
     card: ModelCard, found: Option | Candidate, look: Look, wishes: Wishes
 ) -> Option | Candidate:
-    """What to do with a way: what is derived may be in the cache, or be known as bad.
+    """An option with what the cache holds of it; refused if that differs too much.
 
-    Whoever wants it built has it built again.
+    Whoever asks to build is not refused: it is built again.
     """
     if isinstance(found, Candidate) or not found.steps:
         return found
     kept = look(found)
     if not kept.fault or wishes.building:
         return attrs.evolve(found, built=kept.is_built, misfit=kept.misfit)
-    name, plan = found.backend.name, found.plan
-    advice = f"{to_build(card, found, wishes)} builds it anew"
-    return Candidate(
-        name,
-        "refused",
-        f"{kept.fault}; {advice}",
-        found.format,
-        plan.device,
-        plan.precision,
-        plan.batch,
-        differs=True,
+    reason = f"{kept.fault}; {to_build(card, found, wishes)} builds it anew"
+    return attrs.evolve(
+        found.candidate(), verdict="refused", reason=reason, differs=True
     )
 
 

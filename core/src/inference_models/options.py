@@ -38,8 +38,9 @@ class Option:
 
     `steps` are the backends that derive it first, in order; empty where the card has
     the artifact ready. `built` says that the derived artifact lies in the cache, and
-    `misfit` why what lies there is of no use. `place` is that of its precision in the
-    backend's order, and whether its batch differs from what was asked for.
+    `misfit` why what lies there is of no use. Options are sorted by `place`: the place
+    of the precision in the backend's own order, then whether the batch is another than
+    the user asked for.
     """
 
     backend: Backend
@@ -68,21 +69,22 @@ class Option:
             reason = f"derived, {route}" if self.built else f"can be derived, {route}"
             reason += f"; {self.misfit}" if self.misfit else ""
         return Candidate(
-            self.backend.name,
-            "runs" if self.ready else "buildable",
-            reason,
-            self.format,
-            self.plan.device,
-            self.plan.precision,
-            self.plan.batch,
+            backend=self.backend.name,
+            verdict="runs" if self.ready else "buildable",
+            reason=reason,
+            format=self.format,
+            device=self.plan.device,
+            precision=self.plan.precision,
+            batch=self.plan.batch,
         )
 
 
 @attrs.frozen
 class Cached:
-    """Whether what an option derives is in the cache, and why what is there is not.
+    """What the cache holds of what an option derives.
 
-    `fault` says that it was built before and differs from its source.
+    `misfit` says why what was built does not fit this option, and `fault` that it was
+    built, and differs too much from its source.
     """
 
     is_built: bool = False

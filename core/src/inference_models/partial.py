@@ -11,7 +11,7 @@ from pathlib import Path
 from inference_models.body import Chunk
 from inference_models.card import File
 from inference_models.checked import Beside, Checked
-from inference_models.disk import check_room
+from inference_models.disk import check_room, unique
 from inference_models.sources import chunks_of
 from inference_models.transport import header_value
 
@@ -30,7 +30,7 @@ class Partial:
 
     def __init__(self, folder: Path, key: str, file: File) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{key}.{os.urandom(8).hex()}"
+        self.path = folder / f"{key}.{unique()}"
         self.file = file
         self.validator: str | None = None
         self._folder = folder
@@ -50,7 +50,7 @@ class Partial:
         self._stream.truncate()
 
     def adopt(self) -> None:
-        """Take over the longest of what earlier runs left."""
+        """Copy in the longest unfinished file that earlier runs left, if any."""
         for size, path in sorted(self._left(), reverse=True):
             try:
                 check_room(self.path, size)
@@ -77,7 +77,7 @@ class Partial:
         self.resume(validator)
 
     def resume(self, validator: str | None) -> None:
-        """More bytes follow from a server that names its version of the file so."""
+        """Note the server's name of the file's version, of which more bytes follow."""
         self.resumed = self.size > 0
         if validator != self.validator:
             self.validator = validator

@@ -27,14 +27,11 @@ def prepare(
 ) -> tuple[np.ndarray, list[Frame]]:
     """Images -> one batch (N, 3, H, W) or (N, H, W, 3) of `spec.dtype`, and frames."""
     places, canvas = place_batch(spec, [(i.height, i.width) for i in images])
-    batch = np.empty((len(images), 3, *canvas), _work_dtype(spec))
+    dtype = np.uint8 if spec.dtype == "uint8" else np.float32
+    batch = np.empty((len(images), 3, *canvas), dtype)
     for planes, image, place in zip(batch, images, places, strict=True):
         _lay(planes, _resampled(image, spec, place), image.color, spec, place)
     return _finish(batch, spec), [place.frame for place in places]
-
-
-def _work_dtype(spec: Preprocessing) -> type[np.generic]:
-    return np.uint8 if spec.dtype == "uint8" else np.float32
 
 
 def _finish(batch: np.ndarray, spec: Preprocessing) -> np.ndarray:
@@ -199,10 +196,10 @@ def _lay(
     rows, columns = pixels.shape[:2]
     order = (0, 1, 2) if color == spec.color else (2, 1, 0)
     for channel, plane in enumerate(planes[:, top : top + rows, left : left + columns]):
+        source = pixels[:, :, order[channel]]
         if spec.dtype == "uint8":
-            plane[:] = pixels[:, :, order[channel]]
+            plane[:] = source
         else:
-            source = pixels[:, :, order[channel]]
             np.multiply(source, multiply[channel], out=plane, dtype=np.float32)
             plane += add[channel]
 

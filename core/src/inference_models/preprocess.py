@@ -7,7 +7,7 @@ answer, so they can differ only in how they resample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import attrs
@@ -49,43 +49,39 @@ def _choice(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         )
 
 
-def _pixels(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is None:
-        return
-    pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_length, value))
-    fits = {
-        "size": pair,
-        "canvas": pair,
-        "divisible": _is_length(value),
-        "intermediate": pair or _is_length(value),
-        "longest": _is_length(value),
-        "multiple": _is_length(value),
-    }
-    if not fits[attribute.name]:
-        raise InvalidCard(
-            f"preprocessing {attribute.name} {value!r} must be "
-            f"{_LENGTHS[attribute.name]}, in whole pixels above 0"
-        )
-    height, width = value if pair else (value, value)
-    if height * width > _MOST_PIXELS and attribute.name != "longest":
-        raise InvalidCard(
-            f"preprocessing {attribute.name} {value!r} makes images of more than "
-            f"{_MOST_PIXELS} pixels, which would take gigabytes of memory; correct it"
-        )
-
-
-_LENGTHS = {
-    "size": "(height, width)",
-    "canvas": "(height, width)",
-    "divisible": "a number",
-    "intermediate": "(height, width) or the shorter side",
-    "longest": "a number",
-    "multiple": "a number",
-}
-
-
 def _is_length(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_length, value))
+
+
+def _pixels(wanted: str, *kinds: Callable[[Any], bool]) -> Callable[..., None]:
+    """A validator of pixels: None or any of these kinds, `wanted` in words."""
+
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is None:
+            return
+        if not any(is_kind(value) for is_kind in kinds):
+            raise InvalidCard(
+                f"preprocessing {attribute.name} {value!r} must be {wanted}, in whole "
+                "pixels above 0"
+            )
+        height, width = value if _is_size(value) else (value, value)
+        if height * width > _MOST_PIXELS and attribute.name != "longest":
+            raise InvalidCard(
+                f"preprocessing {attribute.name} {value!r} makes images of more than "
+                f"{_MOST_PIXELS} pixels, which would take gigabytes of memory; correct "
+                "it"
+            )
+
+    return check
+
+
+_size = _pixels("(height, width)", _is_size)
+_length = _pixels("a number", _is_length)
+_size_or_length = _pixels("(height, width) or the shorter side", _is_size, _is_length)
 
 
 def _flag(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -185,11 +181,11 @@ class Preprocessing:
     """
 
     size: tuple[int, int] | None = attrs.field(
-        default=None, converter=_pair, validator=_pixels
+        default=None, converter=_pair, validator=_size
     )
     resize: ResizeMode = attrs.field(default="stretch", validator=_choice)
     canvas: tuple[int, int] | None = attrs.field(
-        default=None, converter=_pair, validator=_pixels
+        default=None, converter=_pair, validator=_size
     )
     interpolation: Interpolation = attrs.field(default="bilinear", validator=_choice)
     antialias: bool = attrs.field(default=True, validator=_flag)
@@ -199,11 +195,11 @@ class Preprocessing:
     contrast: Contrast | None = attrs.field(default=None, validator=_choice)
     grayscale: bool = attrs.field(default=False, validator=_flag)
     intermediate: tuple[int, int] | int | None = attrs.field(
-        default=None, converter=_pair, validator=_pixels
+        default=None, converter=_pair, validator=_size_or_length
     )
-    longest: int | None = attrs.field(default=None, validator=_pixels)
-    multiple: int | None = attrs.field(default=None, validator=_pixels)
-    divisible: int | None = attrs.field(default=None, validator=_pixels)
+    longest: int | None = attrs.field(default=None, validator=_length)
+    multiple: int | None = attrs.field(default=None, validator=_length)
+    divisible: int | None = attrs.field(default=None, validator=_length)
     padding_value: float = attrs.field(default=0.0, validator=_finite)
     padding_place: Literal["center", "top-left"] = attrs.field(
         default="center", validator=_choice

@@ -50,12 +50,13 @@ def _terminal() -> TextIO | None:
 def paced(report: Report) -> Report:
     """The same report, for what is told often: a log hears it every ten seconds."""
     pause = 0.1 if _terminal() else 10.0
-    heard = [time.monotonic()]
+    last = time.monotonic()
 
     def seldom(what: str, share: float) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - heard[-1] >= pause:
-            heard[:] = [now]
+        if now - last >= pause:
+            last = now
             report(what, share)
 
     return seldom

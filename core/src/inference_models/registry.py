@@ -46,11 +46,6 @@ class Plugin:
     load: Any = attrs.field(repr=False, eq=False)
     module: str = ""
 
-    @property
-    def first_party(self) -> bool:
-        """Whether its distribution is `inference-models-<name>`."""
-        return self.distribution == f"inference-models-{_normal(self.name)}"
-
 
 @attrs.frozen
 class SetAside:
@@ -123,9 +118,7 @@ def refresh() -> None:
 
 @functools.cache
 def _installed(disabled: str) -> Registry:
-    return build(
-        entry_points(), [name for name in re.split(r"[,\s]+", disabled) if name]
-    )
+    return build(entry_points(), disabled.replace(",", " ").split())
 
 
 def entry_points() -> list[Plugin]:
@@ -207,7 +200,8 @@ def _without_doubles(plugins: Iterable[Plugin], aside: list[SetAside]) -> list[P
 
 
 def _precedence(plugin: Plugin) -> tuple[bool, str, str]:
-    return not plugin.first_party, plugin.distribution, plugin.name
+    first_party = plugin.distribution == f"inference-models-{_normal(plugin.name)}"
+    return not first_party, plugin.distribution, plugin.name
 
 
 def _taken(what: str, other: Plugin) -> str:
@@ -243,19 +237,19 @@ def _check_marked(module: Any, manager: pluggy.PluginManager) -> None:
             )
 
 
-def _checked(kind: str, returned: list[Any]) -> list[type[Any]]:
-    wanted = _KINDS[kind]
-    classes = []
-    for result in returned:
+def _checked(kind: str, results: list[Any]) -> list[type[Any]]:
+    """All classes in what the functions of a hook returned."""
+    for result in results:
         if not isinstance(result, (list, tuple)):
             raise TypeError(f"{kind}() returned {result!r}, not a list of classes")
-        for found in result:
-            _check_class(kind, found, wanted)
-            classes.append(found)
+    classes = [found for result in results for found in result]
+    for found in classes:
+        _check_class(kind, found)
     return classes
 
 
-def _check_class(kind: str, found: Any, wanted: type[Any]) -> None:
+def _check_class(kind: str, found: Any) -> None:
+    wanted = _KINDS[kind]
     if not (isinstance(found, type) and issubclass(found, wanted)):
         raise TypeError(f"{kind}() returned {found!r}, no class of {wanted.__name__}")
     if inspect.isabstract(found):

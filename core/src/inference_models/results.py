@@ -141,15 +141,11 @@ def _supervision() -> Any:
     return supervision
 
 
-def _equal_arrays(one: Any, other: Any) -> bool:
-    return bool(np.array_equal(one, other))
-
-
 def _to_tuple(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-_array = attrs.cmp_using(eq=_equal_arrays)
+_array = attrs.cmp_using(eq=np.array_equal)
 
 
 @attrs.frozen(repr=False)
@@ -194,12 +190,7 @@ class Detections:
         return [_name(self.class_names, int(index)) for index in self.class_id]
 
     def __repr__(self) -> str:
-        shown = [
-            f"{name} {score:.2f}"
-            for name, score in zip(self.names[:5], self.confidence, strict=False)
-        ]
-        more = [f"and {len(self) - 5} more"] if len(self) > 5 else []
-        listed = ", ".join(shown + more) or "nothing"
+        listed = ", ".join(_shown(self.names, self.confidence)) or "nothing"
         return f"<{type(self).__name__} {len(self)}: {listed}>"
 
     def to_supervision(self) -> supervision.Detections:
@@ -277,6 +268,13 @@ def _chosen(key: Any, count: int) -> slice | np.ndarray:
     return array if array.size else array.astype(np.intp)
 
 
+def _shown(names: Sequence[str], scores: Iterable[float]) -> list[str]:
+    """The first five as "cat 0.95", and how many more there are."""
+    pairs = zip(names[:5], scores, strict=False)
+    shown = [f"{name} {score:.2f}" for name, score in pairs]
+    return [*shown, f"and {len(names) - 5} more"] if len(names) > 5 else shown
+
+
 def _name(class_names: Sequence[str], index: int) -> str:
     known = 0 <= index < len(class_names) and class_names[index]
     return class_names[index] if known else f"class_{index}"
@@ -336,12 +334,9 @@ class ClassificationPrediction:
 
     def __repr__(self) -> str:
         scores = np.asarray(self.confidence).max(axis=-1) if len(self) else []
-        shown = [
-            f"{_name(self.class_names, int(index))} {score:.2f}"
-            for index, score in zip(self.class_id[:5], scores, strict=False)
-        ]
-        more = [f"and {len(self) - 5} more"] if len(self) > 5 else []
-        return f"<ClassificationPrediction {len(self)}: {'; '.join(shown + more)}>"
+        names = [_name(self.class_names, int(index)) for index in self.class_id]
+        listed = "; ".join(_shown(names, scores))
+        return f"<ClassificationPrediction {len(self)}: {listed}>"
 
     def to_supervision(self) -> list[supervision.Classifications]:
         """One `supervision.Classifications` an image, with all classes' confidence."""

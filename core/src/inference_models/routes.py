@@ -29,6 +29,11 @@ def usable(card: ModelCard, form: str | None = None) -> list[Artifact]:
     ]
 
 
+def usable_formats(card: ModelCard) -> str:
+    """The formats of these artifacts, in words."""
+    return ", ".join(sorted({artifact.format for artifact in usable(card)})) or "none"
+
+
 def ready_routes(card: ModelCard, backend: Backend) -> list[Route]:
     """Artifacts that the backend can open as they are."""
     return [
@@ -59,7 +64,8 @@ def can_open(card: ModelCard, backend: Backend, backends: Sequence[Backend]) -> 
 def chain(source: str, targets: Sequence[str], backends: Sequence[Backend]) -> Steps:
     """The shortest way from one format to any of `targets`: (deriver, format) steps.
 
-    It is sought from its end, so that nobody is asked who writes nothing on it.
+    The search goes backwards from the targets, so that only backends that write
+    something on the way are asked whether they can.
     """
     paths: list[tuple[str, Steps]] = [(target, ()) for target in targets]
     seen = set(targets)

@@ -66,7 +66,7 @@ class Search:
         return self.found.provider.complete(bundle)
 
     def derived(self, option: Option, pictures: Sequence[Image] = ()) -> Bundle:
-        """What an option derives, unless it was found wrong for another device."""
+        """What an option derives; `InvalidWeights` if an earlier try found it wrong."""
         store, card, make = self.store, self.card, self.make
         told = option.built or self.wishes.building
         if not told and (fault := kept.cached(store, card, make, option).fault):

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote_to_bytes
@@ -72,18 +73,14 @@ class Content:
     chunks: Iterator[bytes]
 
 
-@contextlib.contextmanager
-def opened(source: str) -> Iterator[Content]:
+def opened(source: str) -> AbstractContextManager[Content]:
     """What a local file or a wheel's member holds; raises `DownloadFailed`."""
     kind = scheme(source)
     if kind == "file":
-        with _local(source) as content:
-            yield content
-    elif kind == "wheel":
-        with _wheel_member(source) as content:
-            yield content
-    else:
-        raise of_no_known_kind(source)
+        return _local(source)
+    if kind == "wheel":
+        return _wheel_member(source)
+    raise of_no_known_kind(source)
 
 
 def of_no_known_kind(source: str) -> DownloadFailed:

@@ -118,7 +118,7 @@ class Store:
             return self.cached(artifact) or self._fetched(artifact.files, request)
 
     def cached(self, artifact: Artifact) -> Path | None:
-        """The folder of an artifact that is here and whole, told without a hash."""
+        """The folder of an artifact that is whole, by sizes and dates; else None."""
         pairs = self.pairs(artifact)
         if pairs is None or not self.is_whole(pairs):
             return None
@@ -149,7 +149,7 @@ class Store:
         return self._hashes.get(path)
 
     def record(self, file: File) -> Path:
-        """Where the full sha256 of a file is noted whose card has a weaker one."""
+        """The note of a file's full sha256, where its card has a weaker hash."""
         facts = [file.name, list(file.sources), file.sha256, file.md5, file.size]
         facts += [file.git_sha1] if file.git_sha1 else []
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -165,11 +165,11 @@ class Store:
         return self.root / "bundles" / key
 
     def manifest(self, pairs: Pairs) -> Path:
-        """Where it stands what was laid in a bundle's folder."""
+        """The file that lists what was put into a bundle's folder."""
         return self.bundle(pairs).with_suffix(".json")
 
     def is_whole(self, pairs: Pairs) -> bool:
-        """Whether a bundle's files are those that were laid there, by size and date."""
+        """Whether a bundle's files are as its manifest lists them, by size and date."""
         folder = self.bundle(pairs)
         laid = read_manifest(self.manifest(pairs))
         return folder.is_dir() and all(
@@ -198,7 +198,7 @@ class Store:
         key = known or self.record(file).name
         with self.locked(
             key,
-            lambda: kept(self._unfinished, key) / (file.size or 1e99),
+            lambda: kept(self._partials, key) / (file.size or 1e99),
             self.limits.patience,
         ):
             known = self.digest(file)
@@ -229,7 +229,7 @@ class Store:
     ) -> str:
         expected = attrs.evolve(file, sha256=known or file.sha256)
         key = known or self.record(file).name
-        partial = Partial(self._unfinished, key, expected)
+        partial = Partial(self._partials, key, expected)
         keep = True
         try:
             partial.adopt()
@@ -257,13 +257,13 @@ class Store:
         self._hashes[blob] = digest
 
     @property
-    def _unfinished(self) -> Path:
+    def _partials(self) -> Path:
         return self.root / "partial"
 
     @contextlib.contextmanager
     def unfinished(self) -> Iterator[Path]:
         """A unique path to write to; whatever is left there afterwards is removed."""
-        path = self._unfinished / unique()
+        path = self._partials / unique()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield path
@@ -309,7 +309,7 @@ class Store:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """What was laid in a bundle by name; empty if that cannot be told."""
+    """Hash, size and date of a bundle's files by name; empty if it cannot be read."""
     try:
         data = json.loads(path.read_bytes())
         laid = {name: list(facts) for name, facts in data["files"].items()}
@@ -340,7 +340,7 @@ class _Tally:
         self._report = report
 
     def of(self, file: File) -> Grown:
-        """What is told as this file grows."""
+        """A function to call with this file's size so far, each time that it grows."""
 
         def grown(size: int) -> None:
             self._sizes[file.name] = size
@@ -360,7 +360,7 @@ def _read_record(path: Path) -> str | None:
 
 
 def in_place(files: Sequence[File]) -> Path | None:
-    """The folder where all these files lie already, under their own names."""
+    """The folder where all these files lie, placed as in a bundle; else None."""
     folders = set()
     for file in files:
         if not file.sources or scheme(file.sources[0]) != "file":

@@ -32,21 +32,22 @@ from inference_models.sources import shown_url
 _PLAIN = {"Accept-Encoding": "identity"}
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _REDIRECTED = (301, 302, 303, 307, 308)
-_KINDS = {
+KINDS = {
     401: Unauthorized,
     402: PaymentRequired,
     403: Forbidden,
     423: UsagePaused,
     429: RateLimited,
 }
+"""What a server's refusal is raised as, by its status."""
 
 
 @attrs.frozen
 class Part:
     """What of a file is asked for: from `start` on, of one version of it.
 
-    If that is not all of the rest, `end` is behind its last byte. `url` is where it was
-    found to lie, if that is known better than its source tells.
+    `end` is behind the last byte that is wanted, or None for all the rest. `url` is
+    where an earlier answer found the file, after all redirects.
     """
 
     start: int = 0
@@ -89,10 +90,10 @@ Ask = Callable[[Part], AbstractContextManager[Answer]]
 
 
 def authorities() -> ssl.SSLContext:
-    """Whose certificates are believed; it takes a while to read them."""
+    """The authorities whose certificates are trusted; reading them takes a while."""
     import httpx
 
-    with _usable():
+    with as_environment_says():
         return httpx.create_ssl_context()
 
 
@@ -100,7 +101,7 @@ def authorities() -> ssl.SSLContext:
 def line(
     url: str, headers: Mapping[str, str], limits: Limits, believed: ssl.SSLContext
 ) -> Iterator[Ask]:
-    """What asks the server of a file for parts of it, over one connection.
+    """A function that asks a file's server for parts of it, over one connection.
 
     Raises `Transient`, and `DownloadFailed` where another try would meet the same.
     """
@@ -178,7 +179,7 @@ def _explained(url: str) -> Iterator[None]:
 def _client(hops: Hops, limits: Limits, believed: ssl.SSLContext) -> Any:
     import httpx
 
-    with _usable():
+    with as_environment_says():
         return httpx.Client(
             verify=believed,
             follow_redirects=True,
@@ -189,8 +190,8 @@ def _client(hops: Hops, limits: Limits, believed: ssl.SSLContext) -> Any:
 
 
 @contextlib.contextmanager
-def _usable() -> Iterator[None]:
-    """Says so of a proxy or of a file of authorities that the environment names."""
+def as_environment_says() -> Iterator[None]:
+    """Say of a proxy, or of a file of authorities, named there that it is of no use."""
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
@@ -217,16 +218,17 @@ def _checked(
         first, total = _range(headers.get("Content-Range", ""))
         if first != part.start:
             raise Transient(f"{shown} answered with another range", restart=True)
+    accepted = headers.get("Accept-Ranges", "").strip()
     return Answer(
-        part.start if status == 206 else 0,
-        total,
-        _validator(headers),
-        headers.get("Content-Type", "").startswith("text/html"),
-        status == 206 or headers.get("Accept-Ranges", "").strip() == "bytes",
-        str(response.url),
+        start=part.start if status == 206 else 0,
+        total=total,
+        validator=_validator(headers),
+        is_page=headers.get("Content-Type", "").startswith("text/html"),
+        gives_parts=status == 206 or accepted == "bytes",
+        url=str(response.url),
         # What is only a part leaves its connection for the next one.
-        body.read(response, length, shown, limits, deadline, part.end is None),
-        response.close,
+        chunks=body.read(response, length, shown, limits, deadline, part.end is None),
+        close=response.close,
     )
 
 
@@ -236,10 +238,10 @@ def _refused(response: Any, shown: str, limits: Limits) -> DownloadFailed:
     if status in _REDIRECTED:
         return DownloadFailed(f"{sentence}, without a place to go to")
     if status not in _RETRIED:
-        return _KINDS.get(status, DownloadFailed)(sentence)
+        return KINDS.get(status, DownloadFailed)(sentence)
     asked = retry_after(response.headers.get("Retry-After"))
     wait = None if asked is None else min(asked, limits.longest_pause)
-    return Transient(sentence, wait, kind=_KINDS.get(status, Unreachable))
+    return Transient(sentence, wait, kind=KINDS.get(status, Unreachable))
 
 
 def retry_after(value: str | None) -> float | None:

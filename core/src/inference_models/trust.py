@@ -102,7 +102,7 @@ def check_license(model_id: str, license_id: str | None, consent: Consent) -> No
 
 
 def kind_of(name: str, form: str, is_entry: bool = True) -> Kind:
-    """What a file of an artifact is: by its suffix, and an entry else by its format."""
+    """The kind of a file: by its suffix, or else, of a graph's entry, by its format."""
     suffix = PurePosixPath(name).suffix.lower()
     if form == "onnx" and not is_entry and suffix in ("", ".bin", ".data"):
         return "onnx-external"  # raw tensors beside a graph

@@ -116,12 +116,7 @@ class VisionLanguageModel(Model):
         """Answers in order, each with the frame of its image."""
         self._options(options)  # a wrong one is told before anything is encoded
         if prompt is None or isinstance(prompt, str):
-            known = isinstance(images, Encoding)
-            parts = (
-                self._own(images).parts
-                if known
-                else self._encoded(images, input_color_format)
-            )
+            parts = self._parts(images, input_color_format)
             rows = _asked_alike(parts, prompt)
         else:
             prompts = _texts(prompt)
@@ -137,6 +132,12 @@ class VisionLanguageModel(Model):
                 f"{self!r} the images, or what its own encode() returned of them"
             )
         return encoding
+
+    def _parts(self, images: Any, color: Color | None) -> Iterable[EncodedImages]:
+        """Those of an encoding, or of images, which are encoded as they are needed."""
+        if isinstance(images, Encoding):
+            return self._own(images).parts
+        return self._encoded(images, color)
 
     def _encoded(self, images: Any, color: Color | None) -> Iterator[EncodedImages]:
         loaded, options = self._loaded, self._options({})

@@ -12,6 +12,9 @@ from inference_models.card import Batch
 from inference_models.errors import InvalidOption
 from inference_models.interfaces import Backend
 
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""What can be named as `quantization`."""
+
 _DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
 
 
@@ -45,11 +48,11 @@ class Wishes:
     ) -> Wishes:
         """From the arguments of `from_pretrained`; `InvalidOption` for a wrong one."""
         return cls(
-            _read_backends(backend),
-            _read_device(device),
-            _read_precision(precision),
-            _read_batch(batch),
-            _read_derive(derive),
+            backends=_read_backends(backend),
+            device=_read_device(device),
+            precision=_read_precision(precision),
+            batch=_read_batch(batch),
+            derive=_read_derive(derive),
         )
 
 
@@ -81,10 +84,9 @@ def _read_precision(precision: Any) -> str | None:
     if precision is None:
         return None
     name = str(getattr(precision, "value", precision)).lower()
-    if name not in ("fp32", "fp16", "bf16", "int8"):
-        raise InvalidOption(
-            f"quantization {precision!r} is not one of 'fp32', 'fp16', 'bf16', 'int8'"
-        )
+    if name not in PRECISIONS:
+        known = ", ".join(map(repr, PRECISIONS))
+        raise InvalidOption(f"quantization {precision!r} is not one of {known}")
     return name
 
 
@@ -100,7 +102,7 @@ def _read_batch(batch: Any) -> Batch | None:
         )
     if len(sizes) == 1:
         return 1, sizes[0], sizes[0]
-    return sizes[0], sizes[-2] if len(sizes) == 3 else sizes[-1], sizes[-1]
+    return sizes[0], sizes[1], sizes[-1]  # of (min, max) the best is the largest
 
 
 def _read_derive(derive: Any) -> bool:

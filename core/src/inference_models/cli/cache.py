@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ import typer
 
 from inference_models import archive, cache, find
 from inference_models.answers import content_of, imported_name, known
-from inference_models.card import Artifact, ModelCard
+from inference_models.card import ModelCard
 from inference_models.errors import InvalidOption, ModelNotFound
 from inference_models.interfaces import Access
 from inference_models.registry import installed
@@ -29,7 +29,7 @@ command = typer.Typer(
     add_completion=False,
 )
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 Largest = Annotated[str, typer.Option("--max-size", help="Such as 500MB or 2GB.")]
 Name = Annotated[str, typer.Argument(help="An id, or the beginning of a hash.")]
@@ -129,7 +129,7 @@ def _card(model_id: str) -> ModelCard:
 
 
 def _kept(store: Store, card: ModelCard) -> list[cache.Kept]:
-    keys = set(_keys(store, card.artifacts))
+    keys = set(_keys(store, card))
     return [
         kept
         for kept in cache.inventory(store)
@@ -137,9 +137,9 @@ def _kept(store: Store, card: ModelCard) -> list[cache.Kept]:
     ]
 
 
-def _keys(store: Store, artifacts: Iterable[Artifact]) -> Iterator[str]:
-    """The keys of bundles, for artifacts whose files do not lie here anyway."""
-    for artifact in artifacts:
+def _keys(store: Store, card: ModelCard) -> Iterator[str]:
+    """The keys of a card's bundles; files that are used in their place have none."""
+    for artifact in card.artifacts:
         sources = [source for file in artifact.files for source in file.sources[:1]]
         if not any(scheme(source) == "file" for source in sources):
             pairs = store.pairs(artifact)
@@ -151,7 +151,7 @@ def _ids(store: Store) -> dict[str, str]:
     """The ids of the bundles whose cards are installed or remembered here."""
     listed = (provider.models() for provider in find.providers(installed()))
     cards = itertools.chain(known(store.root), *listed)
-    return {key: card.id for card in cards for key in _keys(store, card.artifacts)}
+    return {key: card.id for card in cards for key in _keys(store, card)}
 
 
 def _files(store: Store, model_id: str) -> Iterator[tuple[str, archive.Content]]:
@@ -191,11 +191,10 @@ def _nothing(name: str) -> ModelNotFound:
 
 
 def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", text.strip().upper())
-    unit = match[2] if match else ""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
     if match is None:
         raise InvalidOption(f"size {text!r} is not a number of bytes, such as 2GB")
-    return int(float(match[1]) * _UNITS.get(unit, _UNITS.get(f"{unit}B", 1)))
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def _shown(size: int) -> str:

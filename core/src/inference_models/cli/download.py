@@ -14,7 +14,7 @@ from inference_models.interfaces import Access
 from inference_models.negotiate import negotiate
 from inference_models.options import Cached
 from inference_models.registry import installed
-from inference_models.routes import usable
+from inference_models.routes import usable, usable_formats
 from inference_models.store import Store
 from inference_models.trust import Consent
 from inference_models.wishes import Wishes
@@ -65,7 +65,7 @@ def _best(card: ModelCard, wishes: Wishes) -> Artifact:
     if not order:
         raise NoBackend(
             f"nothing here can run {card.id!r}; inference-models explain {card.id} "
-            f"says why, and --format takes one of {_formats(card)}"
+            f"says why, and --format takes one of {usable_formats(card)}"
         )
     return order[0].artifact
 
@@ -79,9 +79,5 @@ def _of(card: ModelCard, form: str, precision: str | None) -> Artifact:
     if found:
         return min(found, key=lambda artifact: artifact.precision != precision)
     raise InvalidOption(
-        f"{card.id!r} has no weights in format {form!r}; it has {_formats(card)}"
+        f"{card.id!r} has no weights in format {form!r}; it has {usable_formats(card)}"
     )
-
-
-def _formats(card: ModelCard) -> str:
-    return ", ".join(sorted({a.format for a in usable(card)})) or "none"

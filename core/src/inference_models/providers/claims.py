@@ -29,11 +29,12 @@ log = logging.getLogger("inference_models")
 CARD = "card.json"
 
 
-def of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard:
+def of_file(path: Path, model_type: str | None) -> ModelCard:
     """The card of a file, with that file in it; `model_type` says what it is, if given.
 
     Raises `InvalidWeights` if nothing installed reads or claims it.
     """
+    registry = installed()
     inspected = _inspect(path, registry)
     if model_type is not None:
         return _of_type(path, inspected, registry, model_type)
@@ -44,13 +45,14 @@ def of_file(path: Path, registry: Registry, model_type: str | None) -> ModelCard
     return _filled(*claimed, path)
 
 
-def of_folder(folder: Path, registry: Registry) -> ModelCard | None:
+def of_folder(folder: Path) -> ModelCard | None:
     """The card of a folder that is one model, as some frameworks write them.
 
     Its artifacts' files are those that the claim names, and those that are there of
     what its architecture reads. None if no backend reads the folder; raises
     `InvalidWeights` if one does and nothing claims it.
     """
+    registry = installed()
     inspected = _inspect(folder, registry)
     if not inspected:
         return None
@@ -110,7 +112,7 @@ def of_fetched_file(file: File, request: Request, access: Access) -> ModelCard:
     store = Store(first_use=not file.is_hashed)
     asked = Artifact("any", {"main": file.name}, (file,))
     path = store.folder(asked, request) / file.name
-    card = of_file(path, installed(), access.model_type)
+    card = of_file(path, access.model_type)
     fetched = attrs.evolve(file, size=path.stat().st_size, sha256=store.digest(file))
     artifact = attrs.evolve(card.artifacts[0], files=(fetched,))
     return attrs.evolve(card, id=file.sources[0], artifacts=(artifact,))

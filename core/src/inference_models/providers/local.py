@@ -13,7 +13,6 @@ from inference_models.find import written_file
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.providers.cards import card_from, read_json
 from inference_models.providers.claims import CARD, of_file, of_folder
-from inference_models.registry import Registry, installed
 from inference_models.trust import Origin
 
 
@@ -30,7 +29,7 @@ class LocalProvider(WeightsProvider):
         """The card of a folder, or the one a pack makes for a file of weights."""
         file = written_file(model_id)
         if file is not None:
-            return _of_file(file.absolute(), installed(), access)
+            return _of_file(file.absolute(), access)
         folder = _written_folder(model_id)
         if folder is not None:
             try:
@@ -68,7 +67,7 @@ def _of_folder(folder: Path) -> ModelCard:
     path = folder / CARD
     if path.is_file():
         return card_from(path, read_json(path))
-    card = of_folder(folder, installed())
+    card = of_folder(folder)
     if card is not None:
         return _placed(card, folder)
     files = sorted(file.name for file in folder.iterdir() if file.is_file())
@@ -94,10 +93,10 @@ def _placed(card: ModelCard, folder: Path) -> ModelCard:
     return attrs.evolve(card, id=str(folder), artifacts=artifacts)
 
 
-def _of_file(path: Path, registry: Registry, access: Access) -> ModelCard:
+def _of_file(path: Path, access: Access) -> ModelCard:
     if path.name == CARD:
         return card_from(path, read_json(path))
-    card = of_file(path, registry, access.model_type)
+    card = of_file(path, access.model_type)
     if access.sha256 is None:
         return card
     (artifact,) = card.artifacts

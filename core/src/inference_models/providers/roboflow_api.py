@@ -22,15 +22,13 @@ from inference_models.ask import (
 )
 from inference_models.errors import (
     DownloadFailed,
-    Forbidden,
     InvalidOption,
     ModelNotFound,
-    PaymentRequired,
     Unauthorized,
-    UsagePaused,
 )
 from inference_models.interfaces import Access
 from inference_models.strict_json import Node, parse
+from inference_models.transport import KINDS
 
 log = logging.getLogger("inference_models")
 
@@ -48,10 +46,10 @@ _EXAMPLE = _HOSTS["prod", "us"]
 _PAGES = 10
 _RESERVED = ("modelid", "startafter")
 
-_ADVICE: dict[int, tuple[type[DownloadFailed], str]] = {
-    402: (PaymentRequired, "the plan of its workspace does not cover it; upgrade it"),
-    403: (Forbidden, "the key may not use it; take a key of the model's workspace"),
-    423: (UsagePaused, "the workspace's usage is paused; see its billing settings"),
+_ADVICE = {
+    402: "the plan of its workspace does not cover it; upgrade it",
+    403: "the key may not use it; take a key of the model's workspace",
+    423: "the workspace's usage is paused; see its billing settings",
 }
 
 
@@ -169,8 +167,7 @@ def _refusal(server: Server, model_id: str, reply: Reply) -> Exception:
     if status == 401:
         return Unauthorized(f"{asked} {_about_key(server)}")
     if status in _ADVICE:
-        kind, sentence = _ADVICE[status]
-        return kind(f"{asked} answered {status}: {sentence}")
+        return KINDS[status](f"{asked} answered {status}: {_ADVICE[status]}")
     if status == 404:
         return ModelNotFound(
             f"{asked} knows no such model; check its project and version, and that "

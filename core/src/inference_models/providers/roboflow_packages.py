@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from inference_models.card import Artifact, Batch, File, ModelCard
 from inference_models.errors import DownloadFailed, InvalidCard
 from inference_models.providers.roboflow_api import PATH
 from inference_models.strict_json import Node
+from inference_models.wishes import PRECISIONS
 
 BASE = "base/"
 """Where a package of an adapter may hold what it adapts."""
@@ -29,7 +31,7 @@ _LARGEST_BATCH = 65_536
 
 _TASKS = {"vlm": "vision-language"}
 """Tasks that are called otherwise there."""
-_PRECISIONS = {p: p for p in ("fp32", "fp16", "bf16", "int8")} | {"unknown": "fp32"}
+_PRECISIONS = {p: p for p in PRECISIONS} | {"unknown": "fp32"}
 
 CODE = ("trt", "torch-script")
 """Formats whose files are programs: only what Roboflow itself made is used."""
@@ -48,7 +50,7 @@ def card_of(pages: Iterable[Node], host: str) -> ModelCard:
     architecture, task = first.text("modelArchitecture"), first.text("taskType")
     found: dict[str, Artifact] = {}
     source = f"{host}{PATH}?modelId={quote(model_id, safe='')}"
-    for page in _with_first(first, pages):
+    for page in itertools.chain([first], pages):
         _check_type(page, SCHEMA)
         if page.text("modelId") != model_id:
             raise page.wrong("modelId", "differs from page to page")
@@ -63,11 +65,6 @@ def card_of(pages: Iterable[Node], host: str) -> ModelCard:
         artifacts=_based(tuple(found.values()), first),
         config=_config(first, architecture),
     )
-
-
-def _with_first(first: Node, rest: Iterable[Node]) -> Iterable[Node]:
-    yield first
-    yield from rest
 
 
 def _check_type(node: Node, known: str) -> None:

@@ -44,24 +44,22 @@ class UrlProvider(WeightsProvider):
 
 def _file(url: str, sha256: str | None) -> File:
     if shown_url(url) != url:
-        _refuse(
-            url, "it has a user or a query, which may be a secret; leave it out, or"
-        )
+        _refuse(url, "it has a user or a query, which may be a secret; leave it out")
     name = url.rpartition("/")[2]
     if PurePosixPath(name).suffix.lower() not in WEIGHTS:
         known = ", ".join(WEIGHTS)
-        _refuse(url, f"it names no file of weights ({known}); correct it, or")
+        _refuse(url, f"it names no file of weights ({known}); correct it")
     return File(name, (url,), sha256=sha256)
 
 
 def _check_trusted(file: File, origin: Origin, access: Access) -> None:
     reason = objection(file.name, kind_of(file.name, ""), origin, access.consent)
     if reason is not None:
-        _refuse(file.sources[0], f"{reason}, or")
+        _refuse(file.sources[0], reason)
 
 
 def _refuse(url: str, reason: str) -> NoReturn:
     raise InvalidOption(
-        f"{shown_url(url)} cannot be fetched as a model: {reason} download the file "
-        "and give its path"
+        f"{shown_url(url)} cannot be fetched as a model: {reason}, or download the "
+        "file and give its path"
     )

@@ -22,7 +22,6 @@ from inference_models.interfaces import Architecture, Operations
 from inference_models.model import make_options
 from inference_models.preprocess import Frame, Preprocessing
 from inference_models.testing.imports import runtimes_imported
-from inference_models.testing.negotiation import PRECISIONS
 from inference_models.testing.pictures import picture
 from inference_models.testing.promises import (
     check_results,
@@ -31,6 +30,7 @@ from inference_models.testing.promises import (
     joined,
 )
 from inference_models.testing.standard import StandardTests
+from inference_models.wishes import PRECISIONS
 
 RUNTIMES = ("torch", "onnxruntime", "tensorrt", "transformers")
 
@@ -131,8 +131,9 @@ class ArchitectureTests(StandardTests):
         chosen = make_options(self.architecture.Options, options)
         return made.postprocess(dict(outputs), frames, chosen, Operations())
 
-    def _has_option(self, name: str) -> bool:
-        return name in attrs.fields_dict(self.architecture.Options)
+    def _skip_without_confidence(self) -> None:
+        if "confidence" not in attrs.fields_dict(self.architecture.Options):
+            pytest.skip("there is no option confidence")
 
     def test_has_a_name(self) -> None:
         """Cards name their architecture, by its name or an alias."""
@@ -330,8 +331,7 @@ class ArchitectureTests(StandardTests):
         value: Any,
     ) -> None:
         """Also where everything is kept, and where nothing is."""
-        if not self._has_option("confidence"):
-            pytest.skip("there is no option confidence")
+        self._skip_without_confidence()
         results = self._results(made, outputs, frames, confidence=value)
 
         check_results(made, results, frames)
@@ -341,8 +341,7 @@ class ArchitectureTests(StandardTests):
     )
     def test_a_confidence_out_of_range_is_invalid(self, value: Any) -> None:
         """A percentage is not silently a threshold that keeps nothing."""
-        if not self._has_option("confidence"):
-            pytest.skip("there is no option confidence")
+        self._skip_without_confidence()
         with pytest.raises(InvalidOption):
             make_options(self.architecture.Options, {"confidence": value})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,9 +17,7 @@ from inference_models.interfaces import Backend
 from inference_models.testing.imports import runtimes_imported
 from inference_models.testing.standard import StandardTests
 from inference_models.testing.toy import toy_card
-
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""What a user can name as `quantization`."""
+from inference_models.wishes import PRECISIONS, is_device
 
 
 class NegotiationTests(StandardTests):
@@ -106,7 +103,7 @@ class NegotiationTests(StandardTests):
         assert len(devices) == len(set(devices))
         for name in devices:
             assert isinstance(name, str)
-            assert re.fullmatch(r"[a-z][a-z0-9_-]*(:\d+)?", name)
+            assert is_device(name)
 
     def test_precisions_include_the_artifacts_own(
         self, toy: Bundle, device: str

@@ -255,7 +255,8 @@ class SessionTests(NegotiationTests):
 
     def test_inspects_its_own_files(self, toy: Bundle, device: str) -> None:
         """A bare file of weights is read, not run, to find whose it is."""
-        self._skip_unless_it_inspects()
+        if self.backend.inspect is Backend.inspect:
+            pytest.skip("reads no bare files")
         facts = self.made().inspect(_entry(toy))
 
         assert isinstance(facts, Facts)
@@ -328,10 +329,6 @@ class SessionTests(NegotiationTests):
         assert all((folder / file.name).is_file() for file in artifact.files)
         assert {*artifact.graphs.values()} <= {".", *(f.name for f in artifact.files)}
         assert all(0 <= share <= 1 for share in shares)
-
-    def _skip_unless_it_inspects(self) -> None:
-        if self.backend.inspect is Backend.inspect:
-            pytest.skip("reads no bare files")
 
 
 def plan_of(bundle: Bundle, device: str) -> Plan:

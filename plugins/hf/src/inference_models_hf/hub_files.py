@@ -25,7 +25,6 @@ from inference_models.providers.claims import (
     with_files,
 )
 from inference_models.providers.urls import WEIGHTS
-from inference_models.registry import installed
 from inference_models.sources import Request
 from inference_models.store import Store
 from inference_models.strict_json import parse
@@ -231,7 +230,7 @@ def _of_folder(asked: Asked) -> ModelCard | None:
     names = [n for n in METADATA if n in there and not _spare(n, asked.repository)]
     folder = _small_files(asked, names)
     try:
-        card = of_folder(folder, installed())
+        card = of_folder(folder)
     except InvalidWeights as error:
         told = str(error).replace(repr(str(folder)), repr(str(asked.id)))
         raise InvalidWeights(told) from error
