@@ -27,7 +27,7 @@ from inference_models.generation import Decoding, Rules, Step, generate
 from inference_models_florence2 import folders, layout, tasks
 from inference_models_florence2.beams import Beams
 from inference_models_florence2.model import Florence2Model
-from inference_models_florence2.tokens import FILES, TOKENIZER, Stream, Tokens
+from inference_models_florence2.tokens import FILES, TOKENIZER, Stream, Tokens, padded
 
 Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]
 
@@ -148,7 +148,7 @@ class Florence2(Architecture[Florence2Options]):
         told = follow if options.on_text is not None else None
         found = generate(step, len(words), self.rules, chosen, told)
         follow.end()
-        outputs: dict[str, Array] = {"tokens": _padded(found, self.rules.pad)}
+        outputs: dict[str, Array] = {"tokens": padded(found, self.rules.pad)}
         if is_trial:
             outputs |= {"image_features": features, "scores": np.stack(kept, axis=1)}
         return outputs
@@ -226,15 +226,6 @@ class Florence2(Architecture[Florence2Options]):
                 f"the card of {self.card.id!r} has no image size; Florence-2 needs one"
             )
         return size
-
-
-def _padded(texts: Sequence[np.ndarray], pad: int) -> np.ndarray:
-    """Texts of several lengths as int64 (B, T)."""
-    longest = max((len(text) for text in texts), default=0)
-    tokens = np.full((len(texts), longest), pad, np.int64)
-    for row, text in zip(tokens, texts, strict=True):
-        row[: len(text)] = text
-    return tokens
 
 
 def _unpadded(row: np.ndarray, ends: Sequence[int]) -> np.ndarray:
