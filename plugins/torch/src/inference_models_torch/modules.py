@@ -15,7 +15,7 @@ from inference_models_torch.weights import read_tensors
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Those of `nn.init` show themselves to a mode as a whole, and not what they call.
+# A mode sees a call of `nn.init` as one call, and not the tensors' methods in it.
 _RANDOM = (
     nn.init.kaiming_uniform_,
     nn.init.normal_,
