@@ -99,9 +99,8 @@ class RfDetr(Architecture[ConfidenceOptions]):
             fields["scale"] = 1 / 255
         if told.get("resize") == "fit-longer-edge":
             log.warning("resize 'fit-longer-edge' cannot fill a square; it stretches")
+        if "canvas" not in told or told.get("resize") in ("stretch", "fit-longer-edge"):
             fields["resize"] = "stretch"
-        if fields.get("resize") == "stretch" or "canvas" not in told:
-            fields |= {"resize": "stretch"}
             fields.pop("canvas", None)
         return fields
 
