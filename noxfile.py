@@ -35,8 +35,9 @@ def _folders(pattern: str) -> list[str]:
 
 
 PARTS = ["core", *_folders("plugins/*")]
-# Where others are taken away to see what is left, one more backend would run the model.
-APART = ["examples/openvino"]
+# Where others are taken away to see what is left, one more backend would run the model,
+# and one more weights provider would look for it abroad.
+APART = ["examples/openvino", "examples/zenodo"]
 EXAMPLES = [folder for folder in _folders("examples/*") if folder not in APART]
 
 

@@ -57,24 +57,11 @@ def outcome(guard, folder):
     return int(code), said.read_text("utf-8", "replace")
 
 
-@pytest.fixture(scope="module")
-def outcomes(request, tmp_path_factory):
-    """The outcome of each guard that is asked for, several at once."""
-    name = test_a_guard_that_is_switched_off_is_noticed.__name__
-    asked = [item for item in request.session.items if item.originalname == name]
-    with PROCESSES.Pool(maxtasksperchild=1) as pool:
-        yield {
-            item.name: pool.apply_async(
-                outcome, (item.callspec.params["guard"], tmp_path_factory.mktemp("off"))
-            )
-            for item in asked
-        }
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard["guard"])
-def test_a_guard_that_is_switched_off_is_noticed(guard, outcomes, request):
-    code, said = outcomes[request.node.name].get(600)
+def test_a_guard_that_is_switched_off_is_noticed(guard, tmp_path):
+    with PROCESSES.Pool(1) as pool:
+        code, said = pool.apply_async(outcome, (guard, tmp_path)).get(600)
 
     assert code == 1, said[-2000:]
     assert "1 failed" in said

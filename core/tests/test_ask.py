@@ -7,7 +7,18 @@ import traceback
 
 import pytest
 
-from inference_models import DownloadFailed, InvalidOption
+from inference_models import (
+    Access,
+    DownloadFailed,
+    Forbidden,
+    InvalidOption,
+    Offline,
+    PaymentRequired,
+    RateLimited,
+    Unauthorized,
+    Unreachable,
+    UsagePaused,
+)
 from inference_models import ask as module
 from inference_models.ask import (
     Question,
@@ -16,6 +27,8 @@ from inference_models.ask import (
     address,
     ask,
     encrypted,
+    headers_of,
+    refusal,
     sendable_headers,
     sendable_key,
 )
@@ -309,3 +322,47 @@ def test_extra_headers_replace_none_of_our_own(name):
 def test_an_extra_header_that_cannot_be_sent_is_refused(name, value):
     with pytest.raises(InvalidOption, match="is none that can be sent"):
         sendable_headers({name: value})
+
+
+# What is no answer
+
+
+def test_nobody_is_asked_where_the_network_is_switched_off(server, monkeypatch):
+    monkeypatch.setenv("INFERENCE_MODELS_OFFLINE", "1")
+    with pytest.raises(Offline, match="so the server is not asked"):
+        asked(server, GOOD)
+
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "words"),
+    [
+        (Reply(401), Unauthorized, "wants a key, or another one; check api_key="),
+        (Reply(402), PaymentRequired, r"does not cover it \(402\)"),
+        (Reply(403), Forbidden, "not with this key"),
+        (Reply(423), UsagePaused, "usage is paused"),
+        (Reply(429), RateLimited, r"try again$"),
+        (Reply(429, headers={"retry-after": "60"}), RateLimited, "again in 60 s"),
+        (Reply(503), Unreachable, "answered 503; check the network and ACME_SHELF"),
+        (Reply(0, problem="refused"), Unreachable, "not reached: refused; check"),
+        (Reply(302), DownloadFailed, "answered 302, which is no answer to expect"),
+    ],
+)
+def test_a_status_is_an_error_of_its_kind(reply, kind, words):
+    error = refusal(reply, "the shelf was asked for 'bolts' and", "ACME_SHELF")
+
+    assert type(error) is kind
+    with pytest.raises(kind, match=f"^the shelf was asked for 'bolts' and .*{words}"):
+        raise error
+
+
+def test_the_key_is_a_bearers_token_that_no_header_of_the_user_replaces():
+    own = {"Authorization": "Basic mine", "X-Team": "bolts"}
+    headers = headers_of(Access(key=KEY, headers=own))
+
+    assert headers == {"x-team": "bolts", "authorization": f"Bearer {KEY}"}
+    assert KEY not in repr(headers)
+    assert headers_of(Access()) == {}
+    with pytest.raises(InvalidOption, match="check api_key="):
+        headers_of(Access(key="two words"))

@@ -8,6 +8,9 @@ import pytest
 
 from inference_models import (
     Access,
+    Artifact,
+    File,
+    HashMismatch,
     InferenceModelsError,
     InvalidCard,
     InvalidOption,
@@ -208,3 +211,43 @@ def test_a_named_provider_is_asked_for_a_public_id_as_it_stands():
 def test_a_public_id_of_a_provider_that_is_not_installed_says_what_to_type():
     with pytest.raises(ModelNotFound, match="pip install inference-models-hf"):
         found("acme-two", PACK, HUB)
+
+
+@pytest.mark.parametrize("sha256", [None, "b" * 64, "a" * 8])
+def test_a_file_that_a_provider_does_not_hold_to_the_users_hash_is_refused(sha256):
+    file = File("a.onnx", ("https://h/a.onnx",), sha256=sha256, md5="c" * 32)
+    held = Artifact("onnx", {"main": "a.onnx"}, [file])
+    card = ModelCard("a.onnx", "net", "classification", [held])
+    hub = provider("hub", find=lambda self, model_id, access: card)
+    wanted = Access(sha256="a" * 64)
+    with pytest.raises(HashMismatch, match=r"'a\.onnx' is not held to sha256='aaa"):
+        find("hub://a.onnx", registry(hub), wanted, None)
+
+    assert find("hub://a.onnx", registry(hub), Access(), None).card == card
+
+
+def test_a_provider_is_told_whether_it_is_the_one_that_is_named():
+    asked = []
+
+    def knows(self, model_id, access):
+        asked.append((model_id, access.alone))
+        return ModelCard("net", "net", "classification", ())
+
+    hub = provider("hub", find=knows)
+    for model_id, named in [("7", None), ("7", "hub"), ("hub://7", None)]:
+        find(model_id, registry(hub, provider("late", order=900)), Access(), named)
+
+    assert asked == [("7", False), ("7", True), ("7", True)]
+
+
+@pytest.mark.parametrize(("model_id", "named"), [("hub://x", None), ("x", "hub")])
+def test_of_a_provider_that_is_named_it_is_said_that_it_knows_no_such_model(
+    model_id, named
+):
+    with pytest.raises(ModelNotFound) as caught:
+        find(model_id, registry(HUB, MIRROR), Access(), named)
+
+    assert str(caught.value) == (
+        "no model 'x' is known to 'hub'; all providers are asked where 'hub' is not "
+        "named"
+    )

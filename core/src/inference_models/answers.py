@@ -27,11 +27,13 @@ from inference_models.errors import (
     Forbidden,
     InferenceModelsError,
     InvalidCard,
+    Offline,
     RateLimited,
     Unauthorized,
     Unreachable,
 )
-from inference_models.store import cache_root
+from inference_models.interfaces import Access
+from inference_models.store import cache_root, offline
 from inference_models.strict_json import parse
 
 log = logging.getLogger("inference_models")
@@ -99,6 +101,30 @@ class Answers:
     server: str
     key: str | None = attrs.field(default=None, repr=False)
     root: Path = attrs.field(factory=cache_root)
+
+    def latest(
+        self, model_id: str, access: Access, ask: Callable[[bool], ModelCard]
+    ) -> ModelCard:
+        """What the server says of a model now, which is remembered; else what it said.
+
+        That stands in offline without a word, and else as `latest` has it. It is told
+        apart by `model_type=`, which changes a file's card. Raises `Offline` where
+        nothing is remembered.
+        """
+        kind = access.model_type
+        asked = model_id if kind is None else f"{model_id}#{kind}"
+        remembered = self.read(asked)
+        if not offline():
+            card = latest(model_id, remembered, ask)
+            if card is not remembered:
+                self.write(asked, card)
+            return card
+        if remembered is None:
+            raise Offline(
+                f"INFERENCE_MODELS_OFFLINE is set, and {model_id!r} was not loaded "
+                "here before with this key; load it once with a network"
+            )
+        return remembered
 
     def read(self, model_id: str) -> ModelCard | None:
         """The card of an id; None where there is none, or where it is damaged."""

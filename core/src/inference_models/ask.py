@@ -17,7 +17,19 @@ from urllib.parse import urlsplit
 import attrs
 
 from inference_models.deadline import Deadline
-from inference_models.errors import DownloadFailed, InvalidOption
+from inference_models.errors import (
+    DownloadFailed,
+    Forbidden,
+    InvalidOption,
+    Offline,
+    PaymentRequired,
+    RateLimited,
+    Unauthorized,
+    Unreachable,
+    UsagePaused,
+)
+from inference_models.interfaces import Access
+from inference_models.store import offline
 from inference_models.transport import retry_after, unlogged
 
 log = logging.getLogger("inference_models")
@@ -28,6 +40,12 @@ _OWN = {"Accept": "application/json", "Accept-Encoding": "identity"}
 _KEY = re.compile(r"[!-~]+")
 _RESERVED = ("authorization", *map(str.lower, _OWN))
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_REFUSALS: dict[int, tuple[type[DownloadFailed], str]] = {
+    401: (Unauthorized, "wants a key, or another one; check api_key="),
+    402: (PaymentRequired, "says that the key's plan does not cover it"),
+    403: (Forbidden, "says that it may not be had, or not with this key"),
+    423: (UsagePaused, "says that the account's usage is paused"),
+}
 
 
 @attrs.frozen
@@ -94,8 +112,11 @@ def ask(
     """What a server answers, after as many tries as it takes.
 
     `server` is its name for the log, and `kept` names headers, in lower case. Raises
-    `DownloadFailed` where the environment names a network that cannot be used.
+    `DownloadFailed` where the environment names a network that cannot be used, and
+    `Offline` where it switches the network off.
     """
+    if offline():
+        raise Offline(f"INFERENCE_MODELS_OFFLINE is set, so {server} is not asked")
     for number in range(1, terms.tries + 1):
         reply = _once(question, terms, ("retry-after", *kept))
         pause = max(reply.wait or 0.0, terms.pause * 2 ** (number - 1))
@@ -105,6 +126,25 @@ def ask(
         log.info("%s is asked again in %.1f s", server, pause)
         time.sleep(pause)
     return reply
+
+
+def refusal(reply: Reply, asked: str, setting: str) -> DownloadFailed:
+    """What a reply that is no answer means, as the error of its status.
+
+    `asked` begins the sentence, as "the shelf was asked for 'acme/bolts' and" does;
+    `setting` is what to check where a server is not reached, such as its variable.
+    """
+    status = reply.status
+    if status in _REFUSALS:
+        kind, sentence = _REFUSALS[status]
+        return kind(f"{asked} {sentence} ({status})")
+    if status == 429:
+        after = "" if reply.wait is None else f" in {reply.wait:.0f} s"
+        return RateLimited(f"{asked} wants fewer requests (429); try again{after}")
+    if reply.passing:
+        reason = f"answered {status}" if status else f"not reached: {reply.problem}"
+        return Unreachable(f"{asked} {reason}; check the network and {setting}")
+    return DownloadFailed(f"{asked} answered {status}, which is no answer to expect")
 
 
 def _once(question: Question, terms: Terms, kept: tuple[str, ...]) -> Reply:
@@ -215,6 +255,17 @@ def sendable_key(key: object, settings: str) -> str:
             f"the key holds a space or a character that no key has; check {settings}"
         )
     return key.strip()
+
+
+def headers_of(access: Access) -> dict[str, str]:
+    """The headers that the user gives for a server, and the key as a bearer's token.
+
+    They are for that server alone. Raises `InvalidOption` for what cannot be sent.
+    """
+    headers = sendable_headers(access.headers)
+    if access.key:
+        headers["authorization"] = f"Bearer {sendable_key(access.key, 'api_key=')}"
+    return Hidden(headers)
 
 
 def sendable_headers(given: Mapping[str, str]) -> dict[str, str]:

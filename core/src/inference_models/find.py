@@ -13,6 +13,7 @@ import attrs
 
 from inference_models.card import ModelCard
 from inference_models.errors import (
+    HashMismatch,
     InferenceModelsError,
     InvalidOption,
     ModelNotFound,
@@ -94,6 +95,7 @@ def _first(asked: Sequence[WeightsProvider], name: str, access: Access) -> Found
     for provider in asked:
         own = alone or provider.takes_key
         granted = access if own else access.without_secrets()
+        granted = attrs.evolve(granted, alone=alone)
         card = _card(provider, name, granted, alone)
         if card is not None:
             return Found(card, provider, granted, name)
@@ -139,11 +141,24 @@ def _judged(
     """What a provider found, as far as it may be loaded."""
     found = returned(card, ModelCard, "find()")
     check_license(found.id, found.license, access.consent)
+    _check_held(found, access.sha256)
     origin = provider.origin(name, access)
     if origin not in ORIGINS:
         known = ", ".join(ORIGINS)
         raise TypeError(f"origin() returned {origin!r}, which is none of {known}")
     return judged(found, origin, access.consent)
+
+
+def _check_held(card: ModelCard, sha256: str | None) -> None:
+    """Raise `HashMismatch` for files that are not held to the hash the user gave."""
+    files = [file for artifact in card.artifacts for file in artifact.files]
+    for file in files:
+        if sha256 is not None and file.sha256 != sha256:
+            raise HashMismatch(
+                f"{file.name!r} of {card.id!r} is not held to sha256={sha256!r}, so it "
+                "may be another file than you trust; leave sha256= out, or name the "
+                "one file that has it"
+            )
 
 
 def _asked(
@@ -248,12 +263,16 @@ def known_ids(asked: Iterable[WeightsProvider]) -> list[str]:
 def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) -> str:
     ids = sorted({*known_ids(asked), *elsewhere(registry)})
     nor = ", and there is no such file" if re.search(r"\.[a-z]\w*$", name, re.I) else ""
-    sentence = f"no model {name!r} is known{nor}{did_you_mean(name, ids)}"
+    alone = asked[0].name if len(asked) == 1 else None
+    known = "is known" if alone is None else f"is known to {alone!r}"
+    sentence = f"no model {name!r} {known}{nor}{did_you_mean(name, ids)}"
     hint = _missing_pack(name, registry)
     if hint:
         sentence += f"; models of this family come with: {hint}"
     elif _is_folder(name):
         sentence += f"; the folder here is written {f'./{name}'!r}"
+    elif alone is not None:
+        sentence += f"; all providers are asked where {alone!r} is not named"
     else:
         sentence += f"; AutoModel.models() lists {len(ids)} known ids"
     return registry.excused(sentence)

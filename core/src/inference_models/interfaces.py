@@ -458,7 +458,9 @@ class Access:
     `key`, `headers` and `query` are for the provider's own server alone: they are never
     printed, stored or pickled. `model_type` says what a file is that does not say so
     itself: the id of a known model, or the name of an architecture. `sha256` is what
-    one file has to have, and `consent` what the user allows.
+    one file has to have, and `consent` what the user allows. `alone` is whether the
+    provider that sees this is the one that the user names, so that any id is meant for
+    it, a bare number, too.
     """
 
     key: str | None = attrs.field(default=None, repr=False)
@@ -468,6 +470,7 @@ class Access:
     query: Mapping[str, str] = attrs.field(factory=_empty, repr=False)
     sha256: str | None = None
     consent: Consent = attrs.field(factory=Consent)
+    alone: bool = False
 
     def without_secrets(self) -> Access:
         """The same, without what is for one provider alone."""

@@ -6,12 +6,11 @@ import logging
 import re
 from collections.abc import Mapping
 
-from inference_models.answers import Answers, latest
+from inference_models.answers import Answers
 from inference_models.card import Bundle, ModelCard
 from inference_models.errors import (
     DownloadFailed,
     ModelNotFound,
-    Offline,
     RateLimited,
     Unreachable,
 )
@@ -56,17 +55,14 @@ class RoboflowProvider(WeightsProvider):
         if not own and not bare:
             return None
         server = Server.read(access)
-        remembered = _answers(server).read(model_id)
-        if offline():
-            if remembered is None and own:
-                raise Offline(
-                    f"INFERENCE_MODELS_OFFLINE is set, and {model_id!r} was not loaded "
-                    "here before with this key; load it once with a network"
-                )
-            return remembered
-        if own or remembered is not None:
-            return _asked(server, model_id, remembered)
-        return _asked_bare(server, model_id)
+        answers = _answers(server)
+        if own or answers.read(model_id) is not None:
+            return answers.latest(
+                model_id,
+                access,
+                lambda anew: _card(server, model_id, TERMS.tries if anew else 1),
+            )
+        return None if offline() else _asked_bare(server, model_id)
 
     def request(self, source: str, access: Access) -> tuple[str, Mapping[str, str]]:
         """A file's address, signed just now; the key is not sent there."""
@@ -82,19 +78,10 @@ def _answers(server: Server) -> Answers:
     return Answers(RoboflowProvider.name, server.host, server.key)
 
 
-def _asked(server: Server, model_id: str, remembered: ModelCard | None) -> ModelCard:
-    """The API's card, or the remembered one where it gives none."""
-
-    def ask(anew: bool) -> ModelCard:
-        return _card(server, model_id, TERMS.tries if anew else 1)
-
-    return latest(model_id, remembered, ask)
-
-
 def _asked_bare(server: Server, model_id: str) -> ModelCard | None:
     """The card of a public id; None for a name that is likely a slip of the pen."""
     try:
-        return _card(server, model_id, tries=1)
+        card = _card(server, model_id, tries=1)
     except ModelNotFound:
         return None
     except (Unreachable, RateLimited) as error:
@@ -106,9 +93,9 @@ def _asked_bare(server: Server, model_id: str) -> ModelCard | None:
         if server.key is not None:
             raise
         return None
+    _answers(server).write(model_id, card)
+    return card
 
 
 def _card(server: Server, model_id: str, tries: int) -> ModelCard:
-    card = card_of(pages(server, model_id, tries), server.host)
-    _answers(server).write(model_id, card)
-    return card
+    return card_of(pages(server, model_id, tries), server.host)

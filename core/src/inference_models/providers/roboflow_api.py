@@ -16,6 +16,7 @@ from inference_models.ask import (
     address,
     ask,
     encrypted,
+    refusal,
     sendable_headers,
     sendable_key,
 )
@@ -25,9 +26,7 @@ from inference_models.errors import (
     InvalidOption,
     ModelNotFound,
     PaymentRequired,
-    RateLimited,
     Unauthorized,
-    Unreachable,
     UsagePaused,
 )
 from inference_models.interfaces import Access
@@ -178,14 +177,8 @@ def _refusal(server: Server, model_id: str, reply: Reply) -> Exception:
             f"{'the key is' if server.key else 'api_key= is given and'} of its "
             "workspace"
         )
-    if status == 429:
-        after = "" if reply.wait is None else f" in {reply.wait:.0f} s"
-        return RateLimited(f"{asked} wants fewer requests (429); try again{after}")
-    if reply.passing:
-        reason = f"answered {status}" if status else f"not reached: {reply.problem}"
-        where = urlsplit(server.gateway or server.host).netloc
-        return Unreachable(f"{asked} {reason}; check the network and {where!r}")
-    return DownloadFailed(f"{asked} answered {status}, which is no answer to expect")
+    where = urlsplit(server.gateway or server.host).netloc
+    return refusal(reply, asked, repr(where))
 
 
 def _about_key(server: Server) -> str:

@@ -48,6 +48,9 @@ the provider knows a model in:
         def model_id(self, server) -> str:
             return "acme/colors"
 
+Within `with plugged(Shelf, NpzBackend, ToyArchitecture):` these are the plugins that a
+whole `AutoModel.from_pretrained("shelf://acme/colors")` finds beside core's own.
+
 `pytest` then runs all standard tests, those of a backend on one device of each kind
 that is there, and skips them with the reason where it is `Unavailable`. The classes say
 what else can be set: constructor arguments (`settings`), the card and bundle that the
@@ -75,6 +78,7 @@ from inference_models.testing.architectures import (  # noqa: E402 - rewritten a
     ArchitectureTests,
 )
 from inference_models.testing.backends import BackendTests  # noqa: E402
+from inference_models.testing.plugged import plugged  # noqa: E402
 from inference_models.testing.providers import (  # noqa: E402
     WeightsProviderTests,
 )
@@ -89,6 +93,7 @@ __all__ = [
     "BackendTests",
     "ToyArchitecture",
     "WeightsProviderTests",
+    "plugged",
     "toy_bundle",
     "toy_card",
 ]

@@ -41,6 +41,12 @@ class WeightsProviderTests(StandardTests):
     runtime: ClassVar[tuple[str, ...]] = RUNTIMES
     """Modules that importing the provider and listing its models must not import."""
 
+    @pytest.fixture(autouse=True)
+    def _own_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Nothing that was remembered before stands in for what is tested."""
+        monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "kit-cache"))
+        monkeypatch.delenv("INFERENCE_MODELS_OFFLINE", raising=False)
+
     @pytest.fixture
     def model_id(self) -> str:
         """An id that the provider finds here and now; yours to write."""
@@ -58,8 +64,8 @@ class WeightsProviderTests(StandardTests):
 
     @pytest.fixture
     def access(self, key: str | None) -> Access:
-        """What a user gives who allows everything."""
-        return Access(key=key, consent=Consent(untrusted=True))
+        """What a user gives who names the provider, and allows everything."""
+        return Access(key=key, consent=Consent(untrusted=True), alone=True)
 
     @pytest.fixture
     def card(self, model_id: str, access: Access) -> ModelCard:
@@ -178,6 +184,22 @@ class WeightsProviderTests(StandardTests):
         """Whoever is told that there is no such model looks for another fault."""
         with pytest.raises(InferenceModelsError):
             self.provider().find(model_id, access)
+
+    def test_offline_it_finds_the_same_or_says_why_not(
+        self,
+        model_id: str,
+        card: ModelCard,
+        access: Access,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A model that was not loaded before is not one that does not exist."""
+        monkeypatch.setenv("INFERENCE_MODELS_OFFLINE", "1")
+        try:
+            found = self.provider().find(model_id, access)
+        except InferenceModelsError:
+            return
+
+        assert found == card
 
 
 def _sources(artifact: Artifact) -> Iterator[str]:

@@ -8,16 +8,14 @@ from urllib.parse import quote
 
 import attrs
 
-from inference_models.ask import Question, Reply, Terms, ask
+from inference_models.ask import Question, Reply, Terms, ask, refusal
 from inference_models.card import File
 from inference_models.errors import (
     DownloadFailed,
     Forbidden,
     InferenceModelsError,
     ModelNotFound,
-    RateLimited,
     Unauthorized,
-    Unreachable,
 )
 from inference_models.strict_json import Node, parse
 from inference_models_hf.hub_ids import HubId, is_commit, source_of
@@ -194,12 +192,4 @@ def _of_status(hub: Hub, asked: HubId, reply: Reply) -> InferenceModelsError:
         )
     if status == 403:
         return Forbidden(f"{said} says that the token may not read it; take another")
-    if status == 429:
-        after = "" if reply.wait is None else f" in {reply.wait:.0f} s"
-        return RateLimited(f"{said} wants fewer requests (429); try again{after}")
-    if reply.passing:
-        reason = f"answered {status}" if status else f"not reached: {reply.problem}"
-        return Unreachable(
-            f"{said} {reason}; check the network and HF_ENDPOINT{asked.elsewhere}"
-        )
-    return DownloadFailed(f"{said} answered {status}, which is no answer to expect")
+    return refusal(reply, said, f"HF_ENDPOINT{asked.elsewhere}")
