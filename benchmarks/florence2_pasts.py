@@ -64,8 +64,10 @@ class Reserved:
         x = self._decoder._begin(torch.as_tensor(tokens).T, self._filled)
         self._filled += 1
         for number, layer in enumerate(self._decoder.decoder.layers):
-            x = self._recall(layer, x, *self._buffers[2 * number : 2 * number + 2])
-            x = layer.feed(layer.look(x, *self._seen[number], self._visible))
+            x = self._self_attend(layer, x, *self._buffers[2 * number : 2 * number + 2])
+            x = layer.feed_forward(
+                layer.cross_attend(x, *self._seen[number], self._visible)
+            )
         return linear(x, self._decoder.shared.weight)[0].numpy()
 
     def _arrange(self, beams: Tensor) -> None:
@@ -86,14 +88,14 @@ class Reserved:
             new[..., : self._filled, :] = chosen(old, beams)[..., : self._filled, :]
         return new
 
-    def _recall(self, layer: Any, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _self_attend(self, layer: Any, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
         attn, one = layer.self_attn, x.unsqueeze(-2)
         place = torch.tensor([self._filled - 1])
-        for buffer, new in zip((key, value), attn.answers(one), strict=True):
+        for buffer, new in zip((key, value), attn.keys_values(one), strict=True):
             buffer.index_copy_(3, place, new)
         seen = (buffer[..., : self._filled, :].flatten(0, 1) for buffer in (key, value))
-        mixed = scaled_dot_product_attention(attn.ask(one).flatten(0, 1), *seen)
-        mixed = attn.join(mixed.unflatten(0, x.shape[:2])).squeeze(-2)
+        mixed = scaled_dot_product_attention(attn.query(one).flatten(0, 1), *seen)
+        mixed = attn.output(mixed.unflatten(0, x.shape[:2])).squeeze(-2)
         return layer.self_attn_layer_norm(x + mixed)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from plugins.florence2.tests.florence_folders import write_adapter, write_florence
 from plugins.hf.tests.hub_server import HubServer
+from safetensors.torch import load_file, save_file
 from transformers import Florence2ForConditionalGeneration
 
 from inference_models import (
@@ -508,6 +509,7 @@ def test_an_adapters_folder_names_its_base(hub, adapter, tmp_path, images):
     [
         ("peft_type", "IA3", "is not 'LORA'"),
         ("megatron_config", {"a": 1}, "changes what the adapter means"),
+        ("use_qalora", True, "use_qalora changes what the adapter means"),
         ("target_modules", "(a+)+$", "neither a list"),
         ("r", 8, "does not fit|lacks|another model"),
     ],
@@ -524,4 +526,18 @@ def test_an_adapter_that_is_not_followed_is_refused(
     monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(tmp_path / "cards"))
     monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "cache"))
     with pytest.raises((InvalidWeights, NoBackend), match=words):
+        AutoModel.from_pretrained("acme-tuned")
+
+
+def test_names_in_an_adapter_do_not_garble_a_message(
+    folder, adapter, tmp_path, monkeypatch
+):
+    copy = shutil.copytree(adapter[0], tmp_path / "adapter")
+    weights = copy / "adapter_model.safetensors"
+    save_file({**load_file(weights), "\x1b[2Jfine": torch.ones(1)}, weights)
+    (tmp_path / "cards").mkdir()
+    write_florence2_cards(folder, copy, tmp_path / "cards")
+    monkeypatch.setenv("INFERENCE_MODELS_CARDS", str(tmp_path / "cards"))
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises((InvalidWeights, NoBackend), match=r"unknown '\\x1b\[2Jfine'"):
         AutoModel.from_pretrained("acme-tuned")

@@ -15,7 +15,6 @@ from inference_models_florence2.locations import (
     BINS,
     bins_of,
     dequantize,
-    from_text,
     groups,
     quantize,
     region,
@@ -26,6 +25,10 @@ from inference_models_florence2.locations import (
 SIDES = st.integers(1, 8192)
 SHARES = st.floats(0, 1, width=32)
 SQUARE = Preprocessing(size=(768, 768))
+
+
+def from_text(text, frame, count):
+    return dequantize(groups(bins_of(text), count), frame)
 
 
 def stretched(width, height):

@@ -27,7 +27,7 @@ from inference_models.generation import Decoding, Rules, Step, generate
 from inference_models_florence2 import folders, layout, tasks
 from inference_models_florence2.beams import Beams
 from inference_models_florence2.model import Florence2Model
-from inference_models_florence2.tokens import FILES, TOKENIZER, Stream, Tokens
+from inference_models_florence2.tokens import FILES, TOKENIZER, Stream, Tokens, padded
 
 Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]
 
@@ -128,10 +128,10 @@ class Florence2(Architecture[Florence2Options]):
         options: Florence2Options,
         ops: Operations,
     ) -> dict[str, Array]:
-        """Tokens int64 (B, T), padded; and by what derived models are compared.
+        """Generate an answer to each prompt: "tokens", int64 (B, T), padded at the end.
 
-        Those are "image_features", and "scores", the logits of each step (B, T, V), of
-        a trial alone.
+        A trial, by which a derived model is compared with its source, also returns
+        "image_features" and "scores", the logits (B, T, V) of each step.
         """
         most = self._most(options.max_new_tokens)
         features = self.encode(sessions, inputs)["image_features"]
@@ -148,7 +148,7 @@ class Florence2(Architecture[Florence2Options]):
         told = follow if options.on_text is not None else None
         found = generate(step, len(words), self.rules, chosen, told)
         follow.end()
-        outputs: dict[str, Array] = {"tokens": _padded(found, self.rules.pad)}
+        outputs: dict[str, Array] = {"tokens": padded(found, self.rules.pad)}
         if is_trial:
             outputs |= {"image_features": features, "scores": np.stack(kept, axis=1)}
         return outputs
@@ -174,7 +174,11 @@ class Florence2(Architecture[Florence2Options]):
     def difference(
         self, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
     ) -> float:
-        """As usual, of the steps before the first token that rounding exchanged."""
+        """As for any model, up to and with the step at which an answer first differs.
+
+        Rounding may exchange two tokens that are nearly equal, and what follows is then
+        the continuation of another text.
+        """
         same = expected["tokens"] == found["tokens"]
         counts = 1 + np.minimum.accumulate(same, axis=1).sum(axis=1)
         shown = np.arange(expected["scores"].shape[1]) < counts[:, None]
@@ -187,7 +191,7 @@ class Florence2(Architecture[Florence2Options]):
     def _words(
         self, prompt: str | tuple[str, ...], count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of so many prompts, and where they are."""
+        """Token ids and attention mask of `count` prompts, both int64 (B, L)."""
         prompts = [prompt] * count if isinstance(prompt, str) else list(prompt)
         if len(prompts) != count:
             raise InvalidInput(
@@ -204,7 +208,7 @@ class Florence2(Architecture[Florence2Options]):
         return tokens, mask
 
     def _most(self, asked: int) -> int:
-        """How many tokens a text may have; by default all that there are places for."""
+        """How many tokens an answer may have; by default one for each position."""
         default = attrs.fields(Florence2Options).max_new_tokens.default
         if asked > self._positions and asked != default:
             raise InvalidOption(
@@ -228,23 +232,14 @@ class Florence2(Architecture[Florence2Options]):
         return size
 
 
-def _padded(texts: Sequence[np.ndarray], pad: int) -> np.ndarray:
-    """Texts of several lengths as int64 (B, T)."""
-    longest = max((len(text) for text in texts), default=0)
-    tokens = np.full((len(texts), longest), pad, np.int64)
-    for row, text in zip(tokens, texts, strict=True):
-        row[: len(text)] = text
-    return tokens
-
-
 def _unpadded(row: np.ndarray, ends: Sequence[int]) -> np.ndarray:
-    """A text of a batch, up to the token that ends it."""
+    """One answer of a batch, up to and with the token that ends it."""
     last = np.flatnonzero(np.isin(row, ends))[:1]
     return row[: last[0] + 1] if len(last) else row
 
 
 def _kept_by(step: Step, kept: list[np.ndarray]) -> Step:
-    """The same step, whose logits are kept."""
+    """A step that also appends its logits to `kept`."""
 
     def call(tokens: np.ndarray, order: np.ndarray) -> np.ndarray:
         kept.append(step(tokens, order))
@@ -254,7 +249,7 @@ def _kept_by(step: Step, kept: list[np.ndarray]) -> Step:
 
 
 class _Followers:
-    """Tells `on_text` of each prompt's text as its tokens come."""
+    """Calls `on_text` with each prompt's text, piece by piece as its tokens come."""
 
     def __init__(self, tokens: Tokens, options: Florence2Options) -> None:
         self._tokens = tokens
@@ -267,7 +262,7 @@ class _Followers:
         self._tell(prompt, stream.push(token))
 
     def end(self) -> None:
-        """Tell what a text ends with in the middle of a character."""
+        """Tell the rest of texts that end in the middle of a character."""
         for prompt, stream in self._streams.items():
             self._tell(prompt, stream.rest())
 

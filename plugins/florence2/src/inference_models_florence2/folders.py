@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,12 @@ ELSEWHERE = {
     for alias in (name, name.replace("florence2", "florence-2"))
 }
 """The public ids, the hyphenated ones too, and where they are."""
-_ORIGINALS = {
-    f"microsoft/{repo.partition('/')[2]}": name for name, repo in PUBLIC.items()
+_BASES = {
+    **{repo: repo for repo in PUBLIC.values()},
+    **{f"microsoft/{repo.partition('/')[2]}": name for name, repo in PUBLIC.items()},
 }
-"""What adapters name that were trained on the originals, which want code to be run."""
+"""What adapters say they adapt, and the id of the base to load: the repositories of
+microsoft, which the originals are in, want code to be run, and are replaced."""
 
 GRAPHS = ("vision", "encoder", "decoder")
 
@@ -45,41 +47,33 @@ GRAPHS = ("vision", "encoder", "decoder")
 def card_of(facts: Facts, architecture: str) -> ModelCard | None:
     """The card of such a folder, or of an adapter; None for another model's."""
     known = facts.metadata
-    if known.get("adapts") in PUBLIC.values() or known.get("adapts") in _ORIGINALS:
-        return _of_adapter(known, architecture)
-    if known.get("class") != _CLASS:
+    base = _BASES.get(known.get("adapts", ""))
+    if base is None and known.get("class") != _CLASS:
         return None
-    files = known["files"]
-    needs = {"unsupported": known["unsupported"]} if known["unsupported"] else {}
-    named = [{"name": name} for name in files]
-    weights = [name for name in files if name.endswith(".safetensors")]
-    artifacts = [Artifact("hf", dict.fromkeys(GRAPHS, "."), named, needs=needs)]
-    if len(weights) == 1:
-        only = dict.fromkeys(GRAPHS, weights[0])
-        artifacts.insert(0, Artifact("torch", only, named, needs=needs))
-    config: dict[str, Any] = {
-        key: known["config"].get(key, {}) for key in ("vision_config", "text_config")
-    }
     return ModelCard(
         id="florence2",
         architecture=architecture,
         task="vision-language",
-        artifacts=artifacts,
-        config={**config, "preprocessing": known["preprocessing"] or {}},
+        artifacts=tuple(_artifacts(known, base)),
+        config={} if base else _config(known),
     )
 
 
-def _of_adapter(known: Mapping[str, Any], architecture: str) -> ModelCard:
-    base = _ORIGINALS.get(known["adapts"], known["adapts"])
-    needs = {"unsupported": known["unsupported"]} if known["unsupported"] else {}
+def _artifacts(known: Mapping[str, Any], base: str | None) -> Iterator[Artifact]:
+    """The folder; before it its one file of weights, which our own networks read."""
+    reason = known["unsupported"]
+    needs = {"unsupported": reason} if reason else {}
     named = [{"name": name} for name in known["files"]]
-    graphs = dict.fromkeys(GRAPHS, ".")
-    return ModelCard(
-        id="florence2",
-        architecture=architecture,
-        task="vision-language",
-        artifacts=[Artifact("hf", graphs, named, needs=needs, base=base)],
-    )
+    weights = [name for name in known["files"] if name.endswith(".safetensors")]
+    if base is None and len(weights) == 1:
+        yield Artifact("torch", dict.fromkeys(GRAPHS, weights[0]), named, needs=needs)
+    yield Artifact("hf", dict.fromkeys(GRAPHS, "."), named, needs=needs, base=base)
+
+
+def _config(known: Mapping[str, Any]) -> dict[str, Any]:
+    parts = ("vision_config", "text_config")
+    given = {part: known["config"].get(part, {}) for part in parts}
+    return {**given, "preprocessing": known["preprocessing"] or {}}
 
 
 def generation(bundle: Bundle) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from inference_models import InvalidCard, TensorSpec
 
 _TEXT = "model.language_model."
 _VISION = ("model.vision_tower.", "model.multi_modal_projector.")
-# They stand in the file once, as `shared`.
+# Other names of `shared.weight`, and BART's bias of logits: the networks have neither.
 _TIED = re.compile(r"(en|de)coder\.embed_tokens\.|lm_head\.|final_logits_bias")
 _CROSS = re.compile(r"decoder\.layers\.(\d+)\.encoder_attn\.([kv]_proj\..+)")
 
@@ -75,7 +75,7 @@ def _complete(
 
 
 def _is_like(value: Any, example: Any) -> bool:
-    """Whether a setting is of the kind of another, and of a size that can be."""
+    """Whether a setting has the type of an example, and numbers a plausible size."""
     if isinstance(example, list):
         return isinstance(value, Sequence) and all(
             _is_like(item, example[0]) for item in value
@@ -87,7 +87,10 @@ def _is_like(value: Any, example: Any) -> bool:
 
 
 def states(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Names of what grows with each token, and of what stays as the encoder left it."""
+    """Names of the states: the self-attention's caches, and the cross-attention's.
+
+    The first grow by a token with each step, the others stay as the encoder made them.
+    """
     layers = range(text_config(config)["decoder_layers"])
     pairs = [(layer, kind) for layer in layers for kind in ("key", "value")]
     grown = [f"state.{kind}.{layer}" for layer, kind in pairs]
@@ -155,7 +158,7 @@ def signature(
 
 
 def positions(config: Mapping[str, Any], size: tuple[int, int]) -> int:
-    """How many vectors stand for an image of this size."""
+    """How many features stand for an image of this (height, width)."""
     vision = vision_config(config)
     height, width = size
     for stride, kernel, padding in zip(

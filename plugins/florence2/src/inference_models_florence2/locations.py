@@ -64,11 +64,6 @@ def to_text(places: np.ndarray, frame: Frame) -> str:
     return tokens_of(quantize(places, frame))
 
 
-def from_text(text: str, frame: Frame, count: int) -> np.ndarray:
-    """The location tokens of a text -> pixels (M, count), without what is left over."""
-    return dequantize(groups(bins_of(text), count), frame)
-
-
 def region(xyxy: Any, width: int, height: int) -> np.ndarray:
     """A box that a user gives -> pixels, float32 (4,).
 

@@ -50,7 +50,8 @@ class Florence2Model(VisionLanguageModel):
     returns a list with a result for each. Keywords are the options of a call, such as
     `num_beams=3`. Places are in the original's pixels; a region is (x1, y1, x2, y2) in
     them, or in shares of the picture (0–1), one for all pictures or one for each. On a
-    single picture several regions or phrases give a result each.
+    single picture several regions or phrases give a result each. The model rates
+    nothing: the confidence of what it finds is 1.
     """
 
     def caption_image(
@@ -190,9 +191,10 @@ class Florence2Model(VisionLanguageModel):
         classes: Sequence[str] = (),
         unnamed: Sequence[str] = (answers.UNNAMED,),
     ) -> list[Any]:
-        """Results of a task, whose inputs are one for all pictures or one for each.
+        """The results of a task, by its token, one for each picture or input.
 
-        So is `unnamed`, the label of what the model gives none.
+        `inputs` are what follows the token in prompts: one for all pictures, or one for
+        each. `unnamed` are labels for what the model gives none, in the same way.
         """
         given = {**options, "skip_special_tokens": False}
         prompts = [token + text for text in inputs]

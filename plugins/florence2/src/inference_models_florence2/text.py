@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Attention(nn.Module):
-    """What is asked, and where answers are put together; both kinds have these."""
+    """The query and output projections that self- and cross-attention both have."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -34,35 +34,35 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def ask(self, x: Tensor) -> Tensor:
-        """(..., L, width) -> queries (..., heads, L, D)."""
+    def query(self, x: Tensor) -> Tensor:
+        """Tokens (..., L, width) -> queries (..., heads, L, D)."""
         return by_head(self.q_proj(x), self.heads)
 
-    def join(self, mixed: Tensor) -> Tensor:
-        """(..., heads, L, D) -> (..., L, width)."""
+    def output(self, mixed: Tensor) -> Tensor:
+        """Attended values (..., heads, L, D) -> tokens (..., L, width)."""
         return self.out_proj(mixed.transpose(-2, -3).flatten(-2))
 
 
 def by_head(x: Tensor, heads: int) -> Tensor:
-    """(..., L, width) -> (..., heads, L, D)."""
+    """Split channels into heads: (..., L, width) -> (..., heads, L, D)."""
     return x.unflatten(-1, (heads, -1)).transpose(-2, -3)
 
 
 class SelfAttention(Attention):
-    """Attention of tokens to tokens of the same text."""
+    """Multi-head attention among the tokens of one text."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
 
-    def answers(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(..., L, width) -> keys and values (..., heads, L, D)."""
         return by_head(self.k_proj(x), self.heads), by_head(self.v_proj(x), self.heads)
 
 
 class Layer(nn.Module):
-    """The feed-forward half that layers of both kinds have."""
+    """What encoder and decoder layers share; each step is residual, then normalised."""
 
     def __init__(self, width: int, hidden: int, activation: str) -> None:
         super().__init__()
@@ -72,13 +72,13 @@ class Layer(nn.Module):
         self.self_attn_layer_norm = nn.LayerNorm(width)
         self._activation = ACTIVATIONS[activation]
 
-    def feed(self, x: Tensor) -> Tensor:
-        """(..., width) -> the same shape."""
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The feed-forward network: (..., width) -> the same shape."""
         return self.final_layer_norm(x + self.fc2(self._activation(self.fc1(x))))
 
 
 class EncoderLayer(Layer):
-    """One layer over image and prompt."""
+    """Self-attention over image and prompt, and a feed-forward network."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         width = config["d_model"]
@@ -87,15 +87,18 @@ class EncoderLayer(Layer):
         self.self_attn = SelfAttention(width, config["encoder_attention_heads"])
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """(B, S, width), and which positions may be seen, (B, 1, 1, S)."""
+        """(B, S, width) -> the same shape.
+
+        `visible`, bool (B, 1, 1, S), is True for positions that may be attended to.
+        """
         attn = self.self_attn
-        key, value = attn.answers(x)
-        mixed = scaled_dot_product_attention(attn.ask(x), key, value, visible)
-        return self.feed(self.self_attn_layer_norm(x + attn.join(mixed)))
+        key, value = attn.keys_values(x)
+        mixed = scaled_dot_product_attention(attn.query(x), key, value, visible)
+        return self.feed_forward(self.self_attn_layer_norm(x + attn.output(mixed)))
 
 
 class DecoderLayer(Layer):
-    """One layer over the last token of each beam."""
+    """Self-attention with a key-value cache, cross-attention, feed-forward network."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         width, heads = config["d_model"], config["decoder_attention_heads"]
@@ -105,28 +108,38 @@ class DecoderLayer(Layer):
         self.encoder_attn = Attention(width, heads)
         self.encoder_attn_layer_norm = nn.LayerNorm(width)
 
-    def recall(
+    def self_attend(
         self, x: Tensor, past: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, K, width) and the past of each beam -> the same, and a longer past."""
+        """The last token of each beam attends to itself and to all before it.
+
+        (B, K, width) and keys and values of the past, each (B, K, heads, T, D) -> the
+        same shape, and keys and values (B, K, heads, T + 1, D).
+        """
         attn, one = self.self_attn, x.unsqueeze(-2)
-        new = attn.answers(one)
+        new = attn.keys_values(one)
         key, value = (torch.cat(pair, dim=-2) for pair in zip(past, new, strict=True))
         mixed = scaled_dot_product_attention(
-            attn.ask(one).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+            attn.query(one).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
         )
-        mixed = attn.join(mixed.unflatten(0, x.shape[:2])).squeeze(-2)
+        mixed = attn.output(mixed.unflatten(0, x.shape[:2])).squeeze(-2)
         return self.self_attn_layer_norm(x + mixed), key, value
 
-    def look(self, x: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
-        """(B, K, width): the beams of a prompt look at its image and words at once."""
+    def cross_attend(
+        self, x: Tensor, key: Tensor, value: Tensor, visible: Tensor
+    ) -> Tensor:
+        """Each beam (B, K, width) attends to its prompt's image and words.
+
+        `key` and `value` are (B, heads, S, D), and `visible` (B, 1, 1, S) is as in the
+        encoder. Beams stand on the axis of tokens: so those of a prompt share its keys.
+        """
         attn = self.encoder_attn
-        mixed = scaled_dot_product_attention(attn.ask(x), key, value, visible)
-        return self.encoder_attn_layer_norm(x + attn.join(mixed))
+        mixed = scaled_dot_product_attention(attn.query(x), key, value, visible)
+        return self.encoder_attn_layer_norm(x + attn.output(mixed))
 
 
 class Stack(nn.Module):
-    """Positions, the first normalisation, and layers."""
+    """Position embeddings, the normalisation of embeddings, and layers."""
 
     def __init__(
         self, config: Mapping[str, Any], layer: Callable[..., nn.Module], count: int
@@ -139,12 +152,12 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(layer(config) for _ in range(count))
 
     def begin(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Embedded tokens with their positions."""
+        """Tokens (..., L, width) at `positions`, int64 -> the first layer's input."""
         return self.layernorm_embedding(x + self.embed_positions(positions + _OFFSET))
 
 
 class _Text(nn.Module):
-    """The vectors of tokens, which encoder and decoder share."""
+    """The token embeddings, which encoder and decoder share."""
 
     def __init__(self, config: Mapping[str, Any], shared: nn.Embedding) -> None:
         super().__init__()
@@ -159,20 +172,22 @@ class _Text(nn.Module):
 
 
 class Encoder(_Text):
-    """Image and prompt -> what the decoder begins with."""
+    """Image and prompt -> the mask, the empty cache and the cross-attention's keys."""
 
     def __init__(self, config: Mapping[str, Any], shared: nn.Embedding) -> None:
         super().__init__(config, shared)
         width, count = config["d_model"], config["decoder_layers"]
         self.encoder = Stack(config, EncoderLayer, config["encoder_layers"])
-        self.cross = nn.ModuleList(Answers(width, self.heads) for _ in range(count))
+        self.cross = nn.ModuleList(KeysValues(width, self.heads) for _ in range(count))
 
     def forward(
         self, input_ids: Tensor, image_features: Tensor, attention_mask: Tensor
     ) -> tuple[Tensor, ...]:
-        """The mask (B, S), empty pasts, and what each layer looks at.
+        """The mask (B, S), empty pasts, and each layer's cross-attention.
 
-        `input_ids` and `attention_mask` are (B, L), `image_features` (B, T, width).
+        `input_ids` and `attention_mask` are int64 (B, L), `image_features` (B, T,
+        width), and S = T + L. Pasts are (B, 1, heads, 0, D); of each decoder layer in
+        turn, keys and values of the cross-attention are (B, heads, S, D).
         """
         ones = torch.ones_like(image_features[:, :, 0], dtype=attention_mask.dtype)
         mask = torch.cat([ones, attention_mask], dim=1)
@@ -187,8 +202,8 @@ class Encoder(_Text):
         return mask, *([empty] * len(seen)), *seen
 
 
-class Answers(nn.Module):
-    """Keys and values of one decoder layer, of what the encoder made."""
+class KeysValues(nn.Module):
+    """The key and value projections of one decoder layer's cross-attention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -202,7 +217,7 @@ class Answers(nn.Module):
 
 
 class Decoder(_Text):
-    """The last token of each beam -> logits of the next, and a longer past."""
+    """The last token of each beam -> logits of the next, and longer pasts."""
 
     def __init__(self, config: Mapping[str, Any], shared: nn.Embedding) -> None:
         super().__init__(config, shared)
@@ -211,11 +226,12 @@ class Decoder(_Text):
     def forward(
         self, input_ids: Tensor, order: Tensor, mask: Tensor, *states: Tensor
     ) -> tuple[Tensor, ...]:
-        """Logits (B, K, V), then keys and values of each layer in turn.
+        """Logits (B, K, V), then keys and values of each layer's past in turn.
 
-        `input_ids` is (B, K), `order` (B, K) the beam of the same prompt whose past
-        each goes on with, `mask` (B, S), and `states` are pasts (B, J, heads, T, D),
-        then what the layers look at, (B, heads, S, D).
+        `input_ids`, int64 (B, K), are the last tokens; `order`, int64 (B, K), is the
+        beam of the same prompt whose past each goes on with; `mask` is int64 (B, S).
+        `states` are the pasts of J beams (B, J, heads, T, D), keys and values of each
+        layer in turn, then those of the cross-attention (B, heads, S, D).
         """
         layers = self.decoder.layers
         pasts = [chosen(state, order) for state in states[: 2 * len(layers)]]
@@ -225,9 +241,9 @@ class Decoder(_Text):
         grown: list[Tensor] = []
         for number, layer in enumerate(layers):
             here = slice(2 * number, 2 * number + 2)
-            x, *longer = layer.recall(x, pasts[here])
+            x, *longer = layer.self_attend(x, pasts[here])
             grown += longer
-            x = layer.feed(layer.look(x, *seen[here], visible))
+            x = layer.feed_forward(layer.cross_attend(x, *seen[here], visible))
         return linear(x, self.shared.weight), *grown
 
     def _begin(self, input_ids: Tensor, position: int) -> Tensor:
@@ -236,7 +252,7 @@ class Decoder(_Text):
 
 
 def chosen(past: Tensor, order: Tensor) -> Tensor:
-    """Of (B, J, ...) the beams (B, K) that are named -> (B, K, ...)."""
+    """The pasts (B, J, ...) of the beams that `order`, int64 (B, K), names."""
     batch, beams = past.shape[:2]
     rows = torch.arange(batch, device=order.device)[:, None] * beams + order
     return past.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, order.shape)

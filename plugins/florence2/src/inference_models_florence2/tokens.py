@@ -1,4 +1,9 @@
-"""The tokenizer of a model: BART's bytes in pairs, and tokens for places and tasks."""
+"""The tokenizer of a model: BART's byte-level BPE, with added tokens for locations.
+
+Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units",
+arXiv:1508.07909; on bytes as in Radford et al., "Language Models are Unsupervised
+Multitask Learners", 2019.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +39,10 @@ _CUT = "\ufffd"  # what stands for bytes that are no whole character
 
 @attrs.frozen(eq=False)
 class Tokens:
-    """Texts to numbers and back; `start`, `end` and `pad` are tokens of their own."""
+    """Texts to token ids and back.
+
+    `start`, `end` and `pad` are the ids of `<s>`, `</s>` and `<pad>`.
+    """
 
     tokenizer: Any
     start: int
@@ -82,13 +90,8 @@ class Tokens:
     def batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of several texts, and 1 where they are: both int64 (B, L)."""
         rows = [self.encode(text) for text in texts]
-        longest = max(map(len, rows), default=0)
-        tokens = np.full((len(rows), longest), self.pad, np.int64)
-        mask = np.zeros_like(tokens)
-        for number, row in enumerate(rows):
-            tokens[number, : len(row)] = row
-            mask[number, : len(row)] = 1
-        return tokens, mask
+        mask = padded([[1] * len(row) for row in rows], 0)
+        return padded(rows, self.pad), mask
 
     def decode(self, tokens: Iterable[int], special: bool = False) -> str:
         """The text of tokens; with `special`, with those that begin, end and pad it."""
@@ -96,6 +99,15 @@ class Tokens:
         ids = [int(token) for token in tokens if token not in left_out]
         text: str = self.tokenizer.decode(ids, skip_special_tokens=False)
         return text
+
+
+def padded(rows: Sequence[Sequence[int] | np.ndarray], pad: int) -> np.ndarray:
+    """Rows of several lengths as one array int64 (B, L), with `pad` behind each."""
+    longest = max(map(len, rows), default=0)
+    batch = np.full((len(rows), longest), pad, np.int64)
+    for filled, row in zip(batch, rows, strict=True):
+        filled[: len(row)] = row
+    return batch
 
 
 class Stream:
@@ -168,7 +180,7 @@ def _damaged(path: Path, reason: object) -> InvalidWeights:
 
 
 def _whole(path: Path) -> Any:
-    """The tokenizer of one file, tried once, as some parts fail only then."""
+    """The tokenizer of one file, tried on a text: some damage shows only then."""
     text = _text(path)
     try:
         tokenizer = Tokenizer.from_str(text)
@@ -181,7 +193,7 @@ def _whole(path: Path) -> Any:
 
 
 def _of_parts(folder: Path) -> Any:
-    """The tokenizer of the files that BART's was first written to."""
+    """The tokenizer of a folder with `vocab.json` and `merges.txt`, the older form."""
     path = folder / VOCABULARY
     vocabulary, merges = _numbers(path), list(_merges(folder / MERGES))
     try:
@@ -200,7 +212,7 @@ def _of_parts(folder: Path) -> Any:
 
 
 def _merges(path: Path) -> Iterator[tuple[str, str]]:
-    """Pairs that become one, in their order; the first line may name a version."""
+    """BPE's merges in order, a pair a line; the first line may name a version."""
     for number, line in enumerate(_text(path).split("\n")):
         pair = line.rstrip("\r").split(" ")
         if pair == [""] or (number == 0 and line.startswith("#version")):
@@ -211,7 +223,7 @@ def _merges(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _added(folder: Path) -> dict[int, AddedToken]:
-    """Tokens that are found before all others, by their numbers."""
+    """Added tokens by id: the tokenizer looks for them before it splits a text."""
     settings = folder / SETTINGS
     if settings.is_file() and "added_tokens_decoder" in (found := _json(settings)).data:
         return _described(settings, found)

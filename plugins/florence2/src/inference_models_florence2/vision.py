@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-# Values in a strip of a picture: what is made of it is four times as much.
+# Values in a strip of a picture; the feed-forward network makes four times as many.
 _STRIP = 2**20
 
 
@@ -35,7 +35,10 @@ class Vision(nn.Module):
 
 
 class Tower(nn.Module):
-    """Stages of a strided convolution and blocks, each half as large as the last."""
+    """DaViT: stages, each of a strided convolution and of blocks.
+
+    The first has a quarter of the image's resolution, each other half of the last's.
+    """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -57,7 +60,7 @@ class Tower(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """A strided convolution, with a normalisation before or after it."""
+    """A strided convolution, with a LayerNorm before or after it."""
 
     def __init__(self, config: Mapping[str, Any], stage: int) -> None:
         super().__init__()
@@ -84,7 +87,7 @@ def convolved(conv: nn.Module, x: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Attention within windows, then between channels."""
+    """DaViT's dual attention: within windows, then among channels."""
 
     def __init__(self, config: Mapping[str, Any], stage: int) -> None:
         super().__init__()
@@ -96,8 +99,12 @@ class Block(nn.Module):
         return self.channel_block(self.spatial_block(x))
 
 
-class _Half(nn.Module):
-    """What both kinds of block have around their attention."""
+class _Block(nn.Module):
+    """What spatial and channel blocks have around their attention.
+
+    A depthwise convolution, which encodes positions, before the attention and another
+    before the feed-forward network; each step is residual.
+    """
 
     def __init__(self, config: Mapping[str, Any], stage: int) -> None:
         super().__init__()
@@ -106,10 +113,10 @@ class _Half(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.norm2 = nn.LayerNorm(width)
-        self.ffn = feed_forward(width, int(width * config["mlp_ratio"]))
+        self.ffn = mlp(width, int(width * config["mlp_ratio"]))
         self.side = config["window_size"]
 
-    def feed(self, x: Tensor) -> Tensor:
+    def feed_forward(self, x: Tensor) -> Tensor:
         """The second convolution and the feed-forward, each a residual step."""
         x = convolved(self.conv2, x).add_(x)
         for strip in strips(x, self.side):
@@ -117,8 +124,8 @@ class _Half(nn.Module):
         return x
 
 
-class SpatialBlock(_Half):
-    """Attention of positions within a window."""
+class SpatialBlock(_Block):
+    """A block whose attention is among the positions of each window."""
 
     def __init__(self, config: Mapping[str, Any], stage: int) -> None:
         super().__init__(config, stage)
@@ -129,11 +136,11 @@ class SpatialBlock(_Half):
         x = convolved(self.conv1, x).add_(x)
         for strip in strips(x, self.side):
             strip += self.window_attn(self.norm1(strip))
-        return self.feed(x)
+        return self.feed_forward(x)
 
 
-class ChannelBlock(_Half):
-    """Attention of channels within a group."""
+class ChannelBlock(_Block):
+    """A block whose attention is among the channels of each group."""
 
     def __init__(self, config: Mapping[str, Any], stage: int) -> None:
         super().__init__(config, stage)
@@ -146,14 +153,14 @@ class ChannelBlock(_Half):
         mixed = self.channel_attn([self.norm1(strip) for strip in parts])
         for strip, own in zip(parts, mixed, strict=True):
             strip += own
-        return self.feed(x)
+        return self.feed_forward(x)
 
 
 def strips(x: Tensor, side: int) -> list[Tensor]:
-    """Views of (B, H, W, C) that are whole windows high.
+    """Views of (B, H, W, C), one below the other, each a multiple of `side` rows high.
 
-    On a CPU, what is made of one stays in its caches and in memory that the process
-    has; in an exported graph, and on a GPU, there is one.
+    On a CPU, intermediate results of one strip stay in the caches, and memory that the
+    process has is used again. On a GPU, and in an exported graph, there is one strip.
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return [x]
@@ -162,7 +169,7 @@ def strips(x: Tensor, side: int) -> list[Tensor]:
     return [x[:, top : top + high] for top in range(0, x.shape[1], high)]
 
 
-def feed_forward(width: int, hidden: int) -> nn.Sequential:
+def mlp(width: int, hidden: int) -> nn.Sequential:
     """Two linear layers with a GELU between them, which a CPU multiplies as one."""
     layers = {
         "fc1": nn.Linear(width, hidden),
@@ -173,7 +180,7 @@ def feed_forward(width: int, hidden: int) -> nn.Sequential:
 
 
 class _Attention(nn.Module):
-    """The two linear layers that both kinds of attention have."""
+    """The projections to queries, keys and values, and of what is attended."""
 
     def __init__(self, config: Mapping[str, Any], stage: int) -> None:
         super().__init__()
@@ -219,7 +226,10 @@ class ChannelAttention(_Attention):
         self.groups = config["num_groups"][stage]
 
     def forward(self, strips: Sequence[Tensor]) -> list[Tensor]:
-        """What makes a picture, each (B, h, W, C) -> the same shapes."""
+        """The strips of a picture, each (B, h, W, C) -> the same shapes.
+
+        Attention weights (C / groups)² are sums over all positions, and so over strips.
+        """
         positions = sum(strip.shape[1] * strip.shape[2] for strip in strips)
         alike: list[Tensor] = []
         values: list[Tensor] = []
@@ -244,27 +254,31 @@ class ChannelAttention(_Attention):
 
 
 class Projector(nn.Module):
-    """Adds positions, puts the mean first, and projects to the text's width."""
+    """Adds position embeddings, puts the mean first, projects to the text's width."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         width = config["embed_dim"][-1]
         self.image_projection = nn.Linear(width, config["projection_dim"], bias=False)
         self.image_proj_norm = nn.LayerNorm(config["projection_dim"])
-        self.image_position_embed = Positions(config["max_position_embeddings"], width)
-        self.visual_temporal_embed = Times(config["max_temporal_embeddings"], width)
+        self.image_position_embed = PositionEmbedding(
+            config["max_position_embeddings"], width
+        )
+        self.visual_temporal_embed = TemporalEmbedding(
+            config["max_temporal_embeddings"], width
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, 1 + H*W, D)."""
         x = x + self.image_position_embed(*x.shape[1:3])
-        # A picture is the first moment of a film of one.
+        # A picture is a video of one frame.
         x = x.flatten(1, 2) + self.visual_temporal_embed.pos_idx_to_embed[0]
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
         return self.image_proj_norm(self.image_projection(x))
 
 
-class Positions(nn.Module):
-    """A learned vector for each row and each column, one after the other."""
+class PositionEmbedding(nn.Module):
+    """Learned embeddings of column and row, half of the channels each."""
 
     def __init__(self, most: int, width: int) -> None:
         super().__init__()
@@ -272,14 +286,14 @@ class Positions(nn.Module):
         self.column_embeddings = nn.Embedding(most, width - width // 2)
 
     def forward(self, height: int, width: int) -> Tensor:
-        """-> (height, width, C)."""
+        """The embeddings of a grid of this size, (height, width, C)."""
         columns = self.column_embeddings.weight[None, :width].expand(height, -1, -1)
         rows = self.row_embeddings.weight[:height, None].expand(-1, width, -1)
         return torch.cat([columns, rows], dim=-1)
 
 
-class Times(nn.Module):
-    """A vector for each moment of a film, as the file has them."""
+class TemporalEmbedding(nn.Module):
+    """An embedding for each frame of a video, (most, width), as the file has them."""
 
     pos_idx_to_embed: Tensor
 

@@ -1,4 +1,4 @@
-"""Adapters in low rank, laid over the model that they adapt; by peft.
+"""Low-rank adapters (LoRA), merged by peft into the model that they adapt.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
 """
@@ -14,6 +14,7 @@ from torch import nn
 from inference_models import InvalidCard, InvalidWeights
 from inference_models.strict_json import Node, parse
 from inference_models_hf.folder import ADAPTER, ADAPTER_WEIGHTS
+from inference_models_torch.modules import listed
 
 _LARGEST = 1_000_000
 _FOLLOWED = (
@@ -43,11 +44,13 @@ _MEANINGLESS = (
     "megatron_core",
     "peft_type",
     "peft_version",
+    "qalora_group_size",
     "revision",
     "runtime_config",
     "target_modules",
 )
-"""Settings of training, and what is read apart from the rest."""
+"""Settings of training, and what is read apart from the rest. `qalora_group_size` is
+always written, and `use_qalora`, which alone gives it a meaning, is refused."""
 
 
 def with_adapter(model: nn.Module, folder: Path) -> nn.Module:
@@ -84,11 +87,7 @@ def _settings(path: Path) -> dict[str, Any]:
     if config.data.get("peft_type") != "LORA":
         raise config.wrong("peft_type", "is not 'LORA', the kind that is read here")
     for key, value in config.data.items():
-        if (
-            value
-            and key not in (*_FOLLOWED, *_MEANINGLESS)
-            and not _is_idle(config, key)
-        ):
+        if value and key not in (*_FOLLOWED, *_MEANINGLESS):
             raise config.wrong(
                 key, "changes what the adapter means, and is not followed"
             )
@@ -96,18 +95,14 @@ def _settings(path: Path) -> dict[str, Any]:
     return {**followed, "target_modules": _targets(config), "inference_mode": True}
 
 
-def _is_idle(config: Node, key: str) -> bool:
-    """Whether a setting only says how another one would be meant, which is not set."""
-    owner = {"qalora_group_size": "use_qalora"}.get(key)
-    return owner is not None and not config.data.get(owner)
-
-
 def _targets(config: Node) -> Any:
-    """Names of modules; a pattern could take for ever to be matched."""
+    """Names of modules, or "all-linear".
+
+    peft also takes a regular expression, which could take for ever to be matched.
+    """
     given = config.data.get("target_modules")
-    if given == "all-linear":
-        return given
-    if isinstance(given, list) and all(isinstance(name, str) for name in given):
+    is_names = isinstance(given, list) and all(isinstance(n, str) for n in given)
+    if given == "all-linear" or is_names:
         return given
     raise config.wrong("target_modules", "is neither a list of names nor 'all-linear'")
 
@@ -117,9 +112,5 @@ def _check_names(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         ("lacks", wanted.keys() - given.keys()),
         ("has unknown", given.keys() - wanted.keys()),
     ):
-        if names:
-            first = ", ".join(sorted(names)[:3])
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise InvalidWeights(
-                f"the adapter {what} {first}{more}; is it of another model?"
-            )
+        if problem := listed(what, names):
+            raise InvalidWeights(f"the adapter {problem}; is it of another model?")

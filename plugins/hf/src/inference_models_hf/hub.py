@@ -80,16 +80,12 @@ class HubProvider(WeightsProvider):
     def _ask(self, hub: Hub, asked: HubId, access: Access, anew: bool) -> ModelCard:
         found = repository(hub, asked, TERMS.tries if anew else 1)
         origin = self.origin(str(asked), access)
+
+        def request(source: str) -> tuple[str, Mapping[str, str]]:
+            return self.request(source, access)
+
         try:
-            card = card_of(
-                Asked(
-                    asked,
-                    found,
-                    lambda source: self.request(source, access),
-                    access,
-                    origin,
-                )
-            )
+            card = card_of(Asked(asked, found, request, access, origin))
         except (Unauthorized, Forbidden) as error:
             if not found.is_gated:
                 raise

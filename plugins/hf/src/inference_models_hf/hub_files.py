@@ -126,14 +126,11 @@ def _weights(repository: Repository) -> list[str]:
 
 
 def _alone(repository: Repository) -> list[str]:
-    """Weights at the top, without pickles of what is there as tensors, too."""
+    """Weights in no folder, without pickles of what is there as safetensors, too."""
     top = [name for name in _weights(repository) if "/" not in name]
-    stems = {Path(n).stem for n in top if n.endswith(".safetensors")}
-    return [n for n in top if n.endswith((".safetensors", ".onnx")) or _new(n, stems)]
-
-
-def _new(name: str, stems: set[str]) -> bool:
-    return Path(name).stem not in stems
+    tensors = {Path(n).stem for n in top if n.endswith(".safetensors")}
+    plain = (".safetensors", ".onnx")
+    return [n for n in top if n.endswith(plain) or Path(n).stem not in tensors]
 
 
 def _untold(asked: Asked) -> InvalidCard | InvalidWeights:
@@ -199,10 +196,9 @@ def _own(repository: Repository, file: File) -> File:
                 "repository; give the plain name of one"
             )
     own = repository.file(sources[0])
-    promised = [file.size not in (None, own.size)]
-    if own.sha256 is not None and file.sha256 is not None:
-        promised.append(not own.sha256.startswith(file.sha256))
-    if any(promised):
+    other_size = file.size not in (None, own.size)
+    other_hash = own.sha256 and not own.sha256.startswith(file.sha256 or "")
+    if other_size or other_hash:
         raise InvalidCard(
             f"{file.name!r} is another file than the card promises: its size or hash "
             "on the Hub differs"

@@ -13,6 +13,7 @@ from torch import nn
 from transformers.utils import logging
 
 from inference_models import Bundle, InvalidWeights
+from inference_models_torch.modules import listed
 
 _CLASSES = {
     "object-detection": "AutoModelForObjectDetection",
@@ -65,12 +66,10 @@ def _explained(bundle: Bundle, error: Exception) -> InvalidWeights:
 def _check_filled(bundle: Bundle, report: Mapping[str, Any]) -> None:
     """Raise for tensors that transformers would leave at random values."""
     for key, what in (("missing_keys", "lacks"), ("mismatched_keys", "misshapes")):
-        names = sorted(str(n if isinstance(n, str) else n[0]) for n in report[key])
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        names = [name if isinstance(name, str) else name[0] for name in report[key]]
+        if problem := listed(what, names):
             raise InvalidWeights(
-                f"{str(bundle.folder)!r} {what} {', '.join(names[:3])}{more}; is it of "
-                "another model?"
+                f"{str(bundle.folder)!r} {problem}; is it of another model?"
             )
 
 

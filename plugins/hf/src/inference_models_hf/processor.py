@@ -21,6 +21,7 @@ _SQUARE = {"height": 224, "width": 224}
 _TO_SQUARE = {"default_to_square": True}  # what a size of one number means
 _CROPPED = {"size": 224, "crop_size": _SQUARE, "do_center_crop": True, "resample": 3}
 _DETECTION = {"size": {"shortest_edge": 800, "longest_edge": 1333}, **_IMAGENET}
+_CENTER_CROP = {"resize": "center-crop", "centering": "floor"}
 
 DEFAULTS: dict[str, Mapping[str, Any]] = {
     "Beit": {
@@ -129,11 +130,14 @@ def _crop(node: Node) -> dict[str, Any]:
     size = _sides(node, "crop_size", square=True).get("size")
     if size is None:
         raise node.wrong("crop_size", "names no height and width")
-    return {"size": size, "resize": "center-crop", "centering": "floor"}
+    return {"size": size, **_CENTER_CROP}
 
 
 def _sides(node: Node, key: str, square: bool) -> dict[str, Any]:
-    """A size as its several generations wrote it: one number, two, or by name."""
+    """`size`, or `intermediate` for the shorter side and `longest` for the other.
+
+    Releases of transformers wrote a size as one number, as two, or as a mapping.
+    """
     value = node.data.get(key)
     if isinstance(value, list) and len(value) == 2:
         return {"size": [_side(node, key, side) for side in value]}
@@ -141,11 +145,7 @@ def _sides(node: Node, key: str, square: bool) -> dict[str, Any]:
         side = _side(node, key, value)
         if square:
             return {"size": [side, side]}
-        longest = node.whole("max_size", 1, 100_000)
-        return {
-            "intermediate": side,
-            **({} if longest is None else {"longest": longest}),
-        }
+        return _by_shorter(side, node.whole("max_size", 1, 100_000))
     inner = node.node(key)
     if "height" in value and "width" in value:
         return {"size": [_side(inner, k, value[k]) for k in ("height", "width")]}
@@ -154,8 +154,11 @@ def _sides(node: Node, key: str, square: bool) -> dict[str, Any]:
         raise node.wrong(
             key, f"names {', '.join(value) or 'nothing'}, which is unknown"
         )
-    longest = inner.whole("longest_edge", 1, 100_000)
-    return {"intermediate": short, **({} if longest is None else {"longest": longest})}
+    return _by_shorter(short, inner.whole("longest_edge", 1, 100_000))
+
+
+def _by_shorter(side: int, longest: int | None) -> dict[str, Any]:
+    return {"intermediate": side, **({"longest": longest} if longest else {})}
 
 
 def _side(node: Node, key: str, value: Any) -> int:
@@ -182,8 +185,7 @@ def _convnext(node: Node) -> dict[str, Any]:
     if side >= 384:
         return {"size": [side, side]}
     share = node.number("crop_pct", 0.01, 1) or 1.0
-    cut = {"size": [side, side], "resize": "center-crop", "centering": "floor"}
-    return {"intermediate": int(side / share), **cut}
+    return {"intermediate": int(side / share), "size": [side, side], **_CENTER_CROP}
 
 
 def _poolformer(node: Node) -> dict[str, Any]:
@@ -252,7 +254,10 @@ def _values(node: Node) -> dict[str, Any]:
 
 
 def _statistics(node: Node) -> tuple[list[float], list[float]]:
-    values = (node.data[key] for key in ("image_mean", "image_std"))
-    lists = [v if isinstance(v, list) else [v] * 3 for v in values]
-    mean, std = lists
-    return node.numbers("image_mean", mean, 3), node.numbers("image_std", std, 3)
+    """Mean and standard deviation of the three channels."""
+    return _per_channel(node, "image_mean"), _per_channel(node, "image_std")
+
+
+def _per_channel(node: Node, key: str) -> list[float]:
+    value = node.data[key]
+    return node.numbers(key, value if isinstance(value, list) else [value] * 3, 3)

@@ -25,12 +25,12 @@ from inference_models import (
 from inference_models.interfaces import check_at_least_one
 from inference_models_onnx.contents import check_external, read_contents
 from inference_models_onnx.installed import find_installed
+from inference_models_onnx.placement import CPU
 from inference_models_onnx.threads import Threads, physical_cores
 
 Provider = str | tuple[str, Mapping[str, Any]]
 Providers = tuple[tuple[str, Mapping[str, Any]], ...]
 
-_CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 
 # By default it takes the next power of two, and so up to twice what a model needs. What
@@ -43,7 +43,7 @@ def _to_providers(given: Sequence[Provider] | None) -> Providers | None:
     if given is None:
         return None
     if isinstance(given, str) or not given:
-        raise InvalidOption(f"providers {given!r} is no list such as [{_CPU!r}]")
+        raise InvalidOption(f"providers {given!r} is no list such as [{CPU!r}]")
     return tuple(map(_to_provider, given))
 
 
@@ -185,8 +185,8 @@ class OnnxBackend(Backend):
         if kind == "cuda":
             capture = {"enable_cuda_graph": "1"} if cuda_graph else {}
             options = {"device_id": int(number or 0), **_FRUGAL, **capture}
-            return (_CUDA, options), (_CPU, {})
-        return ((_CPU, {}),)
+            return (_CUDA, options), (CPU, {})
+        return ((CPU, {}),)
 
     def _threads(self, device: str) -> Threads:
         spinning = self.spinning and device == "cpu"

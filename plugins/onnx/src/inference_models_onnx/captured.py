@@ -1,4 +1,4 @@
-"""Runs that CUDA has recorded once for each shape, and replays as one piece."""
+"""CUDA graphs: runs recorded once for each shape of inputs, and then replayed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIRST = 1
 
 @attrs.frozen
 class _Recorded:
-    """The memory that the recorded work of one shape reads and writes."""
+    """A CUDA graph of one shape of inputs: the memory that it reads and writes."""
 
     inputs: Mapping[str, OrtValue]
     outputs: Mapping[str, OrtValue]
@@ -50,7 +50,10 @@ class _OneThread:
 
 
 class CapturedRuns:
-    """The runs of one session, one at a time: replays share their memory."""
+    """The runs of one session, as CUDA graphs where they can be.
+
+    They take turns, since a replay's inputs and outputs lie in memory of its graph.
+    """
 
     def __init__(
         self, session: InferenceSession, device: Device, outputs: Sequence[str]

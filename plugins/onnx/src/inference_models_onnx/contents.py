@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, read without ONNX Runtime or its weights."""
+"""What an ONNX file says of itself, read without ONNX Runtime, onnx or its weights."""
 
 from __future__ import annotations
 

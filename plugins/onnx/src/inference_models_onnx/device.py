@@ -1,4 +1,4 @@
-"""Runs that take and return arrays where they lie, by DLPack and bindings."""
+"""Runs whose inputs and outputs stay on their device, by DLPack and I/O binding."""
 
 from __future__ import annotations
 
@@ -71,13 +71,16 @@ class Device:
         return dict(zip(outputs, results, strict=True))
 
     def take(self, inputs: Mapping[str, Array]) -> dict[str, OrtValue]:
-        """The inputs in their own memory, with the work on them before our stream."""
+        """The inputs as ONNX Runtime's values, in the memory that they are in.
+
+        Our stream then waits for those who make them; `wait` has the host wait, too.
+        """
         if self._stream is not None:
             self._stream.follow_readers()
         return {name: self._value(array) for name, array in inputs.items()}
 
     def wait(self) -> None:
-        """Wait until inputs that were taken are made, and copies are done."""
+        """Have the host wait until inputs that were taken are made, and copies done."""
         if self._stream is not None:
             self._stream.wait()
 
@@ -93,7 +96,7 @@ class Device:
         self._stream.copy(to.data_ptr(), source.data_ptr(), size)
 
     def hand_out(self, value: OrtValue) -> DeviceArray:
-        """A tensor of the device as the caller's own."""
+        """An output as the array that the caller gets."""
         return DeviceArray(value, self._stream)
 
     def _upload(self, value: OrtValue) -> OrtValue:

@@ -40,11 +40,11 @@ class DeviceArray:
         return kind, number
 
     def cpu(self) -> np.ndarray:
-        """A copy in host memory, of what NumPy has a name for."""
+        """A copy in host memory, of a dtype that NumPy has."""
         return np.asarray(self.value.numpy())
 
     def float(self) -> np.ndarray:
-        """A copy in host memory as float32, of bfloat16 too."""
+        """A copy in host memory as float32; unlike `cpu`, of bfloat16 as well."""
         if self.dtype != "bfloat16":
             return self.cpu().astype(np.float32)
         bits = self._raw(np.dtype(np.uint16)).astype(np.uint32) << 16

@@ -19,8 +19,8 @@ from inference_models import (
     Unavailable,
 )
 from inference_models.errors import out_of_memory
+from inference_models_onnx.placement import CPU
 
-_CPU = "CPUExecutionProvider"
 _NOISE = (
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : ",
     r"^Load model from .* failed:",
@@ -81,7 +81,7 @@ def explain_opening(error: Exception, path: Path, first: str) -> InferenceModels
             f"ONNX Runtime {onnxruntime.__version__} lacks an operator of '{path}': "
             f"{reason}; try a newer one with pip install -U, or another backend"
         )
-    if first != _CPU and isinstance(error, (RuntimeError, native.EPFail)):
+    if first != CPU and isinstance(error, (RuntimeError, native.EPFail)):
         return Unavailable(f"{first!r} cannot run '{path}': {reason}")
     return InvalidWeights(
         f"ONNX Runtime cannot open '{path}': {reason}; fetch it again, or export it "

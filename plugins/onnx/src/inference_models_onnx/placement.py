@@ -15,7 +15,8 @@ log = logging.getLogger("inference_models")
 # one, at the price of opening the file twice.
 RECORD = "session.record_ep_graph_assignment_info"
 
-_CPU = "CPUExecutionProvider"
+CPU = "CPUExecutionProvider"
+"""The one execution provider that every ONNX Runtime has."""
 
 # ONNX Runtime keeps on the CPU, on purpose, what computes sizes from sizes.
 _OF_SIZES = frozenset(
@@ -36,7 +37,7 @@ def report_placement(session: Any, path: Path) -> None:
         for part in session.get_provider_graph_assignment_info()
         for node in part.get_nodes()
     ]
-    on_cpu = Counter(operator for provider, operator in nodes if provider == _CPU)
+    on_cpu = Counter(operator for provider, operator in nodes if provider == CPU)
     if on_cpu:
         level = logging.INFO if on_cpu.keys() <= _OF_SIZES else logging.WARNING
         log.log(level, "%s", _sentence(path, len(nodes), on_cpu.most_common()))

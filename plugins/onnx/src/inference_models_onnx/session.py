@@ -27,12 +27,11 @@ from inference_models_onnx.captured import CapturedRuns
 from inference_models_onnx.device import Device
 from inference_models_onnx.dtypes import NUMPY_LACKS, numpy_name
 from inference_models_onnx.failures import FAILURES, Run, explain_opening, explain_run
-from inference_models_onnx.placement import RECORD, report_placement
+from inference_models_onnx.placement import CPU, RECORD, report_placement
 from inference_models_onnx.threads import Threads
 
 Providers = Sequence[tuple[str, Mapping[str, Any]]]
 
-_CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
 
 # A thread that sleeps between two operators costs a third of a small model's time; one
@@ -122,13 +121,13 @@ def _specs(nodes: Sequence[Any]) -> dict[str, TensorSpec]:
 def _create(path: Path, providers: Providers, threads: Threads) -> Any:
     names = [name for name, _ in providers]
     _require_built(names)
-    if names[0] != _CPU:
+    if names[0] != CPU:
         _load_libraries()
     try:
         # By default it prints when a provider fails, and tries the CPU.
         session = onnxruntime.InferenceSession(
             str(path),
-            _options(threads, names[0] != _CPU),
+            _options(threads, names[0] != CPU),
             providers=[(name, dict(options)) for name, options in providers],
             enable_fallback=0,
         )
@@ -137,7 +136,7 @@ def _create(path: Path, providers: Providers, threads: Threads) -> Any:
     _known_to_forks().add(session)
     session.disable_fallback()
     _require_running(names, session.get_providers())
-    if names[0] != _CPU:
+    if names[0] != CPU:
         report_placement(session, path)
     return session
 

@@ -20,10 +20,10 @@ _DEFAULT = 1
 
 
 class Stream:
-    """Copies in order, after the work of those who made what is copied.
+    """A CUDA stream on which copies run in order, behind the work on what is copied.
 
-    It waits for single streams. Other libraries' work of later date, and that of other
-    streams, goes on meanwhile.
+    It waits for single streams where they can be named, so that other libraries' work
+    on other streams goes on meanwhile.
     """
 
     def __init__(self, number: int) -> None:

@@ -15,7 +15,7 @@ from inference_models_resnet.layout import BLOCKS, Layout
 
 
 class ResNet(nn.Module):
-    """Logits of `classes` classes from normalised RGB images.
+    """Logits of `classes` classes from RGB images, normalised by mean and deviation.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
@@ -44,7 +44,10 @@ class ResNet(nn.Module):
 
 
 class Residual(nn.Module):
-    """A block: its branch added to its input, which is projected to the same shape."""
+    """A residual block: its branch, added to its input and rectified.
+
+    Where the branch changes the shape, a 1x1 convolution projects the input to it.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -54,16 +57,16 @@ class Residual(nn.Module):
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Branch and shortcut, added and rectified."""
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         return F.relu(self.branch(x) + shortcut)
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
-        """The convolutions of the block."""
+        """The convolutions of the block, before the shortcut is added."""
         raise NotImplementedError
 
 
-class Basic(Residual):
+class BasicBlock(Residual):
     """Two 3x3 convolutions."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
@@ -100,7 +103,7 @@ class Bottleneck(Residual):
 
 def _stage(layout: Layout, index: int) -> nn.Sequential:
     """Blocks of one resolution; the first one halves it, except in the first stage."""
-    block = Bottleneck if layout.bottleneck else Basic
+    block = Bottleneck if layout.bottleneck else BasicBlock
     width = layout.width << index
     outputs = width * layout.expansion
     inputs = layout.width if index == 0 else outputs // 2

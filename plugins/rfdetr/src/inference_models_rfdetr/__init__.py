@@ -99,9 +99,8 @@ class RfDetr(Architecture[ConfidenceOptions]):
             fields["scale"] = 1 / 255
         if told.get("resize") == "fit-longer-edge":
             log.warning("resize 'fit-longer-edge' cannot fill a square; it stretches")
+        if "canvas" not in told or told.get("resize") in ("stretch", "fit-longer-edge"):
             fields["resize"] = "stretch"
-        if fields.get("resize") == "stretch" or "canvas" not in told:
-            fields |= {"resize": "stretch"}
             fields.pop("canvas", None)
         return fields
 
@@ -167,12 +166,13 @@ class RfDetr(Architecture[ConfidenceOptions]):
     def difference(
         self, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
     ) -> float:
-        """As for any model, but loosely where cells changed places.
+        """As for any model, but loosely for images whose best cells changed places.
 
-        Queries follow the order of the best cells, so that two which differ by less
-        than rounding, or not at all, give other queries, and those move the rest. Of
-        such a picture objectness is compared as usual, and the means over queries at
-        a twentieth; of one whose objectness is not known the means alone.
+        Queries start from the cells of highest objectness, in that order. Two cells
+        that are equal but for rounding may change places, which gives other queries,
+        and by self-attention moves the rest. Of such an image objectness is compared as
+        usual, and of queries a twentieth of what their means differ by; of one without
+        objectness, as transformers' network returns it, the means alone.
         """
         if "objectness" not in expected:
             every = np.ones(len(expected["logits"]), bool)
@@ -230,20 +230,20 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _ordered(outputs: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
-    """All objectness, and what the queries of these pictures found."""
+    """All objectness, and the queries' outputs of the images `rows`, bool (B,)."""
     queries = {name: outputs[name][rows] for name in ("logits", "boxes")}
     return {"objectness": outputs["objectness"], **queries}
 
 
 def _means(outputs: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
-    """What the queries of these pictures found on average."""
+    """The means over queries of their outputs, of the images `rows`, bool (B,)."""
     return {name: outputs[name][rows].mean(axis=1) for name in ("logits", "boxes")}
 
 
 def _same_order(
     expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """The pictures (B,) whose best cells have one order, and the same in both runs."""
+    """Which images, bool (B,), have no equal best cells and one order in both runs."""
     count = expected["logits"].shape[1]
     same = np.ones(len(expected["logits"]), bool)
     orders = []

@@ -29,7 +29,7 @@ _BORDER = 0.01  # anchors whose centre is nearer to the border are no proposals
 
 
 class Transformer(nn.Module):
-    """Chooses the best cells as proposals, and lets the queries look around them."""
+    """The two-stage decoder: the best cells become proposals, which queries refine."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Transformer(nn.Module):
         self.enc_output_norm = nn.ModuleList([nn.LayerNorm(hidden)])
         head = nn.Linear(hidden, layout.classes)
         self.enc_out_class_embed = nn.ModuleList([head])
-        self.enc_out_bbox_embed = nn.ModuleList([Perceptron(hidden, hidden, 4, 3)])
+        self.enc_out_bbox_embed = nn.ModuleList([MLP(hidden, hidden, 4, 3)])
         self.decoder = Decoder(layout)
         boxes, inside = anchors([layout.side_of(scale) for scale in layout.scales])
         self.register_buffer("anchors", boxes, persistent=False)
@@ -49,7 +49,8 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, Q, C), their boxes (B, Q, 4) and all cells' objectness (B, n).
 
-        From maps (B, h, w, C), queries (Q, C) and deltas (Q, 4).
+        From maps (B, h, w, C), one for each level, the learned queries (Q, C) and the
+        learned deltas (Q, 4) of their boxes. Boxes are cxcywh in 0–1.
         """
         cells = torch.cat([level.flatten(1, 2) for level in maps], dim=1)
         proposals, objectness = self._propose(cells)
@@ -73,7 +74,10 @@ class Transformer(nn.Module):
 
 
 def anchors(sides: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """A box cxcywh (n, 4) at each cell, and which (n,) are not at the border."""
+    """A box cxcywh in 0–1 at each cell, (n, 4), and which may be proposals, bool (n,).
+
+    `sides` are those of the maps, in cells; boxes at the border are no proposals.
+    """
     levels = []
     for level, side in enumerate(sides):
         centres = (torch.arange(side) + 0.5) / side
@@ -93,7 +97,7 @@ def refine(boxes: Tensor, deltas: Tensor) -> Tensor:
 
 
 class Decoder(nn.Module):
-    """Layers of queries; their boxes stay where the proposals are."""
+    """The decoder's layers; they all look around the proposals' boxes, as those are."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -101,27 +105,27 @@ class Decoder(nn.Module):
         layers = [Layer(layout) for _ in range(layout.decoder_layers)]
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(hidden)
-        self.ref_point_head = Perceptron(2 * hidden, hidden, hidden, 2)
+        self.ref_point_head = MLP(2 * hidden, hidden, hidden, 2)
         steps = torch.arange(hidden // 4) * 4 / hidden
         frequencies = 2 * math.pi / _TEMPERATURE**steps
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, queries: Tensor, boxes: Tensor, maps: list[Tensor]) -> Tensor:
         """Queries (B, Q, C) and boxes (B, Q, 4) -> queries (B, Q, C)."""
-        places = self.ref_point_head(self._sines(boxes))
+        positions = self.ref_point_head(self._sines(boxes))
         for layer in self.layers:
-            queries = layer(queries, places, boxes, maps)
+            queries = layer(queries, positions, boxes, maps)
         return self.norm(queries)
 
     def _sines(self, boxes: Tensor) -> Tensor:
-        """Sine and cosine of y, x, w, h at each frequency: (B, Q, 2C)."""
+        """Sinusoidal embedding of y, x, w, h, each C / 2 channels: (B, Q, 2C)."""
         x, y, size = boxes.tensor_split((1, 2), dim=-1)
         angles = torch.cat([y, x, size], dim=-1)[..., None] * self.frequencies
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(2)
 
 
 class Layer(nn.Module):
-    """Attention among queries, of queries to the maps, and a perceptron."""
+    """Self-attention, deformable cross-attention and an MLP, each normalised after."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -135,17 +139,20 @@ class Layer(nn.Module):
         self.norm3 = nn.LayerNorm(hidden)
 
     def forward(
-        self, queries: Tensor, places: Tensor, boxes: Tensor, maps: list[Tensor]
+        self, queries: Tensor, positions: Tensor, boxes: Tensor, maps: list[Tensor]
     ) -> Tensor:
-        """Queries (B, Q, C) -> (B, Q, C)."""
-        queries = self.norm1(queries + self.self_attn(queries, places))
-        seen = self.cross_attn(queries + places, boxes, maps)
+        """Queries (B, Q, C) with their position embeddings (B, Q, C) -> (B, Q, C)."""
+        queries = self.norm1(queries + self.self_attn(queries, positions))
+        seen = self.cross_attn(queries + positions, boxes, maps)
         queries = self.norm2(queries + seen)
         return self.norm3(queries + self.linear2(relu(self.linear1(queries))))
 
 
 class Attention(nn.Module):
-    """Self-attention with 32 channels a head; places are added to queries and keys."""
+    """Self-attention with 32 channels a head.
+
+    Position embeddings are added to queries and keys, and not to values.
+    """
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -154,10 +161,10 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(hidden, hidden)
         self.heads = hidden // 32
 
-    def forward(self, queries: Tensor, places: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, positions: Tensor) -> Tensor:
         """Queries (B, Q, C) -> (B, Q, C)."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        placed = queries + places
+        placed = queries + positions
         query, key, value = (
             self._by_head(linear(*each))
             for each in zip((placed, placed, queries), weights, biases, strict=True)
@@ -170,7 +177,10 @@ class Attention(nn.Module):
 
 
 class DeformableAttention(nn.Module):
-    """Each head of each query looks at a few points of each map around its box."""
+    """Multi-scale deformable attention, with 16 channels a head.
+
+    Each head of each query samples a few learned points of each map around its box.
+    """
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -207,8 +217,8 @@ class DeformableAttention(nn.Module):
         return grid_sample(values, grid, align_corners=False)
 
 
-class Perceptron(nn.Module):
-    """Linear layers with ReLU between them."""
+class MLP(nn.Module):
+    """`depth` linear layers with ReLU between them."""
 
     def __init__(self, inputs: int, inner: int, outputs: int, depth: int) -> None:
         super().__init__()

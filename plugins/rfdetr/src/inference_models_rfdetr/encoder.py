@@ -48,7 +48,7 @@ class Encoder(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Patches, a class token and positions, sorted by window."""
+    """Patch embeddings with positions, sorted by window, behind a class token each."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Embeddings(nn.Module):
         return cells.transpose(2, 3).reshape(-1, inner * inner, width)
 
     def grid(self, patches: Tensor) -> Tensor:
-        """The inverse: (B x windows, patches, width) -> (B, h, w, width)."""
+        """Windows put together again: (B x windows, n, width) -> (B, h, w, width)."""
         windows, inner = self.windows, self.side // self.windows
         width = patches.shape[-1]
         cells = patches.reshape(-1, windows, windows, inner, inner, width)
@@ -83,7 +83,7 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and a perceptron, each normed before and scaled after."""
+    """A pre-norm transformer layer: attention and an MLP, each scaled by LayerScale."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -91,11 +91,14 @@ class Layer(nn.Module):
         self.attention = Attention(width)
         self.layer_scale1 = LayerScale(width)
         self.norm2 = nn.LayerNorm(width, eps=_EPSILON)
-        self.mlp = Perceptron(width)
+        self.mlp = MLP(width)
         self.layer_scale2 = LayerScale(width)
 
     def forward(self, tokens: Tensor, joined: int) -> Tensor:
-        """Tokens (windows, n, width); `joined` windows attend to each other."""
+        """Tokens (B x windows, n, width) -> the same shape.
+
+        Attention spans `joined` consecutive windows: 1, or all of an image.
+        """
         _, count, width = tokens.shape
         normed = self.norm1(tokens).reshape(-1, joined * count, width)
         attended = self.attention(normed).reshape(-1, count, width)
@@ -126,19 +129,19 @@ class Attention(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A factor a channel: Touvron et al., arXiv:2103.17239."""
+    """A learned factor for each channel: Touvron et al., "CaiT", arXiv:2103.17239."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.lambda1 = nn.Parameter(torch.empty(width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Scale the last axis."""
+        """Scale the last axis: (..., width) -> the same shape."""
         return tokens * self.lambda1
 
 
-class Perceptron(nn.Sequential):
-    """Four times as wide within, with the exact GELU."""
+class MLP(nn.Sequential):
+    """Two linear layers, four times as wide within, with the exact GELU between."""
 
     def __init__(self, width: int) -> None:
         inner, outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)

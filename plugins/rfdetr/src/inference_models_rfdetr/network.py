@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from inference_models_rfdetr.decoder import Perceptron, Transformer, refine
+from inference_models_rfdetr.decoder import MLP, Transformer, refine
 from inference_models_rfdetr.encoder import Encoder
 from inference_models_rfdetr.layout import Layout
 from inference_models_rfdetr.projector import Projector
@@ -31,7 +31,7 @@ class RfDetr(nn.Module):
         self.query_feat = nn.Embedding(layout.queries, layout.hidden)
         self.refpoint_embed = nn.Embedding(layout.queries, 4)
         self.class_embed = nn.Linear(layout.hidden, layout.classes)
-        self.bbox_embed = Perceptron(layout.hidden, layout.hidden, 4, 3)
+        self.bbox_embed = MLP(layout.hidden, layout.hidden, 4, 3)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run the network."""

@@ -19,7 +19,7 @@ _BLOCKS = 3
 
 
 class Projector(nn.Module):
-    """Features of all depths, resized, concatenated and mixed, for each level."""
+    """For each level, the features of all depths: resized, concatenated and mixed."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Projector(nn.Module):
             norm = nn.LayerNorm(layout.hidden, eps=_EPSILON)
             inputs = sum(resize.channels for resize in each)
             resized.append(nn.ModuleList(each))
-            stages.append(nn.Sequential(Mixer(inputs, layout.hidden), norm))
+            stages.append(nn.Sequential(C2f(inputs, layout.hidden), norm))
         self.stages_sampling = nn.ModuleList(resized)
         self.stages = nn.ModuleList(stages)
 
@@ -44,21 +44,21 @@ class Projector(nn.Module):
 
 
 class Resize(nn.Sequential):
-    """Twice the resolution, the same, or half of it."""
+    """Features (B, h, w, width) at 2, 1 or 0.5 times their resolution."""
 
     def __init__(self, width: int, scale: float) -> None:
         self.channels = width
         if scale == 2:
             self.channels = width // 2
-            super().__init__(Doubled(width, self.channels))
+            super().__init__(Upsample(width, self.channels))
         elif scale == 0.5:
-            super().__init__(Convolution(width, width, kernel=3, stride=2, act=relu))
+            super().__init__(ConvNormAct(width, width, kernel=3, stride=2, act=relu))
         else:
             super().__init__()
 
 
-class Doubled(nn.ConvTranspose2d):
-    """Each cell becomes 2x2 cells."""
+class Upsample(nn.ConvTranspose2d):
+    """A transposed convolution that makes 2x2 cells of each."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, kernel_size=2, stride=2)
@@ -68,39 +68,43 @@ class Doubled(nn.ConvTranspose2d):
         return super().forward(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-class Mixer(nn.Module):
-    """A C2f block: a chain of convolutions, all of whose stations are concatenated."""
+class C2f(nn.Module):
+    """The C2f block of YOLOv8.
+
+    Half of the channels go through a chain of bottlenecks; both halves and what each
+    bottleneck makes are concatenated and mixed by a 1x1 convolution.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.half = outputs // 2
-        self.cv1 = Convolution(inputs, outputs)
-        self.cv2 = Convolution((2 + _BLOCKS) * self.half, outputs)
-        self.m = nn.ModuleList(Pair(self.half) for _ in range(_BLOCKS))
+        self.cv1 = ConvNormAct(inputs, outputs)
+        self.cv2 = ConvNormAct((2 + _BLOCKS) * self.half, outputs)
+        self.m = nn.ModuleList(Bottleneck(self.half) for _ in range(_BLOCKS))
 
     def forward(self, cells: Tensor) -> Tensor:
         """(B, h, w, inputs) -> (B, h, w, outputs)."""
-        stations = list(self.cv1(cells).split(self.half, dim=-1))
-        for pair in self.m:
-            stations.append(pair(stations[-1]))
-        return self.cv2(torch.cat(stations, dim=-1))
+        parts = list(self.cv1(cells).split(self.half, dim=-1))
+        for bottleneck in self.m:
+            parts.append(bottleneck(parts[-1]))
+        return self.cv2(torch.cat(parts, dim=-1))
 
 
-class Pair(nn.Module):
-    """Two 3x3 convolutions."""
+class Bottleneck(nn.Module):
+    """Two 3x3 convolutions, without a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.cv1 = Convolution(channels, channels, kernel=3)
-        self.cv2 = Convolution(channels, channels, kernel=3)
+        self.cv1 = ConvNormAct(channels, channels, kernel=3)
+        self.cv2 = ConvNormAct(channels, channels, kernel=3)
 
     def forward(self, cells: Tensor) -> Tensor:
         """(B, h, w, channels) -> the same shape."""
         return self.cv2(self.cv1(cells))
 
 
-class Convolution(nn.Module):
-    """A convolution without bias, a norm over channels and an activation."""
+class ConvNormAct(nn.Module):
+    """A convolution without bias, a LayerNorm over channels and an activation."""
 
     def __init__(
         self,
@@ -113,7 +117,7 @@ class Convolution(nn.Module):
         super().__init__()
         self.conv: nn.Module = nn.Linear(inputs, outputs, bias=False)
         if kernel > 1:
-            self.conv = ChannelsLast(inputs, outputs, kernel, stride)
+            self.conv = ChannelsLastConv2d(inputs, outputs, kernel, stride)
         self.bn = nn.LayerNorm(outputs, eps=_EPSILON)
         self.act = act
 
@@ -122,7 +126,7 @@ class Convolution(nn.Module):
         return self.act(self.bn(self.conv(cells)))
 
 
-class ChannelsLast(nn.Conv2d):
+class ChannelsLastConv2d(nn.Conv2d):
     """A convolution without bias that keeps the size, divided by its stride."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:

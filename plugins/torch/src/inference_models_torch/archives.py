@@ -1,4 +1,4 @@
-"""Checkpoints that are archives, held to the one layout that all readers see alike."""
+"""Checkpoints that are ZIP archives, held to the layout that torch itself writes."""
 
 from __future__ import annotations
 

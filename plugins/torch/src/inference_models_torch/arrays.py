@@ -13,7 +13,7 @@ from inference_models.inputs import dtype_name
 
 
 class _Window:
-    """A read-only array, shown as one that may be written to.
+    """A read-only array, presented by `__array_interface__` as a writeable one.
 
     torch has no read-only tensors and warns of such arrays; nothing here writes to it.
     """

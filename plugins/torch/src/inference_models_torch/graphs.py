@@ -30,7 +30,7 @@ Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 
 @attrs.frozen(eq=False)
 class Recording:
-    """A graph, the tensors that it reads, and what the module returned with it."""
+    """A CUDA graph, the tensors that it reads, and the outputs that it writes."""
 
     graph: torch.cuda.CUDAGraph
     inputs: Sequence[Tensor]
@@ -38,9 +38,9 @@ class Recording:
 
 
 def _turn(device: torch.device) -> _Turn:
-    """One graph at a time runs on a device.
+    """What lets one graph at a time run on a device.
 
-    Graphs share their memory with others of their module, and cuBLAS's with all.
+    The graphs of a module share a pool of memory, and all graphs cuBLAS's workspace.
     """
     if device not in _TURNS:
         made = _Turn(threading.Lock(), torch.cuda.Event(), torch.cuda.Stream(device))
@@ -87,11 +87,11 @@ def between_turns(device: torch.device, work: Callable[[], None]) -> None:
 
 
 class Graphs:
-    """Recordings of one module, for the shapes of its inputs used most lately.
+    """CUDA graphs of one module, for the `most` input shapes used most recently.
 
-    A shape is recorded when it comes a second time, in the layout that `lay` gives to
-    inputs. Where that cannot be, and where recordings would hold more than a quarter of
-    the memory, the module runs as ever.
+    A shape is recorded when it comes a second time, from inputs in the memory format
+    that `lay` gives them. Where that is not possible, and where recordings would hold
+    more than a quarter of the GPU's memory, the module runs without a graph.
     """
 
     def __init__(
@@ -108,9 +108,9 @@ class Graphs:
         self._held = 0
 
     def __call__(self, tensors: Sequence[Tensor]) -> Any:
-        """What the module returns, the caller's to keep; None where it is not recorded.
+        """A copy of what the module returns; None where there is no graph of the shape.
 
-        Inputs and results belong to the current stream.
+        Inputs are read, and results written, on the current stream.
         """
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         with self._turn.taken():
@@ -197,7 +197,10 @@ class Graphs:
             current.wait_stream(stream)
 
     def _choose_pool(self) -> Any:
-        """That of the recordings; torch takes none again that no graph holds."""
+        """The memory pool of the recordings, or a new one if there are none.
+
+        torch does not reuse a pool that no graph holds any more.
+        """
         for known in self._known.values():
             if isinstance(known, Recording):
                 return known.graph.pool()
@@ -206,7 +209,7 @@ class Graphs:
 
 
 class _Mark(enum.Enum):
-    """Of a shape that has no recording."""
+    """Why a shape has no recording."""
 
     ONCE = "seen once"
     NEVER = "cannot be recorded"

@@ -15,7 +15,7 @@ from inference_models_torch.weights import read_tensors
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Those of `nn.init` show themselves to a mode as a whole, and not what they call.
+# A mode sees a call of `nn.init` as one call, and not the tensors' methods in it.
 _RANDOM = (
     nn.init.kaiming_uniform_,
     nn.init.normal_,
@@ -80,10 +80,10 @@ def _fill(module: nn.Module, tensors: Mapping[str, Any], path: Path) -> None:
     counters = {k: v for k, v in wanted.items() if k.endswith("num_batches_tracked")}
     given = {**counters, **tensors}
     problems = [
-        _listed("lacks", wanted.keys() - given.keys()),
-        _listed("has unknown", given.keys() - wanted.keys()),
-        _listed("has other shapes than the module:", _misshapen(wanted, given)),
-        _listed("has complex", _complex(wanted, given)),
+        listed("lacks", wanted.keys() - given.keys()),
+        listed("has unknown", given.keys() - wanted.keys()),
+        listed("has other shapes than the module:", _misshapen(wanted, given)),
+        listed("has complex", _complex(wanted, given)),
     ]
     if any(problems):
         raise _misfit(module, path, "; it ".join(filter(None, problems)))
@@ -123,7 +123,11 @@ def _shape(value: Any) -> Any:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
 
-def _listed(what: str, names: Iterable[str]) -> str:
+def listed(what: str, names: Iterable[str]) -> str:
+    """What is said of the first three of these names, as in "lacks a, b, c and 2 more".
+
+    Empty if there are none.
+    """
     known = sorted(names)
     more = f" and {len(known) - 3} more" if len(known) > 3 else ""
     return f"{what} {', '.join(map(_shown, known[:3]))}{more}" if known else ""

@@ -1,8 +1,8 @@
 """What a pickle would call, and how long it would take, told without running it.
 
-torch calls nothing but what stands in a list of its own. Some of that takes as much
-memory as a number in the file says, and to hash nested tuples can take any time and all
-of the stack. Tensors and plain data need none of it.
+With `weights_only=True` torch calls nothing but what is on a list of its own. Some of
+that allocates as much memory as a number in the file says, and hashing nested tuples
+can take any time and all of the stack. Tensors and plain data need none of it.
 """
 
 from __future__ import annotations

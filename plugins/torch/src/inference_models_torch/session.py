@@ -50,9 +50,9 @@ class TorchSession(Session):
         self.inputs, self.outputs = (_in_dtype(specs, dtype) for specs in signature)
         self._module: nn.Module | None = module
         self._device = torch.device(device)
-        self._lay = _in_rows
+        self._lay = _contiguous
         if channels_last:
-            self._lay = _in_pixels
+            self._lay = _channels_last
             module.to(memory_format=torch.channels_last)
         if compiled:
             self._module = module = torch.compile(module, dynamic=False)
@@ -155,15 +155,16 @@ class TorchSession(Session):
         )
 
 
-def _in_rows(tensor: Tensor) -> Tensor:
-    """A tensor as it is read from left to right."""
+def _contiguous(tensor: Tensor) -> Tensor:
+    """Images (N, C, H, W) in torch's default memory format; others as they are."""
     return tensor.contiguous() if tensor.ndim == 4 else tensor
 
 
-def _in_pixels(tensor: Tensor) -> Tensor:
-    """Images (N, C, H, W) with their channels innermost, as the filters have them."""
-    is_images = tensor.ndim == 4
-    return tensor.contiguous(memory_format=torch.channels_last) if is_images else tensor
+def _channels_last(tensor: Tensor) -> Tensor:
+    """Images (N, C, H, W) in torch's channels-last format, as the filters are."""
+    if tensor.ndim != 4:
+        return tensor
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def by_name(returned: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Resize, crop, padding and reflection of one axis, as a table of what is mixed.
+"""Resize, crop, padding and reflection of one axis, as a table of filter taps.
 
-A row stands for each pixel of the canvas: the first pixel of the source that it mixes,
-or `PADDING`, and the weights of that pixel and of those behind it. Whatever runs the
-tables needs to know no mode of resizing.
+A pixel of the canvas is a weighted sum of neighbouring pixels of the source. Its row of
+the table holds the index of the first of them, or `PADDING`, and the weight of each.
+Whatever applies such tables needs to know no interpolation, crop or padding.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from inference_models.preprocess import Placement
 from inference_models_torch.resize import nearest_index
 
 PADDING = -16
-"""Stands for the first pixel where none of the image is seen. Cubic interpolation can
-begin two pixels before the source."""
+"""In place of the first pixel's index: the canvas shows nothing of the image there. It
+is below all indices, as cubic interpolation can begin two pixels before the source."""
 
 
 @attrs.frozen
 class Axis:
-    """How many pixels of a source become how many, and which lie on the canvas."""
+    """One axis of a resize from `source` to `resized` pixels, and of the canvas.
+
+    Lengths are in pixels; `interpolation` and `antialias` are those of `Preprocessing`.
+    """
 
     source: int
     resized: int
@@ -60,7 +63,7 @@ def plain_axes(
 
 
 def table(axis: Axis) -> np.ndarray:
-    """float32 (canvas, 1 + taps): first pixel or `PADDING`, and the weights."""
+    """float32 (canvas, 1 + taps): the first pixel's index or `PADDING`, and weights."""
     first, weights = _mixed(axis)
     shown, inside = _shown(axis)
     filled = np.concatenate([first[:, None], weights], axis=1)[shown]
@@ -83,7 +86,7 @@ def _shown(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
 def _mixed(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
     """First pixel (resized,) and weights (resized, taps) of the resize alone.
 
-    A first pixel before the source, or taps behind it, stand for its outermost pixels.
+    Taps may lie outside the source, and are then clamped to its outermost pixels.
     """
     if axis.source == axis.resized:
         return np.arange(axis.source), np.ones((axis.source, 1))
@@ -99,7 +102,7 @@ def _mixed(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
 def _filtered(
     axis: Axis, kernel: Callable[[np.ndarray], np.ndarray], support: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A low-pass whose kernel grows with the step, as Pillow's resize has it."""
+    """Antialiased: the kernel is as wide as the step between samples, as in Pillow."""
     step = axis.source / axis.resized
     width = max(step, 1.0)
     reach = support * width
@@ -113,7 +116,7 @@ def _filtered(
 
 
 def _sampled(axis: Axis, cubic: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The two or four neighbours of a point, however far apart the points are."""
+    """Not antialiased: the two or four nearest pixels, however large the step is."""
     centre = (np.arange(axis.resized) + 0.5) * (axis.source / axis.resized) - 0.5
     if not cubic:
         centre = np.maximum(centre, 0)
@@ -126,6 +129,7 @@ def _sampled(axis: Axis, cubic: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _triangle(distance: np.ndarray) -> np.ndarray:
+    """The kernel of linear interpolation."""
     return np.asarray(np.maximum(1 - np.abs(distance), 0))
 
 

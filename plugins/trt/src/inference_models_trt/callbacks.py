@@ -1,4 +1,4 @@
-"""What TensorRT calls while it works: to say something, and how far it is."""
+"""What TensorRT calls while it works: a logger, and a monitor of its progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger("inference_models")
 
 
 class Logger(trt.ILogger):
-    """To the log; the first error is kept for a sentence of ours."""
+    """Writes what TensorRT says to our log, and keeps its first error for messages."""
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
@@ -32,7 +32,7 @@ class Logger(trt.ILogger):
 
 
 class Monitor(trt.IProgressMonitor):
-    """The phases as TensorRT tells them."""
+    """Tells `Phases` of each phase of a build and of its steps."""
 
     def __init__(self, phases: Phases) -> None:
         trt.IProgressMonitor.__init__(self)

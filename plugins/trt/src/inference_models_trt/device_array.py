@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class DeviceArray:
-    """An output where it was computed; it is ready, and the caller's."""
+    """An output in the GPU's memory: computed when it is returned, and the caller's."""
 
     def __init__(
         self, gpu: Gpu, buffer: Buffer, shape: tuple[int, ...], dtype: np.dtype
@@ -25,7 +25,7 @@ class DeviceArray:
 
     @property
     def address(self) -> int:
-        """Where it lies."""
+        """The address in the GPU's memory."""
         return int(self._buffer.handle)
 
     def __repr__(self) -> str:

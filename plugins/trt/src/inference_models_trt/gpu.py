@@ -65,14 +65,14 @@ class Gpu:
             driver.cuCtxSetCurrent(before)
 
     def lend(self) -> None:
-        """Others read our memory from now on, on streams of theirs."""
+        """Note that others may read our memory from now on, on streams of theirs."""
         self._is_lent = True
 
     def follow_readers(self) -> None:
-        """Wait until nobody reads memory of ours any more that came back meanwhile.
+        """Wait until nobody reads memory any more that we may now use again.
 
-        DLPack tells nobody when, nor on which stream, so all of the GPU's work is
-        waited for, once any memory was lent.
+        DLPack does not tell when others have read what they gave back, nor on which
+        stream: once any memory was lent, all of the GPU's work is waited for.
         """
         if self._is_lent:
             self._device.sync()
@@ -114,9 +114,10 @@ class Gpu:
 
 
 class _Shared:
-    """An array of which only DLPack is known.
+    """An array that offers DLPack and nothing else.
 
-    cuda-core reads torch's tensors otherwise, by how they lie in torch's own memory.
+    cuda-core would read torch's tensors without DLPack, by the layout of torch's own
+    structures in memory.
     """
 
     def __init__(self, array: Any) -> None:

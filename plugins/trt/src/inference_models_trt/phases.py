@@ -17,9 +17,10 @@ class _Phase:
 
 
 class Phases:
-    """Open phases, which may nest and repeat; it may be told of them in any thread.
+    """The phases of a build that have begun, which may nest and repeat; thread-safe.
 
-    What a phase is made of is only known as it goes: the share never falls.
+    TensorRT tells of inner phases only as they begin, which would take progress back:
+    the share that is reported, 0 to 1, never falls.
     """
 
     def __init__(self, report: Report) -> None:

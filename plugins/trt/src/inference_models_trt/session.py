@@ -110,7 +110,7 @@ class TrtSession(Session):
         return outputs
 
     def _give(self, name: str, array: Array) -> Any:
-        """Point the engine to an input, on the host's side of the queue."""
+        """Tell the engine an input's shape and address; return what must stay alive."""
         if not self._context.set_input_shape(name, tuple(array.shape)):
             raise InvalidInput(self._beyond(name, array))
         held, address = self._placed(array)
@@ -122,7 +122,7 @@ class TrtSession(Session):
             raise RuntimeError(self._logger.reason)
 
     def _placed(self, array: Array) -> tuple[Any, int]:
-        """The array on this GPU, and where: in place, or as a copy of the host's."""
+        """What holds the array on this GPU, and its address; others are copied."""
         if getattr(array, "requires_grad", False):
             array = array.detach()
         if _place_of(array) == self._gpu.place:
@@ -175,7 +175,7 @@ def _gathered(array: Any) -> Any:
 
 
 def is_contiguous(shape: Sequence[int], strides: Sequence[int] | None) -> bool:
-    """Whether elements lie one after the other; strides are counted in elements."""
+    """Whether an array is C-contiguous; strides are counted in elements."""
     step = 1
     for size, stride in zip(reversed(shape), reversed(strides or ()), strict=False):
         if size > 1 and stride != step:
