@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_models import ModelClosed, RunFailed, Session, TensorSpec
+from inference_models import InvalidInput, ModelClosed, RunFailed, Session, TensorSpec
 from inference_models.batching import NamedSession
 from inference_models.images import to_host
 
@@ -45,6 +45,11 @@ def test_any_number_of_images_runs_in_batches_that_the_graph_takes(least, more, 
 
     assert np.array_equal(outputs["y"], rows(count) * 2)
     assert all(least <= size <= least + more for size in session.sizes)
+
+
+def test_a_batch_of_no_images_is_refused_where_the_graph_takes_some():
+    with pytest.raises(InvalidInput, match="hold no images; the graph takes 2 to 4"):
+        named(Doubling(), batch=(2, 4, 4))(x=rows(0))
 
 
 def test_a_graph_of_one_batch_gets_it_though_its_card_says_nothing():

@@ -486,6 +486,13 @@ def test_no_class_may_be_present():
     assert repr(found) == "<MultiLabelClassificationPrediction 0: nothing>"
 
 
+def test_many_present_classes_are_shown_in_part():
+    names = [f"tag {number}" for number in range(7)]
+    found = MultiLabelClassificationPrediction.from_scores(np.ones(7), 0.5, names)
+
+    assert repr(found).endswith("; tag 4 1.00; and 2 more>")
+
+
 def test_the_present_classes_are_shown(multi):
     assert repr(multi) == ("<MultiLabelClassificationPrediction 2: dog 0.90; cat 0.55>")
 

@@ -82,6 +82,10 @@ class NamedSession(Session):
     def _run_parts(
         self, inputs: Mapping[str, Array], count: int, batch: Batch
     ) -> dict[str, Array]:
+        if count == 0:
+            raise InvalidInput(
+                f"the inputs hold no images; the graph takes {batch[0]} to {batch[2]}"
+            )
         parts: list[dict[str, np.ndarray]] = []
         for start in range(0, count, batch[2]):
             part = {

@@ -370,11 +370,9 @@ class MultiLabelClassificationPrediction:
         return len(self.class_ids)
 
     def __repr__(self) -> str:
-        shown = [
-            f"{_name(self.class_names, int(index))} {self.confidence[int(index)]:.2f}"
-            for index in self.class_ids[:5]
-        ]
-        listed = "; ".join(shown) or "nothing"
+        names = [_name(self.class_names, int(index)) for index in self.class_ids]
+        scores = [float(self.confidence[int(index)]) for index in self.class_ids]
+        listed = "; ".join(_shown(names, scores)) or "nothing"
         return f"<MultiLabelClassificationPrediction {len(self)}: {listed}>"
 
     def to_supervision(self) -> supervision.Classifications:
