@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
 
 import attrs
@@ -75,11 +75,11 @@ class Published:
         if weights:
             raise InvalidCard(
                 f"{self.id!r} has no {CARD}, and several files of weights: "
-                f"{_listed(weights)}; name one, such as {self.id}/{weights[0]}"
+                f"{listed(weights)}; name one, such as {self.id}/{weights[0]}"
             )
         raise InvalidCard(
             f"{self.id!r} has no {CARD} and no weights that are read here "
-            f"({', '.join(WEIGHTS)}); it has {_listed(self.files)}"
+            f"({', '.join(WEIGHTS)}); it has {listed(self.files)}"
         )
 
     def _check_allowed(self, name: str, origin: Origin, access: Access) -> None:
@@ -96,8 +96,8 @@ class Published:
         self, name: str, provider: WeightsProvider, access: Access
     ) -> ModelCard:
         file = attrs.evolve(self.files[name], name=PurePosixPath(name).name)
-        held = _held(file, access.sha256)
-        return of_fetched_file(held, lambda s: provider.request(s, access), access)
+        file = held(file, access.sha256)
+        return of_fetched_file(file, lambda s: provider.request(s, access), access)
 
     def _of_card(self, provider: WeightsProvider, access: Access) -> ModelCard:
         file, place = self.files[CARD], f"the {CARD} of {self.id!r}"
@@ -110,38 +110,51 @@ class Published:
         node = parse((folder / CARD).read_bytes(), place, _LARGEST)
         try:
             card = ModelCard.from_json(node.data)
-            artifacts = [self._located(each) for each in card.artifacts]
+            artifacts = [self._of_files(each) for each in card.artifacts]
         except InvalidCard as error:
             raise InvalidCard(f"{place}: {error}") from error
         return attrs.evolve(card, artifacts=artifacts)
 
-    def _located(self, artifact: Artifact) -> Artifact:
+    def _of_files(self, artifact: Artifact) -> Artifact:
         """The artifact with the files that are there, and with none from elsewhere."""
         if artifact.base is not None:
             raise InvalidCard(
                 f"it adapts {artifact.base!r}; a card beside its files adapts no other "
                 "model"
             )
-        named = {file.name for file in artifact.files}
-        entries = [n for n in artifact.graphs.values() if n != "." and n not in named]
-        files = (*artifact.files, *map(File, dict.fromkeys(entries)))
-        return attrs.evolve(artifact, files=[self._own(file) for file in files])
+        return located(artifact, self.files.get)
 
-    def _own(self, file: File) -> File:
-        sources = file.sources or (file.name,)
-        for source in sources:
-            if source not in self.files:
-                raise InvalidCard(
-                    f"{file.name!r} comes from {source!r}, which is no file beside the "
-                    "card; give the plain name of one"
-                )
-        own = self.files[sources[0]]
-        if not _fits(file, own):
+
+def located(artifact: Artifact, there: Callable[[str], File | None]) -> Artifact:
+    """An artifact of a card with the files beside that card, and with no others.
+
+    `there` gives such a file by its name. Raises `InvalidCard` for one that is not
+    there, or is another than the card promises.
+    """
+    named = {file.name for file in artifact.files}
+    entries = [n for n in artifact.graphs.values() if n != "." and n not in named]
+    files = (*artifact.files, *map(File, dict.fromkeys(entries)))
+    return attrs.evolve(artifact, files=[_located(file, there) for file in files])
+
+
+def _located(file: File, there: Callable[[str], File | None]) -> File:
+    found = []
+    for source in file.sources or (file.name,):
+        own = there(source)
+        if own is None:
             raise InvalidCard(
-                f"{file.name!r} is another file than the card promises: its size or "
-                "hash there differs"
+                f"{file.name!r} comes from {source!r}, which is no file beside the "
+                "card; give the plain name of one"
             )
-        return attrs.evolve(own, name=file.name, sha256=own.sha256 or file.sha256)
+        found.append(own)
+    own = found[0]
+    if not _fits(file, own):
+        raise InvalidCard(
+            f"{file.name!r} is another file than the card promises: its size or hash "
+            "there differs"
+        )
+    md5, sha256 = own.md5 or file.md5, own.sha256 or file.sha256
+    return attrs.evolve(own, name=file.name, md5=md5, sha256=sha256)
 
 
 def _fits(promised: File, own: File) -> bool:
@@ -159,7 +172,7 @@ def is_weights(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in WEIGHTS
 
 
-def _held(file: File, sha256: str | None) -> File:
+def held(file: File, sha256: str | None) -> File:
     """The file with the hash that the user gave, if that can be its own."""
     if sha256 is None:
         return file
@@ -171,7 +184,8 @@ def _held(file: File, sha256: str | None) -> File:
     return attrs.evolve(file, sha256=sha256)
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """The first five names, and how many more there are."""
     known = sorted(names)
     shown = ", ".join(repr(name[:100]) for name in known[:5]) or "no files"
     return f"{shown} and {len(known) - 5} more" if len(known) > 5 else shown

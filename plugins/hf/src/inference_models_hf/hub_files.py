@@ -9,7 +9,6 @@ import attrs
 
 from inference_models.card import Artifact, File, ModelCard
 from inference_models.errors import (
-    HashMismatch,
     InvalidCard,
     InvalidOption,
     InvalidWeights,
@@ -24,6 +23,7 @@ from inference_models.providers.claims import (
     reads,
     with_files,
 )
+from inference_models.providers.published import held, is_weights, listed, located
 from inference_models.providers.urls import WEIGHTS
 from inference_models.sources import Request
 from inference_models.store import Store
@@ -91,7 +91,7 @@ def _of_file(asked: Asked, path: str) -> ModelCard:
         )
     check_license(str(asked.id), asked.repository.license, asked.access.consent)
     _check_trusted(asked, path)
-    file = _held(asked.repository.file(path), asked.access.sha256)
+    file = held(asked.repository.file(path), asked.access.sha256)
     alone = attrs.evolve(file, name=PurePosixPath(path).name)
     return of_fetched_file(alone, asked.request, asked.access)
 
@@ -108,21 +108,9 @@ def _check_trusted(asked: Asked, path: str) -> None:
     )
 
 
-def _held(file: File, sha256: str | None) -> File:
-    """The file with the hash that the user gave, if that can be its own."""
-    if sha256 is None:
-        return file
-    if file.sha256 not in (None, sha256):
-        raise HashMismatch(
-            f"{file.name!r} has sha256 {file.sha256} on the Hub instead of {sha256}; "
-            "it is another file than you trust"
-        )
-    return attrs.evolve(file, sha256=sha256)
-
-
 def _weights(repository: Repository) -> list[str]:
     names = sorted(repository.entries)
-    return [n for n in names if PurePosixPath(n).suffix.lower() in WEIGHTS]
+    return [n for n in names if is_weights(n)]
 
 
 def _alone(repository: Repository) -> list[str]:
@@ -138,7 +126,7 @@ def _untold(asked: Asked) -> InvalidCard | InvalidWeights:
     pickled = [n for n in asked.repository.top() if n.endswith(_PICKLED)]
     if not found and pickled:
         return InvalidWeights(
-            f"{str(asked.id)!r} has no weights but {_listed(pickled)}, which are not "
+            f"{str(asked.id)!r} has no weights but {listed(pickled)}, which are not "
             "read from the Hub: such files can say what is run when they are read. Ask "
             "its owner for safetensors, or write them with transformers' "
             "save_pretrained() and give that folder"
@@ -147,19 +135,13 @@ def _untold(asked: Asked) -> InvalidCard | InvalidWeights:
         known = ", ".join(WEIGHTS)
         return InvalidCard(
             f"{str(asked.id)!r} has no weights that are read here ({known}); it has "
-            f"{_listed(asked.repository.top())}"
+            f"{listed(asked.repository.top())}"
         )
     example = attrs.evolve(asked.id, path=found[0])
     return InvalidCard(
         f"{str(asked.id)!r} has no {CARD}, and its files do not tell which of them is "
-        f"the model: {_listed(found)}; name one, such as hf://{example}"
+        f"the model: {listed(found)}; name one, such as hf://{example}"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name[:100]) for name in names[:5]) or "no files"
-    more = len(names) - 5
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 # A card
@@ -171,40 +153,20 @@ def _of_card(asked: Asked) -> ModelCard:
     node = parse(path.read_bytes(), place, _LARGEST)
     try:
         card = ModelCard.from_json(node.data)
-        artifacts = [_located(asked.repository, each) for each in card.artifacts]
+        artifacts = [_of_files(asked.repository, each) for each in card.artifacts]
     except InvalidCard as error:
         raise InvalidCard(f"{place}: {error}") from error
     return attrs.evolve(card, artifacts=artifacts)
 
 
-def _located(repository: Repository, artifact: Artifact) -> Artifact:
-    """The artifact with its files from the repository, and from nowhere else."""
-    named = {file.name for file in artifact.files}
-    entries = [n for n in artifact.graphs.values() if n != "." and n not in named]
-    files = (*artifact.files, *map(File, dict.fromkeys(entries)))
+def _of_files(repository: Repository, artifact: Artifact) -> Artifact:
+    own = located(artifact, lambda n: _file(repository, n))
     base = None if artifact.base is None else _base(artifact.base)
-    own = [_own(repository, file) for file in files]
-    return attrs.evolve(artifact, files=own, base=base)
+    return attrs.evolve(own, base=base)
 
 
-def _own(repository: Repository, file: File) -> File:
-    sources = file.sources or (file.name,)
-    for source in sources:
-        if source not in repository.entries:
-            raise InvalidCard(
-                f"{file.name!r} comes from {source!r}, which is no file of the "
-                "repository; give the plain name of one"
-            )
-    own = repository.file(sources[0])
-    other_size = file.size not in (None, own.size)
-    other_hash = own.sha256 and not own.sha256.startswith(file.sha256 or "")
-    if other_size or other_hash:
-        raise InvalidCard(
-            f"{file.name!r} is another file than the card promises: its size or hash "
-            "on the Hub differs"
-        )
-    sha256 = own.sha256 or file.sha256
-    return attrs.evolve(own, name=file.name, sha256=sha256, md5=file.md5)
+def _file(repository: Repository, name: str) -> File | None:
+    return repository.file(name) if name in repository.entries else None
 
 
 def _base(base: str) -> str:
