@@ -185,7 +185,7 @@ def wheels(session: nox.Session) -> None:
     """Build all wheels, install them in a clean environment, and run the demo there."""
     dist = ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    sources = [f"./{folder}" for folder in [*PARTS, *EXAMPLES, "."]]
+    sources = [f"./{folder}" for folder in [*PARTS, *EXAMPLES, *APART, "."]]
     pip = ("python", "-m", "pip", "--quiet")
     session.run(*pip, "wheel", "--no-deps", "--wheel-dir", str(dist), *sources)
     # The batteries by path: on the public index their name is another project's.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -129,3 +132,51 @@ def test_after_closing_a_call_says_so():
 
     with pytest.raises(ModelClosed, match="load it again"):
         session(x=rows(1))
+
+
+class Held(Doubling):
+    """Runs until it is let go, and tells whether it was closed before that."""
+
+    def __init__(self):
+        super().__init__()
+        self.entered, self.let_go = threading.Event(), threading.Event()
+        self.told = []
+
+    def __call__(self, **inputs):
+        self.entered.set()
+        assert self.let_go.wait(10)
+        self.told.append("ran")
+        return super().__call__(**inputs)
+
+    def close(self):
+        self.told.append("closed")
+
+
+def test_a_session_is_closed_once_running_calls_are_done():
+    held = Held()
+    session = named(held)
+    with ThreadPoolExecutor() as pool:
+        running = [pool.submit(session, x=rows(1)) for _ in range(2)]
+        assert held.entered.wait(10)
+        session.close()
+        with pytest.raises(ModelClosed):
+            session(x=rows(1))
+        assert held.told == []
+        held.let_go.set()
+        done = [future.exception() for future in running]
+
+    assert held.told in (["ran", "ran", "closed"], ["ran", "closed"])
+    assert done.count(None) == held.told.count("ran")
+    assert all(isinstance(each, (ModelClosed, type(None))) for each in done)
+
+
+def test_a_call_that_fails_does_not_keep_a_session_from_being_closed():
+    held = Held()
+    held.let_go.set()
+    held.sizes = None
+    session = named(held)
+    with pytest.raises(AttributeError):
+        session(x=rows(1))
+    session.close()
+
+    assert held.told == ["ran", "closed"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -27,7 +28,8 @@ class NamedSession(Session):
 
     `rename` maps names of the file, or "#1" for the second output, to the
     architecture's. A graph with a fixed batch, or one in (min, best, max), gets what
-    it takes: larger batches are split, smaller ones padded, and padding is dropped.
+    it takes: larger batches are split, smaller ones padded, and padding is dropped. The
+    session is closed when no call is under way in another thread.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class NamedSession(Session):
         host: ToHost,
     ) -> None:
         self._session: Session | None = session
+        self._unclosed = [session]
+        self._calls: set[object] = set()
         self._inputs = _names(session.inputs, rename)
         self._outputs = _names(session.outputs, _by_name(rename, session.outputs))
         self._host = host
@@ -55,10 +59,9 @@ class NamedSession(Session):
         return self._run_parts(inputs, count, self._batch)
 
     def close(self) -> None:
-        """Close the session; further calls raise `ModelClosed`."""
-        if self._session is not None:
-            self._session.close()
+        """Close the session, once running calls are done; others are `ModelClosed`."""
         self._session = None
+        self._close_unused()
 
     def _check_names(self, inputs: Mapping[str, Array]) -> None:
         if inputs.keys() != self.inputs.keys():
@@ -67,11 +70,35 @@ class NamedSession(Session):
                 f"{', '.join(map(repr, inputs)) or 'nothing'}"
             )
 
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[Session]:
+        """The session, which is not closed meanwhile."""
+        call = object()
+        self._calls.add(call)  # before it is looked for: either side sees the other
+        try:
+            session = self._session
+            if session is None:
+                raise ModelClosed("the model is closed; load it again to use it")
+            yield session
+        finally:
+            self._calls.discard(call)
+            if self._session is None:
+                self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._calls:
+            return
+        try:
+            session = self._unclosed.pop()
+        except IndexError:  # it is closed, perhaps by another thread just now
+            return
+        session.close()
+
     def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        session = self._session
-        if session is None:
-            raise ModelClosed("the model is closed; load it again to use it")
-        outputs = session(**{file: inputs[ours] for file, ours in self._inputs.items()})
+        with self._used() as session:
+            outputs = session(
+                **{file: inputs[ours] for file, ours in self._inputs.items()}
+            )
         if not isinstance(outputs, dict) or not outputs.keys() <= self._outputs.keys():
             raise RunFailed(
                 f"{type(session).__name__} returned {_listed(outputs)}; its outputs "

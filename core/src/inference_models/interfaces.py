@@ -58,7 +58,7 @@ class Session(ABC):
         """
 
     def close(self) -> None:  # noqa: B027 - most sessions hold nothing
-        """Free what is held on the device."""
+        """Free what is held on the device; no call is under way, and none follows."""
 
 
 class Operations:
