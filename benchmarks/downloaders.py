@@ -184,14 +184,15 @@ def header(compared: list[Library]) -> list[str]:
     ours, hub, peer = (library.versions() for library in compared)
     today = datetime.datetime.now(datetime.timezone.utc).date()
     about = (
-        "What three downloaders do when something goes wrong between them and a "
-        f"server, run on {today} on {platform.system()} {platform.machine()} by "
+        "How three downloaders behave when something goes wrong between them and a "
+        f"server. The comparison was run on {today} on {platform.system()} "
+        f"{platform.machine()} by "
         "[benchmarks/downloaders.py](../benchmarks/downloaders.py): this library's "
         f"store ({ours}), `hf_hub_download` of huggingface_hub ({hub}), and "
-        "`download_files_to_directory` of the public index's inference-models "
+        "`download_files_to_directory` of PyPI's inference-models "
         f"({peer}), another distribution with the same import name. The faults are "
-        "those of this library's own tests: it was written with them in view. All is "
-        "spoken by a scripted server on the same machine."
+        "those of this library's own tests, so it was written with them in mind. All "
+        "answers come from scripted servers on the same machine."
     )
     return ["# Downloaders under faults", "", about, "", *METHOD.splitlines()]
 
@@ -199,16 +200,17 @@ def header(compared: list[Library]) -> list[str]:
 METHOD = f"""\
 ## How
 
-Each library is asked for one file through its own API and protocol, and is told of it
-all that it takes: this library size and sha256, inference-models the md5.
-huggingface_hub asks a Hub, which answers HEAD with sha256 and size (`X-Linked-ETag`,
-`X-Linked-Size`) and with a signed URL on another server, where the large file lies. A
-HEAD is always answered well: the faults are in the answers to GET. Where a case does
-not say "once" or "twice", every GET meets it, and gets no ranges. The file has 300 kB.
-Where ranges matter it has 36 MB: inference-models asks for it in parts from the start,
-and the others ask for the second half after they lost the connection.
+Each library downloads one file through its own API and protocol, and is given all the
+facts about it that it accepts: this library gets size and sha256, inference-models the
+md5. huggingface_hub asks a Hub, which answers HEAD with sha256 and size
+(`X-Linked-ETag`, `X-Linked-Size`) and with a signed URL on another server, which stores
+the large file. A HEAD is always answered correctly: the faults are in the answers to
+GET. Unless a case says "once" or "twice", every GET meets the fault, and ranges are not
+supported. The file has 300 kB. Where ranges matter it has 36 MB: inference-models asks
+for it in parts from the start, and the others ask for the second half after they lost
+the connection.
 
-Settings are each library's defaults, but for waits that it lets its user shorten:
+All settings are the library's defaults, except for waits that its users can shorten:
 
 | | this library | huggingface_hub | inference-models |
 | --- | --- | --- | --- |
@@ -219,27 +221,28 @@ Settings are each library's defaults, but for waits that it lets its user shorte
 not offered |
 | slower than 10 kB/s | `Limits(grace=5)`, by default 300 s | not offered | \
 not offered |
-| tries of a part | | | `CHUNK_DOWNLOAD_MAX_ATTEMPTS={PASSES}`, by default 60 |
-| headers of the user | yes | yes | not offered |
+| tries for each part | | | `CHUNK_DOWNLOAD_MAX_ATTEMPTS={PASSES}`, by default 60 |
+| extra headers from the user | yes | yes | not offered |
 
-huggingface_hub's other protocol, Xet, takes the place of the plain download where the
-Hub offers it; it is not spoken here. Each download is a process of its own. The one
-that meets the fault has a new cache folder, and one from a server in order follows in
-the same folder. All are judged alike:
+Where the Hub offers huggingface_hub's other protocol, Xet, it replaces the plain
+download; Xet is not tested here. Each download runs in a process of its own. The
+download that meets the fault has a new cache folder. A second download, from a server
+without faults, follows in the same folder. All libraries are judged by the same rules:
 
-- **whole**: the path that is returned holds the file, byte by byte.
-- **typed error**: of a class of the library's own. Words that name its reason are
-  looked for in the error's text, and then in that of its causes.
-- **bare error**: of another class, which is given.
-- **wrong file kept**: other bytes than the file's were at its final place, which is
-  looked at every 50 ms and at the end.
-- **not over**: neither a file nor an error after {LIMIT:.0f} s, imports not counted.
-- **next attempt blocked**: the one that follows does not return the file, byte by byte.
-- **token shown**, **signature shown**: what stands in the `Authorization` header or in
-  the URL's query is in the error with its causes, in what is printed, or in a warning.
-- **token sent on**: a server that it is not for got the `Authorization` header. Another
-  port or another name of this machine is another server.
-- **connection tried**: to an address that is not of this machine; none is let out.
+- **whole**: the returned path holds the file, byte for byte.
+- **typed error**: an error of a class of the library's own. Words that name its reason
+  are looked for in the error's text, and then in the text of its causes.
+- **bare error**: an error of another class, which is named.
+- **wrong file kept**: bytes other than the file's were at its final path, which is
+  checked every 50 ms and at the end.
+- **not over**: neither a file nor an error after {LIMIT:.0f} s, not counting imports.
+- **next attempt blocked**: the second download does not return the file, byte for byte.
+- **token shown**, **signature shown**: the value of the `Authorization` header, or of
+  the URL's query, appears in the error or its causes, in the output, or in a warning.
+- **token sent on**: a server that the token is not for got the `Authorization` header.
+  Another port or another name of this machine counts as another server.
+- **connection tried**: the library tried to connect to an address outside this machine;
+  all such connections are blocked.
 
 ## Cases
 """
