@@ -1,7 +1,7 @@
 """Run what this repository can do; only Python 3.10 or newer is needed.
 
     python3 dev.py demo             real models on real photos
-    python3 dev.py tests            the whole test suite
+    python3 dev.py tests            the tests, except for the slow ones
     python3 dev.py lint types       several, one after the other
     python3 dev.py tests -- -k nms  with arguments for the tool that runs
 
