@@ -29,11 +29,12 @@ R = TypeVar("R")
 API = 1
 """Value of `inference_models_api` that a plugin module may state."""
 
-_KINDS: dict[str, type[Any]] = {
+HOOKS: dict[str, type[Any]] = {
     "backends": Backend,
     "architectures": Architecture,
     "weights_providers": WeightsProvider,
 }
+"""The hooks, each with the class of what it returns."""
 
 
 @attrs.frozen
@@ -155,7 +156,7 @@ def build(plugins: Iterable[Plugin], disabled: Iterable[str] = ()) -> Registry:
     """Load plugins and sort their classes by kind and name."""
     aside: list[SetAside] = []
     allowed = _without_disabled(plugins, set(disabled), aside)
-    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in HOOKS}
     sound = []
     for plugin in _without_doubles(allowed, aside):
         try:
@@ -223,13 +224,13 @@ def _classes(plugin: Plugin) -> dict[str, list[type[Any]]]:
     manager.check_pending()
     _check_marked(module, manager)
     if not manager.get_hookcallers(module):
-        raise TypeError(f"implements none of the hooks {', '.join(sorted(_KINDS))}")
-    return {kind: _checked(kind, getattr(manager.hook, kind)()) for kind in _KINDS}
+        raise TypeError(f"implements none of the hooks {', '.join(sorted(HOOKS))}")
+    return {kind: _checked(kind, getattr(manager.hook, kind)()) for kind in HOOKS}
 
 
 def _check_marked(module: Any, manager: pluggy.PluginManager) -> None:
     """Raise for a function that is called like a hook, and that pluggy passes over."""
-    for name in sorted(_KINDS):
+    for name in sorted(HOOKS):
         is_there = callable(getattr(module, name, None))
         if is_there and manager.parse_hookimpl_opts(module, name) is None:
             raise TypeError(
@@ -249,7 +250,7 @@ def _checked(kind: str, results: list[Any]) -> list[type[Any]]:
 
 
 def _check_class(kind: str, found: Any) -> None:
-    wanted = _KINDS[kind]
+    wanted = HOOKS[kind]
     if not (isinstance(found, type) and issubclass(found, wanted)):
         raise TypeError(f"{kind}() returned {found!r}, no class of {wanted.__name__}")
     if inspect.isabstract(found):

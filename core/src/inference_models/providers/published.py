@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import attrs
 
@@ -17,7 +17,7 @@ from inference_models.errors import (
 )
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.providers.claims import CARD, of_fetched_file
-from inference_models.providers.urls import WEIGHTS
+from inference_models.providers.urls import WEIGHTS, is_weights
 from inference_models.store import Store
 from inference_models.strict_json import parse
 from inference_models.trust import Origin, check_license, kind_of, objection
@@ -107,13 +107,7 @@ class Published:
             Artifact("any", {"main": CARD}, [attrs.evolve(file, name=CARD)]),
             lambda source: provider.request(source, access),
         )
-        node = parse((folder / CARD).read_bytes(), place, _LARGEST)
-        try:
-            card = ModelCard.from_json(node.data)
-            artifacts = [self._of_files(each) for each in card.artifacts]
-        except InvalidCard as error:
-            raise InvalidCard(f"{place}: {error}") from error
-        return attrs.evolve(card, artifacts=artifacts)
+        return read_card(folder / CARD, place, self._of_files)
 
     def _of_files(self, artifact: Artifact) -> Artifact:
         """The artifact with the files that are there, and with none from elsewhere."""
@@ -123,6 +117,21 @@ class Published:
                 "model"
             )
         return located(artifact, self.files.get)
+
+
+def read_card(path: Path, place: str, own: Callable[[Artifact], Artifact]) -> ModelCard:
+    """A card that lies among a model's files, with these as its artifacts' own.
+
+    Raises `InvalidCard`, which begins with `place`, for one that cannot be read, and
+    what `own` refuses.
+    """
+    node = parse(path.read_bytes(), place, _LARGEST)
+    try:
+        card = ModelCard.from_json(node.data)
+        artifacts = [own(artifact) for artifact in card.artifacts]
+    except InvalidCard as error:
+        raise InvalidCard(f"{place}: {error}") from error
+    return attrs.evolve(card, artifacts=artifacts)
 
 
 def located(artifact: Artifact, there: Callable[[str], File | None]) -> Artifact:
@@ -165,11 +174,6 @@ def _fits(promised: File, own: File) -> bool:
     return alike and (
         not hashed or (own.sha256 or "").startswith(promised.sha256 or "")
     )
-
-
-def is_weights(name: str) -> bool:
-    """Whether a name is that of a file that can stand alone and say what it is."""
-    return PurePosixPath(name).suffix.lower() in WEIGHTS
 
 
 def held(file: File, sha256: str | None) -> File:

@@ -17,6 +17,11 @@ WEIGHTS = (".onnx", ".safetensors", ".ckpt", ".pt", ".pth")
 """Suffixes of files that stand alone and say what they are."""
 
 
+def is_weights(name: str) -> bool:
+    """Whether a name is that of a file that can stand alone and say what it is."""
+    return PurePosixPath(name).suffix.lower() in WEIGHTS
+
+
 class UrlProvider(WeightsProvider):
     """Serves `https://host/weights.onnx#sha256=…`: one file, under its own name.
 
@@ -46,7 +51,7 @@ def _file(url: str, sha256: str | None) -> File:
     if shown_url(url) != url:
         _refuse(url, "it has a user or a query, which may be a secret; leave it out")
     name = url.rpartition("/")[2]
-    if PurePosixPath(name).suffix.lower() not in WEIGHTS:
+    if not is_weights(name):
         known = ", ".join(WEIGHTS)
         _refuse(url, f"it names no file of weights ({known}); correct it")
     return File(name, (url,), sha256=sha256)

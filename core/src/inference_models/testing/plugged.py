@@ -10,19 +10,12 @@ from unittest.mock import patch
 
 from inference_models import registry
 from inference_models.hookspecs import hookimpl
-from inference_models.interfaces import Architecture, Backend, WeightsProvider
-
-_HOOKS: dict[str, type[Any]] = {
-    "backends": Backend,
-    "architectures": Architecture,
-    "weights_providers": WeightsProvider,
-}
 
 
 @contextlib.contextmanager
 def plugged(*classes: type[Any]) -> Iterator[None]:
     """Have these classes, and core's own, as all plugins there are in this process."""
-    hooks = {hook: _returning(classes, kind) for hook, kind in _HOOKS.items()}
+    hooks = {hook: _returning(classes, kind) for hook, kind in registry.HOOKS.items()}
     module = SimpleNamespace(
         **{hook: hookimpl(found, specname=hook) for hook, found in hooks.items()}
     )

@@ -23,11 +23,15 @@ from inference_models.providers.claims import (
     reads,
     with_files,
 )
-from inference_models.providers.published import held, is_weights, listed, located
-from inference_models.providers.urls import WEIGHTS
+from inference_models.providers.published import (
+    held,
+    listed,
+    located,
+    read_card,
+)
+from inference_models.providers.urls import WEIGHTS, is_weights
 from inference_models.sources import Request
 from inference_models.store import Store
-from inference_models.strict_json import parse
 from inference_models.trust import Origin, check_license, kind_of, objection
 from inference_models_hf.folder import CONFIG, INDEX, METADATA
 from inference_models_hf.folder import WEIGHTS as TENSORS
@@ -150,13 +154,7 @@ def _untold(asked: Asked) -> InvalidCard | InvalidWeights:
 def _of_card(asked: Asked) -> ModelCard:
     path = _small_files(asked, [CARD]) / CARD
     place = f"the {CARD} of {str(asked.id)!r}"
-    node = parse(path.read_bytes(), place, _LARGEST)
-    try:
-        card = ModelCard.from_json(node.data)
-        artifacts = [_of_files(asked.repository, each) for each in card.artifacts]
-    except InvalidCard as error:
-        raise InvalidCard(f"{place}: {error}") from error
-    return attrs.evolve(card, artifacts=artifacts)
+    return read_card(path, place, lambda each: _of_files(asked.repository, each))
 
 
 def _of_files(repository: Repository, artifact: Artifact) -> Artifact:

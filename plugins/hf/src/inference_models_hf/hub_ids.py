@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import unquote
 
 import attrs
 
 from inference_models.errors import DownloadFailed, InvalidOption
-from inference_models.providers.urls import WEIGHTS
+from inference_models.providers.urls import is_weights
 
 _NAME = r"\w(?:[\w.-]{0,94}\w)?"
 _REPO = rf"{_NAME}/{_NAME}"
@@ -98,7 +98,7 @@ def _is_path(text: str) -> bool:
     plain = text.isprintable() and "\\" not in text
     parts = text.split("/")
     within = not {"", ".", ".."}.intersection(parts)
-    return plain and within and PurePosixPath(text).suffix.lower() in WEIGHTS
+    return plain and within and is_weights(text)
 
 
 def _agreed(model_id: str, written: str | None, given: str | None) -> str | None:
