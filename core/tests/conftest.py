@@ -11,7 +11,7 @@ import pytest
 
 from inference_models import registry
 
-from .distributions import install, others
+from .distributions import install, only
 
 HERE = Path(__file__).parent
 
@@ -44,9 +44,8 @@ def acme_site(tmp_path_factory):
 @pytest.fixture
 def acme(acme_site, monkeypatch):
     """The module of acme-vision, which is the only plugin beside core's own."""
-    monkeypatch.setenv("INFERENCE_MODELS_DISABLED_PLUGINS", others("acme-vision"))
     monkeypatch.syspath_prepend(acme_site)
-    registry.refresh()
+    only(monkeypatch, "acme-vision")
     import acme_vision
 
     acme_vision.batches.clear()

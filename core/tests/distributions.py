@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
+
 from inference_models import registry
 
 
@@ -30,6 +32,17 @@ def others(*kept: str) -> str:
     """Installed plugins except core's own and those kept, as a list to disable."""
     found = {plugin.distribution for plugin in registry.entry_points()}
     return ",".join(sorted(found - {"inference-models-core", *kept}))
+
+
+def only(patch: pytest.MonkeyPatch, *kept: str) -> None:
+    """Play that core's own plugins and these are all that is installed by now."""
+    found, hidden = registry.entry_points, set(others(*kept).split(","))
+    patch.setattr(
+        registry,
+        "entry_points",
+        lambda: [plugin for plugin in found() if plugin.distribution not in hidden],
+    )
+    registry.refresh()
 
 
 def python(code: str, *paths: Path, **environment: str):

@@ -139,7 +139,7 @@ def test_an_unknown_id_is_refused_with_the_nearest(acme):
     ],
 )
 def test_a_first_party_family_that_is_not_installed_is_named(model_id, pack, acme):
-    hint = f"models of this family come with: pip install inference-models-{pack}"
+    hint = f"for models of this family: pip install inference-models-{pack}"
     with pytest.raises(ModelNotFound, match=f"no model '{model_id}' is known; {hint}"):
         load(model_id)
 

@@ -35,7 +35,7 @@ from inference_models.card import structure
 from inference_models.judging import tolerance
 from inference_models.store import Store
 
-from .distributions import install, others
+from .distributions import install
 
 HERE = Path(__file__).parent
 RED = np.full((9, 9, 3), (0, 0, 255), np.uint8)
@@ -54,8 +54,6 @@ def compiler_site(tmp_path_factory):
 @pytest.fixture
 def compiler(acme, compiler_site, monkeypatch):
     """The backend of acme-deriver, which is installed beside acme-vision."""
-    kept = others("acme-vision", "acme-deriver")
-    monkeypatch.setenv("INFERENCE_MODELS_DISABLED_PLUGINS", kept)
     monkeypatch.syspath_prepend(compiler_site)
     registry.refresh()
     import acme_deriver

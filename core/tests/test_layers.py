@@ -16,6 +16,7 @@ ORDER = [
     "strict_json",
     "trust",
     "preprocess",
+    "activations",
     "results",
     "images",
     "inputs",

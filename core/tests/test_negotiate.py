@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from inference_models.explain import Explanation
 from inference_models.hints import advice, install_hint
 from inference_models.negotiate import negotiate
 from inference_models.options import Cached
-from inference_models.registry import build
+from inference_models.registry import SetAside, build
 from inference_models.routes import chain
 from inference_models.wishes import Wishes
 
@@ -771,7 +772,26 @@ def test_only_first_party_plugins_are_recommended():
     assert advice(stranger, registry(ONNX)) == [
         "no installed plugin offers format 'acme-format'"
     ]
-    assert install_hint("architecture", "resnet") == (
+    assert install_hint("architecture", "resnet", registry()) == (
         "pip install inference-models-resnet"
     )
-    assert install_hint("architecture", "acme") is None
+    assert install_hint("architecture", "acme", registry()) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "distribution"),
+    [
+        ("backend", "tensorrt", "inference-models-trt"),
+        ("format", "onnx", "inference-models-onnx"),
+        ("architecture", "florence-2", "inference-models-florence2"),
+    ],
+)
+def test_a_plugin_that_was_set_aside_is_not_to_be_installed_again(
+    kind, name, distribution
+):
+    aside = SetAside(name, distribution, "ImportError: libcudart.so is missing")
+    without = attrs.evolve(registry(), set_aside=(aside,))
+
+    assert install_hint(kind, name, without) == (
+        f"{distribution} is installed, and was set aside"
+    )

@@ -327,6 +327,12 @@ def test_names_are_lost_where_they_would_be_wrong(scores, change):
     assert change(scores).names == ()
 
 
+def test_boxes_with_too_few_confidences_are_told():
+    counts = "3 boxes, 2 confidences and 3 class ids; give one of each"
+    with pytest.raises(InvalidOption, match=counts):
+        Detections.sort(BOXES, [0.5, 0.2], [0, 1, 2])
+
+
 def test_sorting_in_place_loses_the_names(scores):
     scores.sort()
 

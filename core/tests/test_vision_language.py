@@ -21,7 +21,7 @@ from inference_models import (
     registry,
 )
 
-from .distributions import install, others
+from .distributions import install, only
 
 
 def grey(level, size=(3, 4)):
@@ -44,9 +44,8 @@ def site(tmp_path_factory):
 @pytest.fixture
 def words(site, monkeypatch):
     """The module of acme-words, which is the only plugin beside core's own."""
-    monkeypatch.setenv("INFERENCE_MODELS_DISABLED_PLUGINS", others("acme-words"))
     monkeypatch.syspath_prepend(site)
-    registry.refresh()
+    only(monkeypatch, "acme-words")
     import acme_words
 
     acme_words.runs.clear()

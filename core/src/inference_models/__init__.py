@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inference_models.activations import sigmoid, softmax
     from inference_models.auto import AutoModel
     from inference_models.boxes import (
         cxcywh_to_xyxy,
@@ -150,6 +151,8 @@ _HOMES = {
     "hookimpl": "hookspecs",
     "host_array": "inputs",
     "nms": "boxes",
+    "sigmoid": "activations",
+    "softmax": "activations",
 }
 
 __all__ = [
@@ -213,6 +216,8 @@ __all__ = [
     "hookimpl",
     "host_array",
     "nms",
+    "sigmoid",
+    "softmax",
 ]
 
 

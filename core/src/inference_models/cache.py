@@ -20,7 +20,7 @@ _ABANDONED = 86_400.0
 
 
 @attrs.frozen
-class Kept:
+class Entry:
     """A folder that runtimes are handed: a bundle, or what was derived here.
 
     `size` is in bytes, `used` when it was last loaded (seconds since the epoch),
@@ -43,17 +43,17 @@ class Kept:
         return self.folder.name
 
 
-def inventory(store: Store) -> list[Kept]:
+def inventory(store: Store) -> list[Entry]:
     """All that can be loaded from the cache, that used last first."""
     found = [*_bundles(store), *_derived(store)]
     return sorted(found, key=lambda kept: (-kept.used, kept.key))
 
 
-def _bundles(store: Store) -> Iterator[Kept]:
+def _bundles(store: Store) -> Iterator[Entry]:
     for manifest in (store.root / "bundles").glob("*.json"):
         laid = read_manifest(manifest)
         folder = manifest.with_suffix("")
-        yield Kept(
+        yield Entry(
             kind="bundle",
             folder=folder,
             names=tuple(laid),
@@ -63,11 +63,11 @@ def _bundles(store: Store) -> Iterator[Kept]:
         )
 
 
-def _derived(store: Store) -> Iterator[Kept]:
+def _derived(store: Store) -> Iterator[Entry]:
     for manifest in (store.root / "derived").glob("*/artifact.json"):
         folder = manifest.parent
         model, form = _model(manifest)
-        yield Kept(
+        yield Entry(
             kind="derived",
             folder=folder,
             names=tuple(_names(folder)),
@@ -152,7 +152,7 @@ def _is_sound(blob: Path) -> bool:
     return is_real_file(blob) and hash_file(blob) == blob.name
 
 
-def _is_whole(store: Store, kept: Kept, bad: set[str]) -> bool:
+def _is_whole(store: Store, kept: Entry, bad: set[str]) -> bool:
     if kept.kind == "derived":
         return _is_derived_whole(kept.folder)
     pairs = sorted(zip(kept.names, kept.digests, strict=True))
@@ -183,7 +183,7 @@ def _fits(path: Path, file: dict[str, Any]) -> bool:
     return sized and (not file.get("sha256") or hash_file(path) == file["sha256"])
 
 
-def delete(store: Store, gone: Iterable[Kept]) -> None:
+def delete(store: Store, gone: Iterable[Entry]) -> None:
     """Remove these folders, and the blobs that no other is made of."""
     gone = list(gone)
     for kept in gone:
@@ -195,13 +195,13 @@ def delete(store: Store, gone: Iterable[Kept]) -> None:
         remove(store.blob(digest))
 
 
-def prune(store: Store, largest: int) -> list[Kept]:
+def prune(store: Store, largest: int) -> list[Entry]:
     """Remove what is unfinished or unused, and then what was used longest ago.
 
     It ends once the cache has no more than `largest` bytes; what it removed.
     """
     _sweep(store)
-    gone: list[Kept] = []
+    gone: list[Entry] = []
     for kept in reversed(inventory(store)):
         if size(store) <= largest:
             break
@@ -228,7 +228,7 @@ def _is_old(path: Path) -> bool:
     return time.time() - _date(path) > _ABANDONED
 
 
-def matching(store: Store, prefix: str) -> list[Kept]:
+def matching(store: Store, prefix: str) -> list[Entry]:
     """All whose key, or the sha256 of a file in it, begins with this."""
     return [
         kept

@@ -163,7 +163,7 @@ def _architecture(card: ModelCard, registry: Registry) -> type[Architecture[Any]
     cls = registry.architecture(name)
     if cls is None:
         known = sorted(registry.architectures)
-        hint = install_hint("architecture", name)
+        hint = install_hint("architecture", name, registry)
         listed = ", ".join(known) or "none"
         sentence = (
             f"no installed plugin offers architecture {name!r}, which {card.id!r} "

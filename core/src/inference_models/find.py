@@ -112,8 +112,10 @@ def _abroad(name: str, there: str, registry: Registry, access: Access) -> Found:
     """The card of a public id, found at another provider; it keeps this id."""
     provider = there.partition("://")[0]
     if provider not in registry.weights_providers:
-        hint = install_hint("weights_provider", provider) or f"install {provider!r}"
-        raise ModelNotFound(f"{name!r} is {there}, which is not asked here; {hint}")
+        hint = install_hint("weights_provider", provider, registry)
+        advice = hint or f"install {provider!r}"
+        sentence = f"{name!r} is {there}, which is not asked here; {advice}"
+        raise ModelNotFound(registry.excused(sentence))
     found = find(there, registry, access, None)
     return attrs.evolve(found, card=attrs.evolve(found.card, id=name))
 
@@ -245,7 +247,8 @@ def _provider(
         if provider.name == name:
             return provider
     names = [provider.name for provider in known]
-    advice = install_hint("weights_provider", name) or f"installed: {', '.join(names)}"
+    hint = install_hint("weights_provider", name, registry)
+    advice = hint or f"installed: {', '.join(names)}"
     sentence = (
         f"there is no weights provider {name!r}{did_you_mean(name, names)}; {advice}"
     )
@@ -273,7 +276,7 @@ def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) 
     sentence = f"no model {name!r} {known}{nor}{did_you_mean(name, ids)}"
     hint = _missing_pack(name, registry)
     if hint:
-        sentence += f"; models of this family come with: {hint}"
+        sentence += f"; for models of this family: {hint}"
     elif _is_folder(name):
         sentence += f"; the folder here is written {f'./{name}'!r}"
     elif alone is not None:
@@ -294,7 +297,7 @@ def _missing_pack(name: str, registry: Registry) -> str | None:
     """What to type for the family that an id begins with, where it is not here."""
     first = name.partition("-")[0]
     for family in (first, first.rstrip("0123456789")):
-        hint = install_hint("architecture", family)
+        hint = install_hint("architecture", family, registry)
         if hint and registry.architecture(family) is None:
             return hint
     return None

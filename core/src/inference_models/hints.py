@@ -20,17 +20,25 @@ def _hints() -> dict[str, dict[str, str]]:
     return hints
 
 
-def install_hint(kind: str, name: str) -> str | None:
-    """What to type for a first-party plugin; None for names that are not ours."""
+def install_hint(kind: str, name: str, registry: Registry) -> str | None:
+    """What to type for a first-party plugin; None for names that are not ours.
+
+    One that is installed, and was set aside, needs something else than pip.
+    """
     command = _hints()[kind].get(name)
-    return f"pip install {command}" if command else None
+    if command is None:
+        return None
+    distribution = command.strip('"').partition("[")[0]
+    if any(plugin.distribution == distribution for plugin in registry.set_aside):
+        return f"{distribution} is installed, and was set aside"
+    return f"pip install {command}"
 
 
 def hint_for_file(path: Path, registry: Registry) -> str | None:
     """What to type for a file of weights that no installed backend is for."""
     form = _hints()["suffix"].get(path.suffix.lower(), "")
     read = any(form in cls.formats for cls in registry.backends.values())
-    return None if read else install_hint("format", form)
+    return None if read else install_hint("format", form, registry)
 
 
 def advice(card: ModelCard, registry: Registry) -> list[str]:
@@ -43,7 +51,7 @@ def advice(card: ModelCard, registry: Registry) -> list[str]:
     lines = [f"{form} is left out: {reason}" for form, reason in reasons if reason]
     for form in dict.fromkeys(form for form, reason in reasons if reason is None):
         if form not in read:
-            hint = install_hint("format", form)
+            hint = install_hint("format", form, registry)
             missing = f"no installed plugin offers format {form!r}"
             lines.append(f"{missing}; {hint}" if hint else missing)
     return lines

@@ -93,7 +93,7 @@ def _reader(option: Option, form: str) -> Backend:
     for cls in sorted(installed().backends.values(), key=lambda cls: -cls.rank):
         if form in cls.formats and "cpu" in devices_of(reader := cls()):
             return reader
-    hint = install_hint("format", form)
+    hint = install_hint("format", form, installed())
     raise Unavailable(
         f"what is built is compared with its source, and nothing here runs {form} on "
         f"the CPU; {hint or 'install a backend for it'}"

@@ -140,7 +140,7 @@ def _not_wished(
 
 def _no_such_backend(name: str, registry: Registry) -> str:
     names = sorted(registry.backends)
-    hint = install_hint("backend", name)
+    hint = install_hint("backend", name, registry)
     listed = ", ".join(names) or "none"
     advice = hint or f"installed: {listed}{did_you_mean(name, names)}"
     sentence = f"no installed plugin offers backend {name!r}; {advice}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import numpy as np
 
+from inference_models.activations import softmax
 from inference_models.errors import (
     InvalidCard,
     InvalidOption,
@@ -239,11 +240,15 @@ class InstanceDetections(Detections):
 def _typed(
     xyxy: Any, confidence: Any, class_id: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return (
-        np.asarray(xyxy, np.float32).reshape(-1, 4),
-        np.asarray(confidence, np.float32).reshape(-1),
-        np.asarray(class_id, np.int64).reshape(-1),
-    )
+    boxes = np.asarray(xyxy, np.float32).reshape(-1, 4)
+    scores = np.asarray(confidence, np.float32).reshape(-1)
+    classes = np.asarray(class_id, np.int64).reshape(-1)
+    if not len(boxes) == len(scores) == len(classes):
+        raise InvalidOption(
+            f"there are {len(boxes)} boxes, {len(scores)} confidences and "
+            f"{len(classes)} class ids; give one of each for every box"
+        )
+    return boxes, scores, classes
 
 
 _Found = TypeVar("_Found", bound=Detections)
@@ -305,9 +310,7 @@ class ClassificationPrediction:
         cls, logits: np.ndarray, class_names: Sequence[str]
     ) -> ClassificationPrediction:
         """The highest class of each row of `logits` (B, C), by softmax."""
-        exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        scores = exponents / exponents.sum(axis=-1, keepdims=True)
-        return cls.from_scores(scores, class_names)
+        return cls.from_scores(softmax(logits), class_names)
 
     @classmethod
     def join(

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from core.tests.distributions import install, others
+from core.tests.distributions import install, only
 
 from inference_models import registry
 
@@ -55,10 +55,8 @@ def site(tmp_path_factory):
 @pytest.fixture
 def tiny(site, monkeypatch):
     """The module of tiny-pack, the only plugin beside core's own and the Hub's."""
-    kept = others("tiny-pack", "inference-models-hf")
-    monkeypatch.setenv("INFERENCE_MODELS_DISABLED_PLUGINS", kept)
     monkeypatch.syspath_prepend(site)
-    registry.refresh()
+    only(monkeypatch, "tiny-pack", "inference-models-hf")
     import tiny_pack
 
     yield tiny_pack

@@ -128,7 +128,7 @@ def _card(model_id: str) -> ModelCard:
     return find.find(model_id, installed(), Access(), None).card
 
 
-def _kept(store: Store, card: ModelCard) -> list[cache.Kept]:
+def _kept(store: Store, card: ModelCard) -> list[cache.Entry]:
     keys = set(_keys(store, card))
     return [
         kept

@@ -26,6 +26,8 @@ from inference_models import (
     Session,
     TensorSpec,
     cxcywh_to_xyxy,
+    sigmoid,
+    softmax,
 )
 from inference_models.preprocess import place
 
@@ -196,8 +198,8 @@ class HfDetector(Architecture[ConfidenceOptions]):
     def _scores(self, logits: np.ndarray) -> np.ndarray:
         """Logits (B, Q, columns) -> scores (B, Q, C), 0 for what is no candidate."""
         if self.bundle.config["scores"] == "sigmoid":
-            return self.columns(_sigmoid(logits))
-        scores = self.columns(_softmax(logits)[..., :-1])
+            return self.columns(sigmoid(logits))
+        scores = self.columns(softmax(logits)[..., :-1])
         first = scores.argmax(axis=-1)[..., None]  # of equals, which halves often are
         return np.where(np.arange(scores.shape[-1]) == first, scores, 0)
 
@@ -261,20 +263,10 @@ class HfClassifier(Architecture[ConfidenceOptions]):
             return [ClassificationPrediction.from_logits(logits, self.class_names)]
         threshold = self.threshold(options.confidence, _THRESHOLD)
         several = MultiLabelClassificationPrediction.from_scores
-        return [several(row, threshold, self.class_names) for row in _sigmoid(logits)]
+        return [several(row, threshold, self.class_names) for row in sigmoid(logits)]
 
 
 def _loaded(architecture: Architecture[Any], loaded: Any) -> Mapping[str, Any]:
     if loaded is None:
         return Architecture.modules(architecture)
     return {"main": loaded}
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    """By way of tanh, which does not overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))

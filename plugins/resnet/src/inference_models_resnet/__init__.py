@@ -23,6 +23,7 @@ from inference_models import (
     Operations,
     TensorSpec,
     hookimpl,
+    sigmoid,
 )
 from inference_models_resnet import folders
 from inference_models_resnet.layout import BLOCKS, Layout, from_transformers, recognise
@@ -136,7 +137,7 @@ class ResNet(Architecture[ConfidenceOptions]):
             single = ClassificationPrediction
             read = single.from_scores if fused else single.from_logits
             return [read(logits, self.class_names)]
-        scores = logits if fused else _sigmoid(logits)
+        scores = logits if fused else sigmoid(logits)
         threshold = self.threshold(options.confidence, default=0.4)
         return [
             MultiLabelClassificationPrediction.from_scores(
@@ -144,11 +145,6 @@ class ResNet(Architecture[ConfidenceOptions]):
             )
             for row in scores
         ]
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    """By way of tanh, which does not overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))
 
 
 def _labels(classes: int) -> list[str]:

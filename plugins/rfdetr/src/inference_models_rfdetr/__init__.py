@@ -25,6 +25,7 @@ from inference_models import (
     TensorSpec,
     cxcywh_to_xyxy,
     hookimpl,
+    sigmoid,
 )
 from inference_models_rfdetr.labels import COCO_LABELS, labels_of
 from inference_models_rfdetr.layout import SIZES, Layout, recognise, size_of
@@ -205,7 +206,7 @@ class RfDetr(Architecture[ConfidenceOptions]):
         near = np.flatnonzero(logits > _below(np.min(threshold)))  # few, as a rule
         query, label = np.divmod(near, logits.shape[1])
         found = logits.ravel()[near]
-        scores = 0.5 * (1 + np.tanh(0.5 * found))  # a sigmoid that does not overflow
+        scores = sigmoid(found)
         least = threshold[label] if np.ndim(threshold) else threshold
         known = np.isfinite(found) & np.isfinite(cxcywh).all(axis=1)[query]
         good = np.flatnonzero(known & (scores >= least))
