@@ -9,11 +9,14 @@ import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
+import supervision as sv
 import torch
 from core.tests.roboflow_server import KEY, RoboflowServer, package
 from PIL import Image
@@ -81,6 +84,40 @@ def test_page_on_rfdetr_runs(run, folder, overview_cards):
     code = "\n".join(blocks("plugins/rfdetr/README.md", "python"))
 
     run(code, folder, INFERENCE_MODELS_CARDS=overview_cards)
+
+
+def test_recipes_run_from_top_to_bottom(run, folder, overview_cards, photos):
+    video = folder / "path/to/video.mp4"
+    frame = cv2.resize(photos["coffee"], (320, 240))
+    with sv.VideoSink(str(video), sv.VideoInfo(320, 240, fps=5)) as sink:
+        for _ in range(11):
+            sink.write_frame(frame)
+    asking = """
+    import threading
+    import urllib.error
+    import urllib.request
+
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    with open("path/to/image.jpg", "rb") as file:
+        with urllib.request.urlopen(address, file.read()) as answer:
+            print(json.load(answer)["names"] == model("path/to/image.jpg")[0].names)
+    try:
+        urllib.request.urlopen(address, b"no image")
+    except urllib.error.HTTPError as error:
+        print(error.code, error.read().decode())
+    """
+    code = "\n".join(blocks("docs/getting-started/recipes.md", "python"))
+    code = code.replace("8080", "0")
+
+    shown = run(
+        f"{code}\n{dedent(asking)}", folder, INFERENCE_MODELS_CARDS=overview_cards
+    )
+
+    assert shown.startswith("image.jpg [")
+    assert "True\n400 " in shown
+    video = sv.VideoInfo.from_video_path(str(folder / "annotated.mp4"))
+    assert video.total_frames == 11
 
 
 def test_what_was_compiled_runs_without_pytorch(run, folder, overview_cards):
