@@ -60,14 +60,6 @@ def _install_all(session: nox.Session, *more: str) -> None:
     session.install(*local, TORCH, *_group(".", "photos"), *more)
 
 
-def _test_all(session: nox.Session, marked: str) -> None:
-    """Run the tests of all distributions that are marked so, with all installed."""
-    groups = [_group(folder, "test") for folder in [*PARTS, *EXAMPLES, "."]]
-    _install_all(session, *sorted({name for group in groups for name in group}))
-    session.install("--no-deps", FOOLBOX)
-    _pytest(session, "-m", marked)
-
-
 def _pytest(session: nox.Session, *selected: str, **settings: str) -> None:
     session.install(XDIST)
     arguments = (*PARALLEL, *selected, *session.posargs)
@@ -76,14 +68,11 @@ def _pytest(session: nox.Session, *selected: str, **settings: str) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests with everything installed, but for the slow ones."""
-    _test_all(session, "not slow")
-
-
-@nox.session
-def slow(session: nox.Session) -> None:
-    """Run the tests that take long: all sizes of the models, exported and compared."""
-    _test_all(session, "slow")
+    """Run all tests with everything installed; the slow ones with `-- -m slow`."""
+    groups = [_group(folder, "test") for folder in [*PARTS, *EXAMPLES, "."]]
+    _install_all(session, *sorted({name for group in groups for name in group}))
+    session.install("--no-deps", FOOLBOX)
+    _pytest(session, "-m", "not slow")
 
 
 def _part(folder: str) -> str:

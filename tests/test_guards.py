@@ -81,8 +81,8 @@ def page():
     lines = [
         "# Guards, and the tests that notice when they are gone",
         "",
-        "Each is switched off in turn by `python3 dev.py slow -- -k guard`, which runs",
-        "the named test without it, and expects it to fail.",
+        "`python3 dev.py tests -- -m slow -k guard` switches off each in turn, runs",
+        "the named test without it, and expects that to fail.",
         "",
         "| guard | where | the test that notices |",
         "| --- | --- | --- |",
