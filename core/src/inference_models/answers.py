@@ -68,6 +68,12 @@ def known(root: Path) -> Iterator[ModelCard]:
         yield from (card for card in cards if card is not None)
 
 
+def remembered_as(model_id: str, access: Access) -> str:
+    """An id as it is remembered: what the user says a file is changes its card."""
+    kind = access.model_type
+    return model_id if kind is None else f"{model_id}#{kind}"
+
+
 def imported_name(provider: str, model_id: str) -> str:
     """The file name of a card that is carried from one cache to another."""
     facts = json.dumps([provider, model_id])
@@ -107,17 +113,15 @@ class Answers:
     ) -> ModelCard:
         """What the server says of a model now, which is remembered; else what it said.
 
-        That stands in offline without a word, and else as `latest` has it. It is told
-        apart by `model_type=`, which changes a file's card. Raises `Offline` where
-        nothing is remembered.
+        That stands in offline without a word, and else as `latest` has it. Raises
+        `Offline` where nothing is remembered.
         """
-        kind = access.model_type
-        asked = model_id if kind is None else f"{model_id}#{kind}"
-        remembered = self.read(asked)
+        name = remembered_as(model_id, access)
+        remembered = self.read(name)
         if not offline():
             card = latest(model_id, remembered, ask)
             if card is not remembered:
-                self.write(asked, card)
+                self.write(name, card)
             return card
         if remembered is None:
             raise Offline(

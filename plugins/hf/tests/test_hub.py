@@ -281,6 +281,24 @@ def test_what_a_file_is_said_to_be_is_remembered_apart(hub, model, monkeypatch):
         load("hf://org/name/model.safetensors")
 
 
+def test_a_file_that_is_said_to_be_of_a_type_is_carried(
+    hub, model, monkeypatch, tmp_path
+):
+    pytest.importorskip("typer")
+    from inference_models.cli import cache, download
+
+    file = "hf://org/name/model.safetensors"
+    download.command([file], model_type="tiny")
+    cache.export(tmp_path / "model.tar", [file], "tiny")
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cache.import_(tmp_path / "model.tar")
+
+    assert load(file, model_type="tiny")
+    with pytest.raises(Offline):
+        load(file)
+
+
 OUTAGES = {
     "500": says(500),
     "503": says(503),

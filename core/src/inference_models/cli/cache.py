@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from inference_models import archive, cache, find
-from inference_models.answers import content_of, imported_name, known
+from inference_models.answers import content_of, imported_name, known, remembered_as
 from inference_models.card import ModelCard
+from inference_models.cli.explain import ModelType
 from inference_models.errors import InvalidOption, ModelNotFound
 from inference_models.interfaces import Access
 from inference_models.registry import installed
@@ -93,10 +94,10 @@ def prune(max_size: Largest) -> None:
 
 
 @command.command()
-def export(file: Archive, ids: Ids) -> None:
+def export(file: Archive, ids: Ids, model_type: ModelType = None) -> None:
     """Write downloaded models to one file, for a machine without a network."""
     store = Store()
-    files = dict(pair for model_id in ids for pair in _files(store, model_id))
+    files = dict(pair for name in ids for pair in _files(store, name, model_type))
     size = archive.export(file, files)
     typer.echo(f"wrote {_shown(size)} to {file}; import it with")
     typer.echo(f"  inference-models cache import {file.name}")
@@ -154,16 +155,20 @@ def _ids(store: Store) -> dict[str, str]:
     return {key: card.id for card in cards for key in _keys(store, card)}
 
 
-def _files(store: Store, model_id: str) -> Iterator[tuple[str, archive.Content]]:
+def _files(
+    store: Store, model_id: str, model_type: str | None
+) -> Iterator[tuple[str, archive.Content]]:
     """All files that belong to a model, by their names in a cache.
 
     The card goes along: where it came from cannot be asked on the other machine.
     """
     # What is consented to is said where it is loaded.
-    access = Access(consent=Consent(untrusted=True))
+    access = Access(model_type=model_type, consent=Consent(untrusted=True))
     found = find.find(model_id, installed(), access, None)
     card = found.card
-    yield f"imported/{imported_name(found.provider.name, found.name)}", content_of(card)
+    asked = remembered_as(found.name, found.access)
+    name = imported_name(found.provider.name, asked)
+    yield f"imported/{name}", content_of(card)
     kept = _kept(store, card)
     if not any(one.kind == "bundle" for one in kept):
         raise ModelNotFound(

@@ -8,7 +8,7 @@ import typer
 
 from inference_models import find
 from inference_models.card import Artifact, ModelCard
-from inference_models.cli.explain import Backend, Device, Precision
+from inference_models.cli.explain import Backend, Device, ModelType, Precision
 from inference_models.errors import InvalidOption, NoBackend
 from inference_models.interfaces import Access
 from inference_models.negotiate import negotiate
@@ -34,6 +34,7 @@ def command(
     device: Device = None,
     quantization: Precision = None,
     form: Format = None,
+    model_type: ModelType = None,
 ) -> None:
     """Fetch what would run here, so that loading it needs no network."""
     if form is not None and (backend or device):
@@ -43,12 +44,15 @@ def command(
         )
     wishes = Wishes.read(backend, device, quantization, None, None)
     for model_id in ids:
-        typer.echo(f"{model_id}: {_download(model_id, wishes, form)}")
+        typer.echo(f"{model_id}: {_download(model_id, wishes, form, model_type)}")
 
 
-def _download(model_id: str, wishes: Wishes, form: str | None) -> str:
+def _download(
+    model_id: str, wishes: Wishes, form: str | None, model_type: str | None = None
+) -> str:
     # What is consented to for another machine is said there, where it is loaded.
-    access = Access(consent=Consent(untrusted=form is not None))
+    consent = Consent(untrusted=form is not None)
+    access = Access(model_type=model_type, consent=consent)
     found = find.find(model_id, installed(), access, None)
     if form is None:
         artifact = _best(found.card, wishes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from inference_models.answers import Answers, latest
+from inference_models.answers import Answers, latest, remembered_as
 from inference_models.card import ModelCard
 from inference_models.errors import (
     Forbidden,
@@ -91,7 +91,7 @@ class HubProvider(WeightsProvider):
                 raise
             raise refused(hub, asked, error) from error
         answers = _answers(hub, None if found.is_open else hub.token)
-        answers.write(_key(asked, access), card)
+        answers.write(remembered_as(str(asked), access), card)
         return card
 
 
@@ -115,14 +115,9 @@ def _remembered(hub: Hub, asked: HubId, access: Access) -> ModelCard | None:
 
     A card of another file than the user trusts is not what is asked for.
     """
-    key = _key(asked, access)
+    key = remembered_as(str(asked), access)
     card = _answers(hub, hub.token).read(key) or _answers(hub, None).read(key)
     if card is None or access.sha256 is None:
         return card
     files = [file for artifact in card.artifacts for file in artifact.files]
     return card if all(file.sha256 == access.sha256 for file in files) else None
-
-
-def _key(asked: HubId, access: Access) -> str:
-    """An id as it is remembered: what the user says a file is changes its card."""
-    return str(asked) if access.model_type is None else f"{asked}#{access.model_type}"
