@@ -327,6 +327,11 @@ def test_names_are_lost_where_they_would_be_wrong(scores, change):
     assert change(scores).names == ()
 
 
+def test_boxes_with_too_many_masks_are_told():
+    with pytest.raises(InvalidOption, match="1 boxes and 3 masks; give one"):
+        InstanceDetections.sort(BOXES[:1], [0.5], [0], NAMES, np.zeros((3, 4, 4)))
+
+
 def test_boxes_with_too_few_confidences_are_told():
     counts = "3 boxes, 2 confidences and 3 class ids; give one of each"
     with pytest.raises(InvalidOption, match=counts):

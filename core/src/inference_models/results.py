@@ -170,7 +170,10 @@ class Detections:
         class_id: np.ndarray,
         class_names: Sequence[str] = (),
     ) -> Detections:
-        """Detections from arrays in any order and of any numeric dtype."""
+        """Detections from arrays in any order and of any numeric dtype.
+
+        Raises `InvalidOption` unless there is one of each for every box.
+        """
         return _sorted(cls(*_typed(xyxy, confidence, class_id), class_names))
 
     def __len__(self) -> int:
@@ -222,13 +225,21 @@ class InstanceDetections(Detections):
         class_names: Sequence[str] = (),
         masks: np.ndarray | None = None,
     ) -> InstanceDetections:
-        """Instances from arrays in any order and of any numeric dtype, with masks."""
+        """Instances from arrays in any order and of any numeric dtype, with masks.
+
+        Raises `InvalidOption` unless there is one of each for every box.
+        """
         if masks is None:
             raise InvalidOption(
                 "instances have masks; give masks=, or make Detections of boxes alone"
             )
-        arrays = _typed(xyxy, confidence, class_id)
-        return _sorted(cls(*arrays, class_names, masks=np.asarray(masks, bool)))
+        arrays, shapes = _typed(xyxy, confidence, class_id), np.asarray(masks, bool)
+        if len(shapes) != len(arrays[0]):
+            raise InvalidOption(
+                f"there are {len(arrays[0])} boxes and {len(shapes)} masks; give one "
+                "mask for every box"
+            )
+        return _sorted(cls(*arrays, class_names, masks=shapes))
 
     def to_supervision(self) -> supervision.Detections:
         """The same as `supervision.Detections`, with `mask`."""
