@@ -430,12 +430,28 @@ def test_damaged_files_beside_the_weights_are_named(change, words, folder, tmp_p
         AutoModel.from_pretrained(copy)
 
 
-def test_sizes_that_cannot_be_are_refused(folder, tmp_path):
+@pytest.mark.parametrize(
+    ("part", "settings", "words"),
+    [
+        ("text_config", {"d_model": "wide"}, "d_model 'wide', where"),
+        ("text_config", {"encoder_layers": 1.5}, r"encoder_layers 1\.5, where"),
+        ("text_config", {"encoder_attention_heads": 0}, "attention_heads 0, where"),
+        ("text_config", {"activation_function": "tanh"}, "'tanh' is not one of gelu"),
+        ("text_config", [1], r"text_config \[1\] is no mapping"),
+        ("text_config", {"encoder_layers": 10**6}, "wants far more or larger ones"),
+        ("vision_config", {"patch_stride": [0, 2, 2, 2]}, r"\[0, 2, 2, 2\], where"),
+        ("vision_config", {"depths": [1, 1, 1]}, "lists of 3, 4 values, where each"),
+        ("vision_config", {"depths": []}, r"depths \[\], where"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(part, settings, words, folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     config = json.loads((copy / "config.json").read_text())
-    config["text_config"]["d_model"] = "wide"
+    if isinstance(settings, dict):
+        settings = config[part] | settings
+    config[part] = settings
     (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises((InvalidCard, NoBackend), match="d_model"):
+    with pytest.raises((InvalidCard, InvalidWeights), match=words):
         AutoModel.from_pretrained(copy, backend="torch")
 
 

@@ -409,6 +409,15 @@ def test_weights_of_another_shape_are_refused(folder):
         AutoModel.from_pretrained(folder, backend="hf")
 
 
+@pytest.mark.parametrize(
+    "setting", [{"num_hidden_layers": 2**63}, {"intermediate_size": 10**8}]
+)
+def test_a_network_far_larger_than_its_weights_is_not_made(folder, setting):
+    changed(folder, "config.json", **setting)
+    with pytest.raises(InvalidWeights, match="its config wants far more or larger"):
+        AutoModel.from_pretrained(folder, backend="hf")
+
+
 @pytest.mark.parametrize("size", [0, 7, 5000])
 def test_weights_that_are_cut_off_are_refused(folder, size):
     path = folder / "model.safetensors"

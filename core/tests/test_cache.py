@@ -174,13 +174,33 @@ def test_damage_that_keeps_size_and_date_is_found_and_heals(
     assert content_of(again / "a.bin") == CONTENTS["a"]
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"artifact": {"files": [{"name": "x"}]}}'])
+LONG = {"format": "acme", "graphs": {}, "files": [{"name": "x" * 5000}]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        '{"artifact": {"files": [{"name": "x"}]}}',
+        json.dumps({"artifact": LONG}),
+    ],
+)
 def test_a_derived_folder_that_is_not_whole_is_removed(text, store):
     folder = derived(store)
     (folder / "artifact.json").write_text(text)
 
     assert len(cache.verify(store)) == 1
     assert not folder.exists()
+
+
+def test_a_bundle_of_a_name_that_no_file_has_is_removed(server, store):
+    bundle = store.folder(artifact(server, "a"), plain)
+    manifest = bundle.with_suffix(".json")
+    manifest.write_text(manifest.read_text().replace("a.bin", "x" * 5000))
+    cache.verify(store)
+
+    assert [kept for kept in cache.inventory(store) if kept.names] == []
 
 
 @pytest.mark.parametrize("digest", ["../../precious", ""])

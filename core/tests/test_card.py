@@ -230,6 +230,7 @@ def test_everything_that_is_missing_is_named():
         "weights.onnx.",
         "folder /weights.onnx",
         "x" * 201,
+        "a/" * 500 + "x",
     ],
 )
 def test_a_file_name_that_leaves_its_folder_is_refused(name):

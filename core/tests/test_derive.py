@@ -317,6 +317,16 @@ def test_a_manifest_that_was_edited_is_not_believed(compiler, cache):
     assert manifest.read_text("utf-8") == text
 
 
+def test_a_manifest_that_is_nested_too_deep_is_left_out(compiler, cache):
+    load("acme-colors", backend="acme-compiled").close()
+    (manifest,) = cache.glob("derived/*/artifact.json")
+    key = json.loads(manifest.read_text("utf-8"))["key"]
+    manifest.write_text(f'{{"key": "{key}", "card": ' + "[" * 100_000, "utf-8")
+    load("acme-colors", backend="acme-compiled").close()
+
+    assert compiler.derived == ["acme-colors"] * 2
+
+
 def test_an_architecture_says_how_far_off_a_precision_may_be(compiler, monkeypatch):
     monkeypatch.setattr(compiler.AcmeCompiler, "error", 0.5)
     cls = registry.installed().architecture("acme-colors")

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import attrs
 
+from inference_models.card import Artifact, File, structure
 from inference_models.disk import hash_file, is_real_file, remove
+from inference_models.errors import InvalidCard
 from inference_models.store import Store, read_manifest
 
 _ABANDONED = 86_400.0
@@ -171,16 +173,16 @@ def _is_entry(path: Path, blob: Path, digest: str) -> bool:
 
 def _is_derived_whole(folder: Path) -> bool:
     try:
-        files = _json(folder / "artifact.json")["artifact"]["files"]
-        return all(_fits(folder / file["name"], file) for file in files)
-    except (KeyError, TypeError):
+        artifact = structure(Artifact, _json(folder / "artifact.json")["artifact"])
+    except (KeyError, InvalidCard):
         return False
+    return all(_fits(folder / file.name, file) for file in artifact.files)
 
 
-def _fits(path: Path, file: dict[str, Any]) -> bool:
+def _fits(path: Path, file: File) -> bool:
     """Whether a file has the size and the hash that its manifest gives, if it does."""
-    sized = path.is_file() and file.get("size") in (None, path.stat().st_size)
-    return sized and (not file.get("sha256") or hash_file(path) == file["sha256"])
+    sized = path.is_file() and file.size in (None, path.stat().st_size)
+    return sized and (not file.sha256 or hash_file(path) == file.sha256)
 
 
 def delete(store: Store, gone: Iterable[Entry]) -> None:

@@ -41,6 +41,7 @@ def _safe_name(_: Any, attribute: attrs.Attribute[Any], name: Any) -> None:
         or re.search(r"[\\:\x00-\x1f]", name)
         or any(_DEVICE_NAMES.match(part) for part in parts)
         or any(len(part.encode()) > 200 for part in parts)  # file systems count bytes
+        or len(name.encode()) > 1000  # and have room for 4096 with all folders above
     ):
         raise InvalidCard(
             f"file name {name!r} is not allowed; use a relative name with forward "

@@ -217,7 +217,12 @@ def _manifested(store: Store, words: str) -> Iterator[Kept]:
     """All whose manifests hold these words; manifests that are damaged are left out."""
     for manifest in _manifests(store):
         with contextlib.suppress(
-            OSError, ValueError, KeyError, TypeError, InferenceModelsError
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+            InferenceModelsError,
         ):
             text = manifest.read_text("utf-8")
             kept = _read(manifest.parent, json.loads(text)) if words in text else None

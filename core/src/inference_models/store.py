@@ -315,8 +315,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
         laid = {name: list(facts) for name, facts in data["files"].items()}
         # Whoever removes a bundle removes the blobs of these names.
         named = all(facts and _SHA256.fullmatch(facts[0]) for facts in laid.values())
+        _ = [*map(File, laid)]  # raises for a name that no card may have
         return laid if data["version"] == 1 and named else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        InvalidCard,
+    ):
         return {}
 
 

@@ -16,6 +16,7 @@ from inference_models import (
 )
 from inference_models.strict_json import parse
 from inference_models_florence2.answers import banned_in
+from inference_models_florence2.layout import given_of
 
 _CLASS = "Florence2ForConditionalGeneration"
 _GENERATION = "generation_config.json"
@@ -81,8 +82,7 @@ def generation(bundle: Bundle) -> dict[str, Any]:
 
     Raises `InvalidWeights` for a file that cannot be read.
     """
-    text: dict[str, Any] = dict(bundle.config.get("text_config", {}))
-    return {**text, **_read(bundle.file(_GENERATION))}
+    return {**given_of(bundle.config, "text_config"), **_read(bundle.file(_GENERATION))}
 
 
 def banned(bundle: Bundle) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from inference_models import InvalidCard, TensorSpec
@@ -57,33 +57,45 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return _complete(config, "text_config", _TEXT_DEFAULTS)
 
 
+def given_of(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The settings under a key as they are; `InvalidCard` for what is no mapping."""
+    given = config.get(key, {})
+    if not isinstance(given, Mapping):
+        raise InvalidCard(f"{key} {given!r:.100} is no mapping; correct the config")
+    return given
+
+
 def _complete(
     config: Mapping[str, Any], key: str, defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The settings under a key, those that transformers leaves out filled in."""
-    given = config.get(key, {})
-    if not isinstance(given, Mapping):
-        raise InvalidCard(f"{key} {given!r:.100} is no mapping; correct the config")
+    given = given_of(config, key)
     known = {name: given.get(name, value) for name, value in defaults.items()}
     for name, value in known.items():
-        if not _is_like(value, defaults[name]):
+        if not _is_like(value, defaults[name], least=int(name != "patch_padding")):
             raise InvalidCard(
                 f"{key} has {name} {value!r:.100}, where {defaults[name]!r} would fit; "
                 "correct the config"
             )
+    lengths = {len(value) for value in known.values() if isinstance(value, list)}
+    if len(lengths) > 1:
+        raise InvalidCard(
+            f"{key} has lists of {', '.join(map(str, sorted(lengths)))} values, where "
+            "each has one for each stage; correct the config"
+        )
     return known
 
 
-def _is_like(value: Any, example: Any) -> bool:
+def _is_like(value: Any, example: Any, least: int) -> bool:
     """Whether a setting has the type of an example, and numbers a plausible size."""
     if isinstance(example, list):
-        return isinstance(value, Sequence) and all(
-            _is_like(item, example[0]) for item in value
-        )
+        several = isinstance(value, list | tuple) and len(value) > 0
+        return several and all(_is_like(item, example[0], least) for item in value)
     if isinstance(example, bool | str):
         return isinstance(value, type(example))
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 <= value <= 1_000_000
+    number = int if isinstance(example, int) else int | float
+    is_number = isinstance(value, number) and not isinstance(value, bool)
+    return is_number and least <= value <= 1_000_000
 
 
 def states(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, relu, scaled_dot_product_attention, silu
 
+from inference_models import InvalidCard
+
 # BART's table of positions begins with two that no token has.
 _OFFSET = 2
 
@@ -70,6 +72,11 @@ class Layer(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
         self.final_layer_norm = nn.LayerNorm(width)
         self.self_attn_layer_norm = nn.LayerNorm(width)
+        if activation not in ACTIVATIONS:
+            raise InvalidCard(
+                f"activation_function {activation!r:.100} is not one of "
+                f"{', '.join(ACTIVATIONS)}; correct the config"
+            )
         self._activation = ACTIVATIONS[activation]
 
     def feed_forward(self, x: Tensor) -> Tensor:

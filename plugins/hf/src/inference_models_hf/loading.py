@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from torch import nn
 from transformers.utils import logging
 
 from inference_models import Bundle, InvalidWeights
-from inference_models_torch.modules import listed
+from inference_models_torch.modules import listed, within_files
 
 _CLASSES = {
     "object-detection": "AutoModelForObjectDetection",
@@ -38,7 +40,8 @@ def load_model(bundle: Bundle, dtype: torch.dtype) -> nn.Module:
         )
     chooser = getattr(transformers, _CLASSES[task])
     try:
-        with _FILLING, _quiet():
+        files = sorted(bundle.folder.glob("*.safetensors"))
+        with _FILLING, _quiet(), within_files(files, sum(map(_count, files))):
             model, report = chooser.from_pretrained(
                 str(bundle.folder),
                 dtype=dtype,
@@ -48,11 +51,19 @@ def load_model(bundle: Bundle, dtype: torch.dtype) -> nn.Module:
                 trust_remote_code=False,
                 use_safetensors=True,
             )
+    except InvalidWeights:
+        raise
     except Exception as error:
         raise _explained(bundle, error) from error
     _check_filled(bundle, report)
     filled: nn.Module = model.eval().requires_grad_(False)
     return filled
+
+
+def _count(path: Path) -> int:
+    """How many tensors a file holds."""
+    with safe_open(path, framework="np") as file:
+        return len(file.keys())
 
 
 def _explained(bundle: Bundle, error: Exception) -> InvalidWeights:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from inference_models import Architecture, Bundle, InvalidWeights
 from inference_models_torch.weights import read_tensors
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+# Parameters that may be made, as some are replaced, or are the same in several graphs:
+# so many for each tensor, and anyway; and so many values, beside two for each byte.
+_TIMES, _ANYWAY, _SMALL = 8, 1000, 2**24
 
 # A mode sees a call of `nn.init` as one call, and not the tensors' methods in it.
 _RANDOM = (
@@ -29,18 +36,17 @@ def load_modules(
     bundle: Bundle, architecture: Architecture[Any], device: str, precision: str
 ) -> dict[str, nn.Module]:
     """Modules by graph: with the bundle's weights, on the device, for inference."""
-    with _WithoutInitialisation():
+    paths = {graph: bundle.path(graph) for graph in bundle.artifact.graphs}
+    read = {path: read_tensors(path) for path in dict.fromkeys(paths.values())}
+    count = sum(map(len, read.values()))
+    with _WithoutInitialisation(), within_files(read, count):
         modules = architecture.modules()
-    read: dict[Path, dict[str, torch.Tensor]] = {}
-    for graph in bundle.artifact.graphs:
-        path = bundle.path(graph)
+    for graph, path in paths.items():
         if graph not in modules:
             raise InvalidWeights(
                 f"architecture {architecture.name!r} has no graph {graph!r}; it has "
                 f"{', '.join(sorted(modules))}"
             )
-        if path not in read:
-            read[path] = read_tensors(path)
         _fill(modules[graph], architecture.weights(graph, read[path]), path)
     opened = {graph: modules[graph] for graph in bundle.artifact.graphs}
     for module in opened.values():
@@ -48,6 +54,37 @@ def load_modules(
         set_precision(module, DTYPES[precision], architecture.fp32_modules)
         module.to(device)
     return opened
+
+
+@contextlib.contextmanager
+def within_files(paths: Iterable[Path], count: int) -> Iterator[None]:
+    """Ends the making of a network far larger than its files of so many tensors.
+
+    A config is a few bytes, and one number in it could have layers made for ever.
+    Raises `InvalidWeights`; networks that other threads make are not counted.
+    """
+    files = list(paths)
+    most = _ANYWAY + _TIMES * count
+    largest = _SMALL + 2 * sum(path.stat().st_size for path in files)
+    thread, made, size = threading.get_ident(), 0, 0
+
+    def counted(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made, size
+        if parameter is None or threading.get_ident() != thread:
+            return
+        made, size = made + 1, size + parameter.numel()
+        if made > most or size > largest:
+            raise InvalidWeights(
+                f"{', '.join(f'{str(path)!r}' for path in files[:3])} holds {count} "
+                "tensors, and its config wants far more or larger ones; is it of "
+                "another model?"
+            )
+
+    registered = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        registered.remove()
 
 
 class _WithoutInitialisation(TorchFunctionMode):
