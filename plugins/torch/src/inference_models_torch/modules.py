@@ -20,7 +20,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # Parameters that may be made, as some are replaced, or are the same in several graphs:
 # so many for each tensor, and anyway; and so many values, beside two for each byte.
-_TIMES, _ANYWAY, _SMALL = 8, 1000, 2**24
+_TIMES, _ANYWAY, _SMALL = 8, 1000, 2**28
 
 # A mode sees a call of `nn.init` as one call, and not the tensors' methods in it.
 _RANDOM = (
