@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from inference_models.auto import AutoModel
-from inference_models.cli.explain import Backend, Device, ModelId, ModelType, Precision
+from inference_models.cli.app import Backend, Device, ModelId, ModelType, Precision
 from inference_models.errors import InvalidOption, NoBackend
 from inference_models.images import read_images
 from inference_models.judging import PHOTOS, photo, tolerance

@@ -8,13 +8,14 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from inference_models import archive, cache, find
 from inference_models.answers import content_of, imported_name, known, remembered_as
 from inference_models.card import ModelCard
+from inference_models.cli.app import ModelType
 from inference_models.errors import InvalidOption, ModelNotFound
 from inference_models.interfaces import Access
 from inference_models.registry import installed
@@ -34,7 +35,6 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 Largest = Annotated[str, typer.Option("--max-size", help="Such as 500MB or 2GB.")]
 Name = Annotated[str, typer.Argument(help="An id, or the beginning of a hash.")]
 Ids = Annotated[list[str], typer.Argument(help="Ids of models that were downloaded.")]
-ModelType = Annotated[Optional[str], typer.Option(help="What kind a bare file is.")]  # noqa: UP045 - read by typer on Python 3.10
 Archive = Annotated[Path, typer.Argument(help="The file that carries the models.")]
 Derived = Annotated[
     bool,

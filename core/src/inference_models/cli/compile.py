@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from inference_models.auto import AutoModel
-from inference_models.cli.explain import ModelId, ModelType, Precision
+from inference_models.cli.app import ModelId, ModelType, Precision
 from inference_models.errors import InvalidOption
 
 Backend = Annotated[str, typer.Option(help="The backend whose format is built.")]

@@ -8,7 +8,7 @@ import typer
 
 from inference_models import find
 from inference_models.card import Artifact, ModelCard
-from inference_models.cli.explain import Backend, Device, ModelType, Precision
+from inference_models.cli.app import Backend, Device, ModelType, Precision
 from inference_models.errors import InvalidOption, NoBackend
 from inference_models.interfaces import Access
 from inference_models.negotiate import negotiate

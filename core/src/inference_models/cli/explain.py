@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
-
 import typer
 
 from inference_models.auto import AutoModel
-
-Backend = Annotated[Optional[str], typer.Option(help="Ask for one backend.")]  # noqa: UP045 - read by typer on Python 3.10
-Device = Annotated[Optional[str], typer.Option(help="Ask for one device.")]  # noqa: UP045
-Precision = Annotated[Optional[str], typer.Option(help="fp32, fp16, bf16 or int8.")]  # noqa: UP045
-ModelType = Annotated[Optional[str], typer.Option(help="What kind a bare file is.")]  # noqa: UP045
-ModelId = Annotated[str, typer.Argument(help="An id, a folder or a file of weights.")]
+from inference_models.cli.app import Backend, Device, ModelId, ModelType, Precision
 
 
 def command(
