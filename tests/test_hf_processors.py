@@ -44,6 +44,13 @@ BY_NAME = [
     ("Detr", {"size": {"shortest_edge": 100, "longest_edge": 120}}),
     ("Yolos", {"size": {"shortest_edge": 100, "longest_edge": 120}}),
     ("Detr", {"size": 100, "max_size": 150}),
+    ("ViT", {"do_resize": None}),
+    ("ViT", {"do_rescale": None, "do_normalize": None}),
+    ("CLIP", {"do_center_crop": None}),
+    ("MobileViT", {"do_flip_channel_order": None}),
+    ("EfficientNet", {"include_top": None}),
+    ("PoolFormer", {"crop_pct": None}),
+    ("Detr", {"size": None}),
 ]
 
 
@@ -117,6 +124,10 @@ def test_a_file_that_differs_from_the_usual(name, fields):
         ({"image_processor_type": "SamImageProcessor"}, "'SamImageProcessor' is not"),
         ({"resample": 1}, r"resample 1 is not one of 0 \(nearest\)"),
         ({"resample": "bilinear"}, "must be a number"),
+        ({"resample": None}, "resample is null, and images are to be resized"),
+        ({"rescale_factor": None}, "rescale_factor is null, and values are to be"),
+        ({"image_mean": None}, "image_mean must be a number, not null"),
+        ({"size": None}, "size 'None' is no number of pixels"),
         ({"size": {"longest_edge": 5}}, "names longest_edge, which is unknown"),
         ({"size": {"height": 0, "width": 5}}, "'0' is no number of pixels"),
         ({"size": 1e9}, "is no number of pixels"),

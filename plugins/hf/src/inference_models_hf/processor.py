@@ -76,6 +76,25 @@ DEFAULTS: dict[str, Mapping[str, Any]] = {
 }
 """What each processor does where its file is silent, by its name without an ending."""
 
+# Keys of which null is not the default: these switch a step, those are what it takes.
+_FLAGS = (
+    "do_center_crop",
+    "do_flip_channel_order",
+    "do_normalize",
+    "do_rescale",
+    "do_resize",
+    "include_top",
+    "rescale_offset",
+)
+_VALUES = (
+    "crop_pct",
+    "crop_size",
+    "image_mean",
+    "image_std",
+    "rescale_factor",
+    "resample",
+    "size",
+)
 _ENDINGS = ("Fast", "Pil", "ImageProcessor", "FeatureExtractor")
 _INTERPOLATIONS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 _LONGEST = 1333
@@ -85,7 +104,7 @@ _LONGEST = 1333
 def preprocessing_of(config: Node) -> dict[str, Any]:
     """The fields of `Preprocessing`; `InvalidCard` says what cannot be expressed."""
     name = _name(config)
-    node = Node({**DEFAULTS[name], **_given(config)}, config.place)
+    node = Node({**DEFAULTS[name], **_given(config, name)}, config.place)
     resize = _RESIZES.get(name, _resize) if node.flag("do_resize", True) else _no_resize
     fields = {
         **resize(node),
@@ -97,8 +116,17 @@ def preprocessing_of(config: Node) -> dict[str, Any]:
     return fields
 
 
-def _given(config: Node) -> dict[str, Any]:
-    return {key: value for key, value in config.data.items() if value is not None}
+def _given(config: Node, name: str) -> dict[str, Any]:
+    """What the file says; a null means what it means to transformers.
+
+    It switches a step off. A value that is null is none, so that the step that needs
+    it is refused; of a detector's size, and of all other keys, it is the default.
+    """
+    given = {k: v for k, v in config.data.items() if v is not None or k in _VALUES}
+    if given.get("size", 0) is None and _RESIZES.get(name) in (_detection, _yolos):
+        del given["size"]
+    off = [key for key in _FLAGS if key in config.data and config.data[key] is None]
+    return {**given, **dict.fromkeys(off, False)}
 
 
 def _name(config: Node) -> str:
@@ -227,6 +255,8 @@ _RESIZES: dict[str, Callable[[Node], dict[str, Any]]] = {
 
 def _interpolation(node: Node) -> dict[str, Any]:
     number = node.whole("resample", 0, 5)
+    if number is None and "resample" in node.data and node.flag("do_resize", True):
+        raise node.wrong("resample", "is null, and images are to be resized")
     if number is None:
         number = 2
     if number not in _INTERPOLATIONS:
@@ -243,6 +273,8 @@ def _values(node: Node) -> dict[str, Any]:
     """value = (pixel * rescale_factor - mean) / std."""
     factor = node.number("rescale_factor", 1e-6, 1e3) or 1 / 255
     rescaled = node.flag("do_rescale", True)
+    if rescaled and node.data.get("rescale_factor", factor) is None:
+        raise node.wrong("rescale_factor", "is null, and values are to be rescaled")
     mean, std = [0.0] * 3, [1.0] * 3
     if node.flag("do_normalize", True):
         mean, std = _statistics(node)
