@@ -24,8 +24,8 @@ from plugins.hf.tests.hub_server import HubServer
 from safetensors.torch import save, save_file
 
 from inference_models import Artifact, Bundle, ModelCard, Operations, Preprocessing
-from inference_models.find import elsewhere
 from inference_models.hardware import Gpu, Hardware
+from inference_models.negotiation.find import elsewhere
 from inference_models.registry import installed
 from inference_models_resnet.network import ResNet
 from inference_models_trt.installed import Installed

@@ -269,7 +269,7 @@ class OnDevice:
     def __dlpack_device__(self):
         return 2, 0
 
-    def __dlpack__(self, **wishes):
+    def __dlpack__(self, **wanted):
         raise AssertionError("its memory was lent")
 
     def cpu(self):
@@ -295,8 +295,8 @@ class BytesForBooleans:
     def __dlpack_device__(self):
         return self._shared.__dlpack_device__()
 
-    def __dlpack__(self, **wishes):
-        return self._shared.__dlpack__(**wishes)
+    def __dlpack__(self, **wanted):
+        return self._shared.__dlpack__(**wanted)
 
 
 def test_booleans_that_are_given_as_bytes_are_booleans_in_the_same_memory():

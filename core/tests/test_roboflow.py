@@ -30,7 +30,7 @@ from inference_models import (
     UsagePaused,
     ask,
 )
-from inference_models.ask import Terms
+from inference_models.download.ask import Terms
 from inference_models.providers import roboflow_api
 from inference_models.providers.roboflow import RoboflowProvider
 from inference_models.testing import WeightsProviderTests
