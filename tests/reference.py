@@ -156,9 +156,8 @@ def default_of(member: ast.AnnAssign, lines: list[str]) -> str | None:
 
 
 def written(node: ast.expr, lines: list[str]) -> str:
-    """An expression as the source has it, on one line."""
-    text = ast.get_source_segment("\n".join(lines), node) or ""
-    return " ".join(text.split())
+    """An expression as the source has it."""
+    return ast.get_source_segment("\n".join(lines), node) or ""
 
 
 def is_public(name: str) -> bool:
