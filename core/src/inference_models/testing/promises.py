@@ -141,9 +141,8 @@ def _check_class_ids(
     assert class_ids.shape == shape
     if class_names:
         assert set(class_ids.tolist()) <= set(range(len(class_names)))
-        assert all(class_names[i] for i in class_ids), (
-            "an unnamed class is never returned"
-        )
+        unnamed = [i for i in class_ids.tolist() if not class_names[i]]
+        assert unnamed == [], "a class whose label is None is never returned"
 
 
 _PROMISES: Mapping[str, Callable[[list[Any], Sequence[Frame], Sequence[str]], None]] = {
