@@ -1139,7 +1139,9 @@ def test_a_task_of_no_class_gives_a_list(cards):
     model = load("mine")
 
     assert (type(model), model.task) == (Model, "colour-naming")
-    assert [type(result) for result in model([RED, BLUE])] == [ClassificationPrediction]
+    assert [type(result) for result in model(RED)] == [ClassificationPrediction]
+    with pytest.raises(RunFailed, match="returned 1, and not a list of 2 results"):
+        model([RED, BLUE])
 
 
 # What the user allows, and holds files to

@@ -10,12 +10,14 @@ from inference_models import (
     Access,
     Artifact,
     File,
+    Forbidden,
     HashMismatch,
     InferenceModelsError,
     InvalidCard,
     InvalidOption,
     ModelCard,
     ModelNotFound,
+    Unauthorized,
 )
 from inference_models.negotiation.find import find, known_ids, providers
 from inference_models.registry import build
@@ -167,6 +169,21 @@ def test_a_key_is_for_providers_that_take_one():
 )
 def test_a_key_is_for_the_provider_that_is_named(model_id, named):
     assert told(model_id, named) == {"other": GIVEN}
+
+
+@pytest.mark.parametrize("kind", [Unauthorized, Forbidden])
+def test_a_provider_that_refuses_for_lack_of_a_key_is_to_be_named(kind):
+    refusing = registry(provider("shelf", **failing(kind("it wants a key"))), HUB)
+    to_name = "it wants a key; api_key= is shown to .* so load 'shelf://acme/bolts'"
+    with pytest.raises(kind, match=to_name):
+        find("acme/bolts", refusing, Access(key="sesame"), None)
+
+    for access, model_id in [
+        (Access(), "acme/bolts"),
+        (Access(key="sesame"), "shelf://acme/bolts"),
+    ]:
+        with pytest.raises(kind, match=r"^it wants a key$"):
+            find(model_id, refusing, access, None)
 
 
 def test_what_is_fetched_is_asked_for_with_the_providers_own_key():

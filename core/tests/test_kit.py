@@ -29,6 +29,7 @@ from inference_models import (
     Detections,
     Facts,
     File,
+    InstanceDetections,
     InvalidInput,
     InvalidWeights,
     Model,
@@ -753,6 +754,73 @@ class TestEmbeds(ArchitectureTests):
         return {"rows": np.array([[1, 2, 3], [4, 5, 6]], np.float32)}
 
 
+class Shapes(Tiny):
+    """The boxes of `Tiny`, and output "masks" (N, K, h, w)."""
+
+    @classmethod
+    def cards(cls):
+        return [tiny_card(7, task="instance-segmentation")]
+
+    def postprocess(self, outputs, frames, options, ops):
+        threshold = self.threshold(options.confidence, default=0.5)
+        masks = ops.host(outputs["masks"])
+        triples = zip(ops.host(outputs["boxes"]), masks, frames, strict=True)
+        return [self.shapes(*triple, threshold) for triple in triples]
+
+    def shapes(self, rows, masks, frame, threshold):
+        kept = (rows[:, 4] >= threshold) & (rows[:, 5] != 1)
+        xyxy = frame.from_normalized(rows[kept, :4])
+        arrays = (xyxy, rows[kept, 4], rows[kept, 5], self.class_names)
+        return InstanceDetections.sort(*arrays, self.masks(masks[kept], frame))
+
+    def masks(self, logits, frame):
+        return frame.masks_to_original(logits)
+
+
+class ShapesKit(ArchitectureTests):
+    architecture = Shapes
+    slot = "architecture"
+
+    @pytest.fixture
+    def outputs(self):
+        boxes = [[0.1, 0.2, 0.3, 0.4, 0.6, 0], [0, 0, 1, 1, 0.9, 2]]
+        masks = np.random.default_rng(0).normal(size=(2, 2, 6, 5))
+        return {"boxes": np.array([boxes] * 2, np.float32), "masks": masks}
+
+
+class TestShapes(ShapesKit):
+    pass
+
+
+@attrs.frozen(repr=False)
+class Marked(Detections):
+    marks: np.ndarray = attrs.field(kw_only=True)
+
+
+class Marks(Tiny):
+    """A task that core has no class for, whose results are boxes with more to them."""
+
+    @classmethod
+    def cards(cls):
+        return [tiny_card(8, task="marking")]
+
+    def found(self, rows, frame, threshold):
+        found = super().found(rows, frame, threshold)
+        boxes = (found.xyxy, found.confidence, found.class_id, found.class_names)
+        return Marked(*boxes, marks=self.marks(found))
+
+    def marks(self, found):
+        return found.xyxy.mean(axis=1)
+
+
+class MarksKit(TinyKit):
+    architecture = Marks
+
+
+class TestMarks(MarksKit):
+    pass
+
+
 PROMISES = (
     "test_results_keep_what_the_task_promises",
     "test_any_confidence_keeps_what_the_task_promises",
@@ -892,6 +960,53 @@ class Squeezes(Tiny):
     def postprocess(self, outputs, frames, options, ops):
         squeezed = {"boxes": outputs["boxes"].squeeze()}
         return super().postprocess(squeezed, frames, options, ops)
+
+
+@broken(TinyKit, "test_its_card_names_the_task_that_users_name")
+class MisspellsItsTask(Tiny):
+    @classmethod
+    def cards(cls):
+        return [tiny_card(1, task="object_detection")]
+
+
+class EmbedsKit(TestEmbeds):
+    slot = "architecture"
+
+
+@broken(EmbedsKit, "test_its_card_names_the_task_that_users_name")
+class HasAnotherTaskThanItsCards(Embeds):
+    Model = type("Vectors", (Rows,), {"task": "vectors"})
+
+
+@broken(ShapesKit, *PROMISES)
+class HasMasksOfTheInputsSize(Shapes):
+    def masks(self, logits, frame):
+        return logits > 0
+
+
+@broken(ShapesKit, *PROMISES)
+class HasMasksOfAnotherType(Shapes):
+    def shapes(self, rows, masks, frame, threshold):
+        found = super().shapes(rows, masks, frame, threshold)
+        return attrs.evolve(found, masks=found.masks.astype(np.uint8))
+
+
+@broken(ShapesKit, *PROMISES)
+class LeavesTheMasksOut(Shapes):
+    def shapes(self, rows, masks, frame, threshold):
+        return self.found(rows, frame, threshold)
+
+
+@broken(MarksKit, *PROMISES)
+class HasOneMarkForAllBoxes(Marks):
+    def marks(self, found):
+        return np.zeros(1)
+
+
+@broken(MarksKit, *PROMISES)
+class DoesNotSortItsMarks(Marks):
+    def found(self, rows, frame, threshold):
+        return super().found(rows, frame, threshold)[::-1]
 
 
 @broken(TinyKit, "test_does_not_write_to_outputs")

@@ -124,6 +124,62 @@ def test_a_frame_of_sizes_alone_moves_nothing():
     assert np.array_equal(Frame(10, 10, 10, 10).to_original(box), box)
 
 
+def test_points_go_where_boxes_go_and_are_not_clipped():
+    frame = place(Preprocessing(size=(100, 100), resize="letterbox"), 25, 50).frame
+    points = np.array([[[50, 50], [0, 20]], [[100, 75], [10, 0]]])
+
+    found = frame.points_to_original(points)
+
+    assert found.dtype == np.float32
+    assert found.tolist() == [[[25, 12.5], [0, -2.5]], [[50, 25], [5, -12.5]]]
+    assert frame.points_to_original(np.empty((0, 17, 2))).shape == (0, 17, 2)
+
+
+def centres(count, length):
+    """Where the centres of so many cells lie on a side of this length."""
+    return (np.arange(count) + 0.5) * length / count
+
+
+@given(spec=specs, size=sizes, cells=st.tuples(*[st.integers(1, 30)] * 2))
+def test_a_map_of_the_networks_pixels_says_where_each_pixel_was(spec, size, cells):
+    frame = where_it_fits(place, spec, *size).frame
+    sides = [(cells[1], frame.input_width), (cells[0], frame.input_height)]
+    x, y = (centres(*side) for side in sides)
+    there = network_pixel(frame, centres(size[1], size[1]), centres(size[0], size[0]))
+
+    across, down = frame.maps_to_original(np.stack(np.meshgrid(x, y)), outside=np.nan)
+
+    assert across.dtype == np.float32
+    assert across.shape == size
+    for found, was, ours in (
+        (across[size[0] // 2], there[0], x),
+        (down[:, size[1] // 2], there[1], y),
+    ):
+        seen = ~np.isnan(found)
+        wanted = np.clip(was, ours[0], ours[-1])[seen]
+        assert found[seen] == pytest.approx(wanted, abs=0.02)
+
+
+def test_what_the_network_did_not_see_is_outside_of_its_maps_and_masks():
+    frame = place(Preprocessing(size=(4, 4), resize="center-crop"), 4, 6).frame
+
+    maps = frame.maps_to_original(np.full((2, 2, 2), 5), outside=-3)
+    masks = frame.masks_to_original(np.full((2, 2, 2), 5))
+
+    assert maps[1].tolist() == [[-3, 5, 5, 5, 5, -3]] * 4
+    assert masks.dtype == bool
+    assert np.array_equal(masks, maps > 0)
+    assert frame.masks_to_original(np.empty((0, 2, 2))).shape == (0, 4, 6)
+
+
+def test_a_mask_ends_half_way_between_the_cells_that_it_ends_between():
+    frame = Frame(1, 8, 1, 8)
+
+    found = frame.masks_to_original(np.array([[[1, -1]]], np.float16))
+
+    assert found.tolist() == [[[True] * 4 + [False] * 4]]
+
+
 def test_stretching_ignores_the_ratio():
     placed = place(Preprocessing(size=(30, 40)), 60, 20)
 

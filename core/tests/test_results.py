@@ -497,6 +497,15 @@ def test_no_class_may_be_present():
     assert repr(found) == "<MultiLabelClassificationPrediction 0: nothing>"
 
 
+@pytest.mark.parametrize("threshold", [0, np.zeros(3, np.float32)], ids=["one", "each"])
+def test_a_class_without_a_name_is_never_present(threshold):
+    found = MultiLabelClassificationPrediction.from_scores(
+        f32(0.3, 0, 0.7), threshold, ["cat", "", "dog"]
+    )
+
+    assert found.class_ids.tolist() == [2, 0]
+
+
 def test_many_present_classes_are_shown_in_part():
     names = [f"tag {number}" for number in range(7)]
     found = MultiLabelClassificationPrediction.from_scores(np.ones(7), 0.5, names)

@@ -224,9 +224,7 @@ class Model:
     def _check_results(self, results: Any, images: int) -> None:
         """Raise `RunFailed` for what is no list, or has not one result an image."""
         is_list = isinstance(results, (list, tuple))
-        # Only where the task is known, and joins nothing, is one expected of each.
-        cls = type(self)
-        one_each = cls.task is not None and cls.join is Model.join
+        one_each = type(self).join is Model.join  # others may have one for several
         if is_list and (len(results) == images or not one_each):
             return
         name = self._loaded.architecture.name

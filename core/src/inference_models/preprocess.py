@@ -7,7 +7,7 @@ answer, so they can differ only in how they resample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import attrs
@@ -275,6 +275,46 @@ class Frame:
         """Boxes (N, 4) in 0–1 of the network's input -> the original's pixels."""
         size = np.array([self.input_width, self.input_height] * 2, np.float32)
         return self.to_original(np.asarray(xyxy, np.float32) * size)
+
+    def points_to_original(self, xy: np.ndarray) -> np.ndarray:
+        """Points (..., 2) in the network's pixels -> the original's, float32.
+
+        They are not clipped: a point may lie outside the image.
+        """
+        scale = np.array([self.scale_x, self.scale_y], np.float32)
+        offset = np.array([self.offset_x, self.offset_y], np.float32)
+        return np.asarray(np.asarray(xy, np.float32) * scale + offset)
+
+    def maps_to_original(self, maps: np.ndarray, outside: float = 0.0) -> np.ndarray:
+        """Maps (N, h, w) of the network's input -> float32 (N, H, W) of the original.
+
+        A map of any size covers the whole input. Between the centres of its cells
+        values are linear; `outside` is for pixels that the network did not see.
+        """
+        found = list(self._mapped(maps, outside))
+        return np.array(found, np.float32).reshape(-1, self.height, self.width)
+
+    def masks_to_original(self, logits: np.ndarray) -> np.ndarray:
+        """Logits (N, h, w) of the network's input -> bool (N, H, W) of the original.
+
+        They are mapped as by `maps_to_original`, one at a time, and true above 0.
+        """
+        found = [each > 0 for each in self._mapped(logits, outside=-1)]
+        return np.array(found, np.bool_).reshape(-1, self.height, self.width)
+
+    def _mapped(self, maps: np.ndarray, outside: float) -> Iterator[np.ndarray]:
+        """Each map as the original has it, float32 (H, W)."""
+        from PIL.Image import Resampling, Transform, fromarray
+
+        rows, columns = maps.shape[1:]
+        x, y = columns / self.input_width, rows / self.input_height
+        across = (x / self.scale_x, 0, -self.offset_x * x / self.scale_x)
+        down = (0, y / self.scale_y, -self.offset_y * y / self.scale_y)
+        how = (Transform.AFFINE, (*across, *down), Resampling.BILINEAR)
+        for cells in maps:
+            image = fromarray(np.asarray(cells, np.float32))
+            size = (self.width, self.height)
+            yield np.asarray(image.transform(size, *how, fillcolor=outside))
 
 
 @attrs.frozen

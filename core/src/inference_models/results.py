@@ -373,10 +373,14 @@ class MultiLabelClassificationPrediction:
     def from_scores(
         cls, confidence: np.ndarray, threshold: Any, class_names: Sequence[str]
     ) -> MultiLabelClassificationPrediction:
-        """The classes of `confidence` (C,) that reach `threshold`, a number or (C,)."""
+        """The classes of `confidence` (C,) that reach `threshold`, a number or (C,).
+
+        A class whose name is `""` is never among them.
+        """
         scores = Scores(np.asarray(confidence, np.float32), class_names)
         plain = np.asarray(scores)
-        present = np.flatnonzero(plain >= threshold)
+        named = np.array([name != "" for name in class_names] or [True])
+        present = np.flatnonzero((plain >= threshold) & named)
         order = np.argsort(-plain[present], kind="stable")
         return cls(present[order].astype(np.int64), scores, class_names)
 

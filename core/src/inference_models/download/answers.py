@@ -113,8 +113,10 @@ class Answers:
     ) -> ModelCard:
         """What the server says of a model now, which is remembered; else what it said.
 
-        That stands in offline without a word, and else as `latest` has it. Raises
-        `Offline` where nothing is remembered.
+        `ask` asks the server, and is given whether nothing is remembered, so that
+        waiting and trying again are worth it. What is remembered stands in offline
+        without a word; where the server is down, answers nonsense or refuses the key,
+        with one warning. Raises `Offline` where nothing is remembered.
         """
         name = remembered_as(model_id, access)
         remembered = self.read(name)

@@ -14,10 +14,12 @@ import attrs
 from inference_models.card import ModelCard
 from inference_models.download.sources import Request, shown_url
 from inference_models.errors import (
+    Forbidden,
     HashMismatch,
     InferenceModelsError,
     InvalidOption,
     ModelNotFound,
+    Unauthorized,
     did_you_mean,
     told,
 )
@@ -96,10 +98,26 @@ def _first(asked: Sequence[WeightsProvider], name: str, access: Access) -> Found
         own = alone or provider.takes_key
         granted = access if own else access.without_secrets()
         granted = attrs.evolve(granted, alone=alone)
-        card = _card(provider, name, granted, alone)
+        try:
+            card = _card(provider, name, granted, alone)
+        except (Unauthorized, Forbidden) as error:
+            if granted.key == access.key:
+                raise
+            raise _without_key(error, provider, name) from error
         if card is not None:
             return Found(card, provider, granted, name)
     return None
+
+
+def _without_key(
+    error: Unauthorized | Forbidden, provider: WeightsProvider, name: str
+) -> InferenceModelsError:
+    """The refusal of a provider that was not shown the key, and how to show it."""
+    kind = Unauthorized if isinstance(error, Unauthorized) else Forbidden
+    own = f"{provider.name}://{name}"
+    return kind(
+        f"{error}; api_key= is shown to a provider that is named, so load {own!r}"
+    )
 
 
 def elsewhere(registry: Registry) -> dict[str, str]:

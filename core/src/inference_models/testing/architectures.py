@@ -166,6 +166,16 @@ class ArchitectureTests(StandardTests):
 
         assert {card.architecture for card in self._cards()} <= known
 
+    def test_its_card_names_the_task_that_users_name(self, card: ModelCard) -> None:
+        """A task chooses the class that users hold, and is what `task=` asks for."""
+        own = self.architecture.Model
+
+        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", card.task), (
+            f"the task {card.task!r} is not in lower-case words with hyphens between"
+        )
+        if own is not None and own.task is not None:
+            assert card.task == own.task
+
     def test_cards_state_a_licence(self) -> None:
         """Users must know on which terms they may use the weights."""
         assert [card.id for card in self._cards() if not card.license] == []

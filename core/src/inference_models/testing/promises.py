@@ -14,6 +14,7 @@ from inference_models.preprocess import Frame
 from inference_models.results import (
     ClassificationPrediction,
     Detections,
+    InstanceDetections,
     MultiLabelClassificationPrediction,
     Scores,
 )
@@ -26,6 +27,8 @@ def check_results(
     """Assert what the task promises of the results of images with these frames."""
     assert isinstance(results, list), "postprocess returns a list"
     check = _PROMISES.get(made.card.task)
+    if check is None and any(isinstance(each, Detections) for each in results):
+        check = _check_detections
     if check is not None:
         check(results, frames, made.class_names)
     elif _join(made) is Model.join:
@@ -87,6 +90,26 @@ def _check_detections(
         _check_confidence(found.confidence, (len(found.xyxy),))
         assert (np.diff(found.confidence) <= 0).all(), "the highest comes first"
         _check_class_ids(found.class_id, (len(found.xyxy),), class_names)
+        _check_fields(found)
+        if isinstance(found, InstanceDetections):
+            assert found.masks.dtype == np.bool_
+            size = (frame.height, frame.width)
+            assert found.masks.shape[1:] == size, "masks have the image's size"
+
+
+def _check_instances(
+    results: list[Any], frames: Sequence[Frame], class_names: Sequence[str]
+) -> None:
+    assert all(isinstance(found, InstanceDetections) for found in results)
+    _check_detections(results, frames, class_names)
+
+
+def _check_fields(found: Detections) -> None:
+    """What a pack's own class adds, such as the points of each box."""
+    for field in attrs.fields(type(found)):
+        value = getattr(found, field.name)
+        if field.name != "class_names":
+            assert len(value) == len(found), f"{field.name} has one row a box"
 
 
 def _check_classification(
@@ -141,13 +164,13 @@ def _check_class_ids(
     assert class_ids.shape == shape
     if class_names:
         assert set(class_ids.tolist()) <= set(range(len(class_names)))
-        assert all(class_names[i] for i in class_ids), (
-            "an unnamed class is never returned"
-        )
+        unnamed = [i for i in class_ids.tolist() if not class_names[i]]
+        assert unnamed == [], "a class whose label is None is never returned"
 
 
 _PROMISES: Mapping[str, Callable[[list[Any], Sequence[Frame], Sequence[str]], None]] = {
     "object-detection": _check_detections,
+    "instance-segmentation": _check_instances,
     "classification": _check_classification,
     "multi-label-classification": _check_multi_label,
 }
