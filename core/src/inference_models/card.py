@@ -44,8 +44,8 @@ def _safe_name(_: Any, attribute: attrs.Attribute[Any], name: Any) -> None:
         or len(name.encode()) > 1000  # and have room for 4096 with all folders above
     ):
         raise InvalidCard(
-            f"file name {name!r} is not allowed; use a relative name with forward "
-            "slashes and without '..', such as 'weights.onnx'"
+            f"file name {name[:200]!r} is not allowed; use a relative name with "
+            "forward slashes and without '..', such as 'weights.onnx'"
         )
 
 
@@ -102,7 +102,7 @@ def _hexadecimal(_: Any, attribute: attrs.Attribute[str], value: str | None) -> 
     ):
         return
     raise InvalidCard(
-        f"{attribute.name} {value!r} is not {words} lower-case hexadecimal digits"
+        f"{attribute.name} {value[:80]!r} is not {words} lower-case hexadecimal digits"
     )
 
 
