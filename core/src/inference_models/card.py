@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -61,17 +62,19 @@ def _distinct(_: Any, attribute: attrs.Attribute[Any], files: tuple[File, ...]) 
 
     Such systems ignore case, or whether an accent is a character of its own.
     """
-    names = [
-        unicodedata.normalize("NFC", str(PurePosixPath(file.name)).casefold())
-        for file in files
-    ]
-    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
-    counts = Counter([*names, *folders])
-    repeated = [name for name, count in counts.items() if count > 1]
-    if repeated:
-        raise InvalidCard(
-            f"an artifact lists its file {repeated[0]!r} more than once, or as a folder"
-        )
+    names = sorted(map(_spelt_once, files))
+    for name, following in itertools.pairwise(names):
+        # With the lowest character for a slash, what is in a folder follows its name.
+        if following == name or following.startswith(f"{name}\0"):
+            shown = name.replace("\0", "/")
+            raise InvalidCard(
+                f"an artifact lists its file {shown!r} more than once, or as a folder"
+            )
+
+
+def _spelt_once(file: File) -> str:
+    name = unicodedata.normalize("NFC", str(PurePosixPath(file.name)).casefold())
+    return name.replace("/", "\0")
 
 
 def _entries(instance: Any, attribute: attrs.Attribute[Any], graphs: Any) -> None:
