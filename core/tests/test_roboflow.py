@@ -424,6 +424,8 @@ def metadata(**changes):
         (b'{"modelMetadata": []}', "must be a mapping, not a list"),
         (metadata(type="external-model-metadata-v9"), "this version reads"),
         (metadata(modelId=7), "modelId must be a text, not a number"),
+        (metadata(modelId="\ud800"), "modelId holds half of a character"),
+        (metadata(nextPage="\udfff"), "nextPage holds half of a character"),
         (metadata(taskType=None), "taskType is missing"),
         (metadata(modelPackages={}), "modelPackages must be a list"),
         (metadata(modelPackages=[3]), "entry 0 is a number"),
