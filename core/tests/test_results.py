@@ -501,14 +501,6 @@ def test_each_class_may_have_a_threshold_of_its_own():
     assert found.class_ids.tolist() == [1, 2]
 
 
-def test_a_class_without_a_name_is_never_present():
-    found = MultiLabelClassificationPrediction.from_scores(
-        f32(0.55, 0, 0.1), 0, ("cat", "", "tabby")
-    )
-
-    assert found.class_ids.tolist() == [0, 2]
-
-
 def test_scores_of_labels_that_are_no_numbers_are_told():
     with pytest.raises(RunFailed, match="scores are not numbers"):
         MultiLabelClassificationPrediction.from_scores(f32(0.5, np.nan, 0), 0.5, NAMES)
