@@ -20,9 +20,9 @@ section names no other module, names are imported from `inference_models`.
 """
 
 GROUPS = {
-    "Models": """AutoModel Model ObjectDetectionModel ClassificationModel
-        MultiLabelClassificationModel VisionLanguageModel Encoding Explanation
-        Candidate""",
+    "Models": """AutoModel Model ObjectDetectionModel InstanceSegmentationModel
+        ClassificationModel MultiLabelClassificationModel VisionLanguageModel
+        Encoding Explanation Candidate""",
     "Results": """Detections InstanceDetections ClassificationPrediction
         MultiLabelClassificationPrediction Scores""",
     "Cards": "ModelCard Artifact File Preprocessing Bundle Plan",

@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     )
     from inference_models.tasks import (
         ClassificationModel,
+        InstanceSegmentationModel,
         MultiLabelClassificationModel,
         ObjectDetectionModel,
     )
@@ -114,6 +115,7 @@ _HOMES = {
     "Image": "images",
     "InferenceModelsError": "errors",
     "InstanceDetections": "results",
+    "InstanceSegmentationModel": "tasks",
     "InvalidCard": "errors",
     "InvalidInput": "errors",
     "InvalidOption": "errors",
@@ -179,6 +181,7 @@ __all__ = [
     "Image",
     "InferenceModelsError",
     "InstanceDetections",
+    "InstanceSegmentationModel",
     "InvalidCard",
     "InvalidInput",
     "InvalidOption",

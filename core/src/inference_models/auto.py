@@ -18,6 +18,7 @@ from inference_models.negotiation.explain import Explanation
 from inference_models.registry import installed
 from inference_models.tasks import (
     ClassificationModel,
+    InstanceSegmentationModel,
     MultiLabelClassificationModel,
     ObjectDetectionModel,
 )
@@ -56,6 +57,16 @@ class AutoModel:
         task: Literal["object-detection"],
         **parameters: Unpack[_Parameters],
     ) -> ObjectDetectionModel: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id_or_path: str | os.PathLike[str],
+        *,
+        task: Literal["instance-segmentation"],
+        **parameters: Unpack[_Parameters],
+    ) -> InstanceSegmentationModel: ...
 
     @overload
     @classmethod

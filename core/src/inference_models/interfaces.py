@@ -94,6 +94,17 @@ class Operations:
         """Several arrays, as `host` gives each; a device may copy them all at once."""
         return [self.host(array) for array in arrays]
 
+    def masks(
+        self, logits: Array, chosen: Sequence[np.ndarray], frames: Sequence[Frame]
+    ) -> list[np.ndarray]:
+        """Some of each image's masks, bool (K, H, W) of the size of the original.
+
+        `logits` (B, N, h, w) are above 0 where a mask is, and `chosen` are the numbers
+        of those of each image that are wanted, ints (K,).
+        """
+        triples = zip(self.host(logits), chosen, frames, strict=True)
+        return [frame.masks_to_original(own[some]) for own, some, frame in triples]
+
 
 class Backend(ABC):
     """Runs artifacts of some formats.

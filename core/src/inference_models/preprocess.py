@@ -7,7 +7,8 @@ answer, so they can differ only in how they resample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import attrs
@@ -291,30 +292,95 @@ class Frame:
         A map of any size covers the whole input. Between the centres of its cells
         values are linear; `outside` is for pixels that the network did not see.
         """
-        found = list(self._mapped(maps, outside))
+        whole = slice(0, self.height), slice(0, self.width)
+        found = [self._seen(cells, outside, *whole) for cells in maps]
         return np.array(found, np.float32).reshape(-1, self.height, self.width)
 
     def masks_to_original(self, logits: np.ndarray) -> np.ndarray:
         """Logits (N, h, w) of the network's input -> bool (N, H, W) of the original.
 
-        They are mapped as by `maps_to_original`, one at a time, and true above 0.
+        They are mapped as by `maps_to_original`, and true above 0.
         """
-        found = [each > 0 for each in self._mapped(logits, outside=-1)]
-        return np.array(found, np.bool_).reshape(-1, self.height, self.width)
+        found = np.zeros((len(logits), self.height, self.width), np.bool_)
+        for mask, cells in zip(found, logits, strict=True):
+            # Between cells that are not above 0 nothing is, so the rest stays False.
+            rows, columns = self._around(cells > 0)
+            mask[rows, columns] = self._seen(cells, -1, rows, columns) > 0
+        return found
 
-    def _mapped(self, maps: np.ndarray, outside: float) -> Iterator[np.ndarray]:
-        """Each map as the original has it, float32 (H, W)."""
-        from PIL.Image import Resampling, Transform, fromarray
+    def _around(self, cells: np.ndarray) -> tuple[slice, slice]:
+        """Rows and columns of the original that any True of (h, w) reaches."""
+        down, across = self._sides(cells.shape)
+        return down.reached(cells.any(axis=1)), across.reached(cells.any(axis=0))
 
-        rows, columns = maps.shape[1:]
-        x, y = columns / self.input_width, rows / self.input_height
-        across = (x / self.scale_x, 0, -self.offset_x * x / self.scale_x)
-        down = (0, y / self.scale_y, -self.offset_y * y / self.scale_y)
-        how = (Transform.AFFINE, (*across, *down), Resampling.BILINEAR)
-        for cells in maps:
-            image = fromarray(np.asarray(cells, np.float32))
-            size = (self.width, self.height)
-            yield np.asarray(image.transform(size, *how, fillcolor=outside))
+    def _seen(
+        self, cells: np.ndarray, outside: float, rows: slice, columns: slice
+    ) -> np.ndarray:
+        """A part of the original, float32, of a map (h, w) of the network's input."""
+        down, across = self._sides(cells.shape)
+        values = np.asarray(cells, np.float32)
+        left, right, share, seen = across.between(columns)
+        values = _mixed(values[:, left], values[:, right], share)
+        values[:, ~seen] = outside
+        upper, lower, share, seen = down.between(rows)
+        values = _mixed(values[upper], values[lower], share[:, None])
+        values[~seen] = outside
+        return values
+
+    def _sides(self, cells: Sequence[int]) -> tuple[_Side, _Side]:
+        rows, columns = cells
+        high = self.input_height * self.scale_y / rows
+        wide = self.input_width * self.scale_x / columns
+        return (
+            _Side(rows, high, self.offset_y, self.height),
+            _Side(columns, wide, self.offset_x, self.width),
+        )
+
+
+@attrs.frozen
+class _Side:
+    """One side of a map: so many cells, where they lie, and the pixels that there are.
+
+    A cell is `step` pixels wide, and the first begins at `offset`.
+    """
+
+    cells: int
+    step: float
+    offset: float
+    pixels: int
+
+    def reached(self, cells: np.ndarray) -> slice:
+        """The pixels between the centres of the neighbours of cells that are True."""
+        numbers = np.flatnonzero(cells)
+        if not len(numbers):
+            return slice(0, 0)
+        first = math.floor((numbers[0] - 0.5) * self.step + self.offset - 0.5)
+        last = math.ceil((numbers[-1] + 1.5) * self.step + self.offset - 0.5)
+        start = min(max(first, 0), self.pixels)
+        return slice(start, min(max(last + 1, start), self.pixels))
+
+    def between(
+        self, part: slice
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of each pixel the two cells next to it, the second's share, and if it is seen.
+
+        Beyond the outermost cells' centres values stay as they are there.
+        """
+        place = (np.arange(part.start, part.stop) + 0.5 - self.offset) / self.step
+        centred = np.clip(place - 0.5, 0, self.cells - 1)
+        first = centred.astype(np.intp)
+        second = np.minimum(first + 1, self.cells - 1)
+        share = (centred - first).astype(np.float32)
+        return first, second, share, (place >= 0) & (place < self.cells)
+
+
+def _mixed(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Values between two, at `share` of the way; `second` is overwritten."""
+    with np.errstate(invalid="ignore"):  # a network may give NaN or inf
+        second -= first
+        second *= share
+        second += first
+    return second
 
 
 @attrs.frozen

@@ -9,6 +9,7 @@ from inference_models.model import Model
 from inference_models.results import (
     ClassificationPrediction,
     Detections,
+    InstanceDetections,
     MultiLabelClassificationPrediction,
 )
 from inference_models.vision_language import VisionLanguageModel
@@ -32,6 +33,23 @@ class ObjectDetectionModel(Model):
             **options: Any,
         ) -> list[Detections]:
             """Boxes of each image; options as the architecture's."""
+
+
+class InstanceSegmentationModel(Model):
+    """Returns one `InstanceDetections` an image, in a list, also for a single image."""
+
+    task = "instance-segmentation"
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            images: Any,
+            *,
+            input_color_format: Color | None = None,
+            **options: Any,
+        ) -> list[InstanceDetections]:
+            """Boxes and masks of each image; options as the architecture's."""
 
 
 class ClassificationModel(Model):
@@ -88,6 +106,7 @@ TASKS: dict[str, type[Model]] = {
     cls.task: cls
     for cls in (
         ObjectDetectionModel,
+        InstanceSegmentationModel,
         ClassificationModel,
         MultiLabelClassificationModel,
         VisionLanguageModel,

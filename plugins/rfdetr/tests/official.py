@@ -24,6 +24,8 @@ def tensors(layout: Layout, groups: int = 13, keypoints: bool = True) -> Named:
     yield "query_feat.weight", (groups * layout.queries, layout.hidden)
     yield from _encoder("backbone.0.encoder.encoder", layout)
     yield from _projector("backbone.0.projector", layout)
+    if layout.segments:
+        yield from _masks("segmentation_head", layout)
 
 
 def _decoder(layout: Layout) -> Named:
@@ -87,6 +89,23 @@ def _encoder_layer(name: str, width: int) -> Named:
     for number in (1, 2):
         yield from _norm(f"{name}.norm{number}", width)
         yield f"{name}.layer_scale{number}.lambda1", (width,)
+
+
+def _masks(name: str, layout: Layout) -> Named:
+    hidden = layout.hidden
+    yield f"{name}.bias", (1,)
+    for number in range(layout.decoder_layers):
+        block = f"{name}.blocks.{number}"
+        yield f"{block}.dwconv.weight", (hidden, 1, 3, 3)
+        yield f"{block}.dwconv.bias", (hidden,)
+        yield from _norm(f"{block}.norm", hidden)
+        yield from _linear(f"{block}.pwconv1", hidden, hidden)
+    yield f"{name}.spatial_features_proj.weight", (hidden, hidden, 1, 1)
+    yield f"{name}.spatial_features_proj.bias", (hidden,)
+    yield from _norm(f"{name}.query_features_block.norm_in", hidden)
+    yield from _linear(f"{name}.query_features_block.layers.0", hidden, 4 * hidden)
+    yield from _linear(f"{name}.query_features_block.layers.2", 4 * hidden, hidden)
+    yield from _linear(f"{name}.query_features_proj", hidden, hidden)
 
 
 def _projector(name: str, layout: Layout) -> Named:

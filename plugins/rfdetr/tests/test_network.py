@@ -56,8 +56,9 @@ def pixels(seed: int, side: int) -> torch.Tensor:
 
 def run(module: RfDetr, batch: torch.Tensor) -> dict[str, torch.Tensor]:
     with torch.inference_mode():
-        names = ("logits", "boxes", "objectness")
-        return dict(zip(names, module(batch), strict=True))
+        outputs = module(batch)
+    names = ("logits", "boxes", "objectness", "masks")
+    return dict(zip(names[: len(outputs)], outputs, strict=True))
 
 
 def reference(layout: Layout, state: dict[str, torch.Tensor]):
@@ -88,7 +89,8 @@ def reference(layout: Layout, state: dict[str, torch.Tensor]):
         layer_norm_eps=1e-6,  # that of the original; transformers' default is another
     )
     given = {name: tensor for name, tensor in state.items() if name[0] != "_"}
-    made = transformers.RfDetrForObjectDetection.from_pretrained(
+    kind = "InstanceSegmentation" if layout.segments else "ObjectDetection"
+    made = getattr(transformers, f"RfDetrFor{kind}").from_pretrained(
         None, config=config, state_dict=given
     )
     return made.eval()

@@ -19,6 +19,7 @@ from inference_models_torch.modules import listed, within_files
 
 _CLASSES = {
     "object-detection": "AutoModelForObjectDetection",
+    "instance-segmentation": "AutoModelForInstanceSegmentation",
     "classification": "AutoModelForImageClassification",
     "multi-label-classification": "AutoModelForImageClassification",
     "vision-language": "AutoModelForImageTextToText",

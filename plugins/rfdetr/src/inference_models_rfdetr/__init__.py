@@ -1,4 +1,4 @@
-"""RF-DETR object detection, under the parameter names of its own checkpoints."""
+"""RF-DETR detection and segmentation, under the names of its own checkpoints."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from inference_models import (
     Detections,
     Facts,
     Frame,
+    InstanceDetections,
     InvalidCard,
     ModelCard,
     Operations,
@@ -35,9 +36,21 @@ log = logging.getLogger("inference_models")
 _EXPORT = {"dets": "boxes", "labels": "logits"}
 """Outputs as the official ONNX export names them, and as they are named here."""
 
-TASK = "object-detection"
+DETECTION = "object-detection"
+SEGMENTATION = "instance-segmentation"
 
-_OURS = ("logits", "boxes", "objectness")
+_CONVERTED = {
+    "RfDetrForObjectDetection": DETECTION,
+    "RfDetrForInstanceSegmentation": SEGMENTATION,
+}
+"""Classes of transformers."""
+
+_NAMES = (
+    ["dets", "labels"],
+    ["boxes", "logits"],
+    ["logits", "boxes", "objectness"],
+)
+"""What ONNX files call their outputs, and may have masks behind."""
 
 _BACKGROUND = re.compile(r"(background(_class\d+)?)?")
 
@@ -52,24 +65,26 @@ class RfDetr(Architecture[ConfidenceOptions]):
     """RF-DETR, as published in 2025 and 2026: Robinson et al., arXiv:2511.09554.
 
     Graph `main`: "input" (B, 3, S, S) -> "logits" (B, Q, C), "boxes" (B, Q, 4) cxcywh
-    as shares of the input, and "objectness" (B, cells). The config says which `size` it
-    is ("nano", "small", "medium", "base", "large", "large-legacy"), and may lay fields
-    of `layout.Layout` over it under `layout`.
+    as shares of the input, "objectness" (B, cells), and where the task is instance
+    segmentation logits "masks" (B, Q, S / 4, S / 4). The config says which `size` it is
+    ("nano", "base", "seg-nano" …), and may lay fields of `layout.Layout` over it under
+    `layout`.
     """
 
     name = "rfdetr"
     aliases = ("rf-detr",)
     Options = ConfidenceOptions
-    outputs = ("boxes", "logits")
+    outputs = ("boxes", "logits")  # masks, behind them, are called so by all exports
     fp32_modules = ("transformer",)
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
-        if self.card.task != TASK:
+        if self.card.task not in (DETECTION, SEGMENTATION):
             raise InvalidCard(
                 f"{self.card.id!r} is for {self.card.task}, and this pack has RF-DETR "
-                f"for {TASK} alone; choose a model of that task"
+                f"for {DETECTION} and {SEGMENTATION}; choose a model of these tasks"
             )
+        self.segments = self.card.task == SEGMENTATION
 
     @classmethod
     def cards(cls) -> Iterator[ModelCard]:
@@ -122,7 +137,7 @@ class RfDetr(Architecture[ConfidenceOptions]):
             raise InvalidCard(f"RF-DETR needs a square input, not {spec.size!r}")
         given, classes = config.get("layout", {}), len(self.card.labels)
         try:
-            fields = {**given, "resolution": height}
+            fields = {**given, "resolution": height, "segments": self.segments}
             return attrs.evolve(SIZES[size], classes=classes, **fields)
         except (TypeError, ValueError) as error:
             raise InvalidCard(f"layout {given!r} cannot be read: {error}") from error
@@ -144,25 +159,28 @@ class RfDetr(Architecture[ConfidenceOptions]):
     def signature(
         self, graph: str
     ) -> tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]:
-        """One image batch in; logits and boxes of queries, and objectness of cells.
+        """One image batch in; logits, boxes and masks of queries, objectness of cells.
 
         The network of transformers keeps objectness to itself.
         """
         inputs, _ = super().signature(graph)
         if self.bundle.artifact.format == "hf":
-            logits = TensorSpec("float32", ("batch", "queries", len(self.card.labels)))
-            boxes = TensorSpec("float32", ("batch", "queries", 4))
-            return inputs, {"logits": logits, "boxes": boxes}
-        layout = self.layout
-        shapes = {
-            "logits": (layout.queries, layout.classes),
-            "boxes": (layout.queries, 4),
-            "objectness": (layout.cells,),
-        }
+            shapes = self._shapes("queries", "rows", "columns")
+        else:
+            layout = self.layout
+            shapes = self._shapes(layout.queries, layout.mask_side, layout.mask_side)
+            shapes["objectness"] = (layout.cells,)
+        order = ("logits", "boxes", "objectness", "masks")
         return inputs, {
             name: TensorSpec("float32", ("batch", *shape))
-            for name, shape in shapes.items()
+            for name, shape in sorted(shapes.items(), key=lambda s: order.index(s[0]))
         }
+
+    def _shapes(self, queries: Any, rows: Any, columns: Any) -> dict[str, Any]:
+        """Of all that queries give, for one image."""
+        masks = {"masks": (queries, rows, columns)} if self.segments else {}
+        logits = (queries, len(self.card.labels))
+        return {"logits": logits, "boxes": (queries, 4), **masks}
 
     def difference(
         self, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
@@ -197,22 +215,46 @@ class RfDetr(Architecture[ConfidenceOptions]):
         logits, boxes = ops.hosts([outputs["logits"], outputs["boxes"]])
         logits = self.columns(logits, hidden=-np.inf)
         threshold = self.threshold(options.confidence, _THRESHOLD)
-        triples = zip(logits, boxes, frames, strict=True)
-        return [self._detections(*triple, threshold) for triple in triples]
+        pairs = zip(logits, boxes, strict=True)
+        best = [_best(*pair, threshold) for pair in pairs]
+        found = [
+            self._detections(*each) for each in zip(best, boxes, frames, strict=True)
+        ]
+        if not self.segments:
+            return found
+        queries = [each.query for each in best]
+        masks = ops.masks(outputs["masks"], queries, frames)
+        return [_with_masks(*pair) for pair in zip(found, masks, strict=True)]
 
-    def _detections(
-        self, logits: np.ndarray, cxcywh: np.ndarray, frame: Frame, threshold: Any
-    ) -> Detections:
-        near = np.flatnonzero(logits > _below(np.min(threshold)))  # few, as a rule
-        query, label = np.divmod(near, logits.shape[1])
-        found = logits.ravel()[near]
-        scores = sigmoid(found)
-        least = threshold[label] if np.ndim(threshold) else threshold
-        known = np.isfinite(found) & np.isfinite(cxcywh).all(axis=1)[query]
-        good = np.flatnonzero(known & (scores >= least))
-        best = good[_largest(scores[good], len(logits))]
-        xyxy = frame.from_normalized(cxcywh_to_xyxy(cxcywh[query[best]]))
-        return Detections(xyxy, scores[best], label[best], self.class_names)
+    def _detections(self, best: _Best, cxcywh: np.ndarray, frame: Frame) -> Detections:
+        xyxy = frame.from_normalized(cxcywh_to_xyxy(cxcywh[best.query]))
+        return Detections(xyxy, best.score, best.label, self.class_names)
+
+
+@attrs.frozen
+class _Best:
+    """The best pairs of query and class of one image, the most confident first."""
+
+    query: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+
+
+def _best(logits: np.ndarray, cxcywh: np.ndarray, threshold: Any) -> _Best:
+    near = np.flatnonzero(logits > _below(np.min(threshold)))  # few, as a rule
+    query, label = np.divmod(near, logits.shape[1])
+    found = logits.ravel()[near]
+    scores = sigmoid(found)
+    least = threshold[label] if np.ndim(threshold) else threshold
+    known = np.isfinite(found) & np.isfinite(cxcywh).all(axis=1)[query]
+    good = np.flatnonzero(known & (scores >= least))
+    best = good[_largest(scores[good], len(logits))]
+    return _Best(query[best], label[best], scores[best])
+
+
+def _with_masks(found: Detections, masks: np.ndarray) -> InstanceDetections:
+    arrays = (found.xyxy, found.confidence, found.class_id, found.class_names)
+    return InstanceDetections(*arrays, masks=masks)
 
 
 def _below(score: float) -> float:
@@ -232,13 +274,17 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
 
 def _ordered(outputs: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
     """All objectness, and the queries' outputs of the images `rows`, bool (B,)."""
-    queries = {name: outputs[name][rows] for name in ("logits", "boxes")}
+    queries = {name: outputs[name][rows] for name in _of_queries(outputs)}
     return {"objectness": outputs["objectness"], **queries}
 
 
 def _means(outputs: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
     """The means over queries of their outputs, of the images `rows`, bool (B,)."""
-    return {name: outputs[name][rows].mean(axis=1) for name in ("logits", "boxes")}
+    return {name: outputs[name][rows].mean(axis=1) for name in _of_queries(outputs)}
+
+
+def _of_queries(outputs: Mapping[str, np.ndarray]) -> list[str]:
+    return [name for name in ("logits", "boxes", "masks") if name in outputs]
 
 
 def _same_order(
@@ -271,11 +317,12 @@ def _card(
     size = size_of(layout)
     fields = attrs.asdict(layout)
     sides = [fields.pop("resolution")] * 2
+    task = SEGMENTATION if fields.pop("segments") else DETECTION
     fields.pop("classes")
     return ModelCard(
         id=f"rfdetr-{size}" if size else "rfdetr",
         architecture=RfDetr.name,
-        task=TASK,
+        task=task,
         artifacts=(artifact,),
         labels=tuple(labels),
         config={
@@ -290,7 +337,8 @@ def _exported(facts: Facts) -> ModelCard | None:
     """The card of an ONNX file with an export's inputs and outputs."""
     names = facts.metadata.get("outputs")
     image = facts.tensors.get("input")
-    if image is None or names not in (list(_EXPORT), ["boxes", "logits"], list(_OURS)):
+    segments = bool(names) and names[-1] == "masks"
+    if image is None or (names[:-1] if segments else names) not in _NAMES:
         return None
     shapes = {_EXPORT.get(name, name): facts.tensors[name].shape for name in names}
     boxes, logits = shapes["boxes"], shapes["logits"]
@@ -298,6 +346,8 @@ def _exported(facts: Facts) -> ModelCard | None:
         return None
     batch, _, height, width = image.shape
     classes = logits[-1]
+    if segments and len(shapes["masks"]) != 4:
+        return None
     if boxes[-1] != 4 or not isinstance(classes, int) or classes > _MOST_CLASSES:
         return None
     if not (isinstance(height, int) and isinstance(width, int)):
@@ -306,13 +356,13 @@ def _exported(facts: Facts) -> ModelCard | None:
         facts.format,
         {"main": "weights"},
         batch=(batch,) * 3 if isinstance(batch, int) else None,
-        rename={name: _EXPORT[name] for name in names if name in _EXPORT},
+        rename={name: ours for name, ours in _EXPORT.items() if name in names},
         needs={"opset": facts.metadata["opset"]},
     )
     return ModelCard(
         id="rfdetr",
         architecture=RfDetr.name,
-        task=TASK,
+        task=SEGMENTATION if segments else DETECTION,
         artifacts=(artifact,),
         labels=labels_of(classes, {}),
         config={"preprocessing": {"size": [height, width], **NORMALISED}},
@@ -322,20 +372,21 @@ def _exported(facts: Facts) -> ModelCard | None:
 def _converted(facts: Facts) -> ModelCard | None:
     """The card of a folder that transformers wrote."""
     known = facts.metadata
-    if known.get("class") != "RfDetrForObjectDetection":
+    task = _CONVERTED.get(known.get("class", ""))
+    if task is None:
         return None
     reason = known["unsupported"]
     artifact = Artifact(
         facts.format,
         {"main": "."},
         files=[{"name": name} for name in known["files"]],
-        rename={"pred_boxes": "boxes"},
+        rename={"pred_boxes": "boxes", "pred_masks": "masks"},
         needs={"unsupported": reason} if reason else {},
     )
     return ModelCard(
         id="rfdetr",
         architecture=RfDetr.name,
-        task=TASK,
+        task=task,
         artifacts=(artifact,),
         labels=known["labels"],
         config={"preprocessing": known["preprocessing"] or {}},

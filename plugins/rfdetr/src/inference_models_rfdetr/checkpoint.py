@@ -23,7 +23,10 @@ _DROPPED = re.compile(
 )
 _ENCODER_LAYER = re.compile(r"backbone\.0\.encoder\.encoder\.encoder\.layer\.(\d+)\.")
 # Convolutions that the network computes as linear layers.
-_POINTWISE = re.compile(r"backbone\.0\.projector\.stages\.\d+\.0\.cv\d\.conv\.weight")
+_POINTWISE = re.compile(
+    r"backbone\.0\.projector\.stages\.\d+\.0\.cv\d\.conv\.weight"
+    r"|segmentation_head\.spatial_features_proj\.weight"
+)
 
 
 def for_inference(tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:

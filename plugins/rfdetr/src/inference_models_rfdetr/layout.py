@@ -26,6 +26,10 @@ def _to_floats(values: Iterable[float]) -> tuple[float, ...]:
 
 def _check(name: str, value: Any) -> None:
     """Raise `TypeError` where a field is not what a network can be made of."""
+    if name == "segments":
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} {value!r} is neither true nor false")
+        return
     values = value if isinstance(value, tuple) else (value,)
     kinds = (int, float) if name == "scales" else (int,)
     if not values or any(
@@ -57,6 +61,8 @@ class Layout:
     queries: int = 300
     classes: int = 91
     feedforward: int = 2048
+    segments: bool = False
+    """Whether it has a mask for each query."""
 
     def __attrs_post_init__(self) -> None:
         for field in attrs.fields(Layout):
@@ -73,6 +79,11 @@ class Layout:
         """Patches along a side of the image."""
         return self.resolution // self.patch
 
+    @property
+    def mask_side(self) -> int:
+        """Cells along a side of a mask, which are of four pixels."""
+        return self.resolution // 4
+
     def side_of(self, scale: float) -> int:
         """Cells along a side of a feature map."""
         return int(self.side * scale)
@@ -84,6 +95,7 @@ class Layout:
 
 
 _PATCH_14 = Layout(560, patch=14, windows=4, features=(2, 5, 8, 11))
+_SEGMENTS = Layout(432, patch=12, decoder_layers=4, queries=200, segments=True)
 
 SIZES = {
     "nano": Layout(384, decoder_layers=2),
@@ -94,8 +106,19 @@ SIZES = {
     "large-legacy": attrs.evolve(
         _PATCH_14, width=768, hidden=384, points=4, scales=(2.0, 0.5)
     ),
+    "seg-preview": _SEGMENTS,
+    "seg-nano": attrs.evolve(_SEGMENTS, resolution=312, windows=1, queries=100),
+    "seg-small": attrs.evolve(_SEGMENTS, resolution=384, queries=100),
+    "seg-medium": attrs.evolve(_SEGMENTS, decoder_layers=5),
+    "seg-large": attrs.evolve(_SEGMENTS, resolution=504, decoder_layers=5),
+    "seg-xlarge": attrs.evolve(
+        _SEGMENTS, resolution=624, decoder_layers=6, queries=300
+    ),
+    "seg-2xlarge": attrs.evolve(
+        _SEGMENTS, resolution=768, decoder_layers=6, queries=300
+    ),
 }
-"""The published detection models."""
+"""The published models; those that segment begin with "seg-"."""
 
 _EMBEDDINGS = "backbone.0.encoder.encoder.embeddings"
 _PATCHES = f"{_EMBEDDINGS}.patch_embeddings.projection.weight"
@@ -106,6 +129,7 @@ _FEEDFORWARD = f"{_LAYER}.0.linear1.bias"
 _HEAD = "class_embed.weight"
 _ENCODER_LAYER = "backbone.0.encoder.encoder.encoder.layer"
 _QUERIES = "query_feat.weight"
+_MASKS = "segmentation_head.bias"
 _NEEDED = {
     _PATCHES: 4,
     _POSITIONS: 3,
@@ -131,19 +155,19 @@ def without_prefix(tensors: Mapping[str, T]) -> dict[str, T]:
 def recognise(
     shapes: Mapping[str, Sequence[int | str]], told: Mapping[str, Any]
 ) -> Layout | None:
-    """The layout of a detection checkpoint, or None.
+    """The layout of a checkpoint for detection or segmentation, or None.
 
     Shapes cannot tell the resolution, the windows and the depths of features: `told` is
     what the trainer wrote beside the tensors, under its names. Where that is silent,
-    they are those of the published models with the same patch size.
+    they are those of a published model with the same patches.
     """
     names = without_prefix(shapes)
-    other = any(name.startswith(("segmentation_head", "keypoint")) for name in names)
+    other = any(name.startswith("keypoint") for name in names)
     if other or not all(_fits(names.get(name), rank) for name, rank in _NEEDED.items()):
         return None
     found = {name: tuple(map(int, names[name])) for name in _NEEDED}
     patch, hidden = found[_PATCHES][-1], found[_HEAD][-1]
-    similar = _PATCH_14 if patch == 14 else SIZES["small"]
+    similar = _similar(patch, found[_POSITIONS][1])
     if hidden < 32:
         return None
     levels = _count(names, r"backbone\.0\.projector\.stages\.(\d+)\.")
@@ -166,7 +190,15 @@ def recognise(
         // _count(names, r"transformer\.enc_output\.(\d+)\."),
         classes=found[_HEAD][0],
         feedforward=found[_FEEDFORWARD][0],
+        segments=_MASKS in names,
     )
+
+
+def _similar(patch: int, positions: int) -> Layout:
+    """A published model with such patches, and as many of them if there is one."""
+    alike = [size for size in SIZES.values() if size.patch == patch]
+    same = [size for size in alike if size.side**2 + 1 == positions]
+    return next(iter(same or alike), SIZES["small"])
 
 
 def size_of(layout: Layout) -> str | None:

@@ -12,12 +12,14 @@ from inference_models_rfdetr.decoder import MLP, Transformer, refine
 from inference_models_rfdetr.encoder import Encoder
 from inference_models_rfdetr.layout import Layout
 from inference_models_rfdetr.projector import Projector
+from inference_models_rfdetr.segmentation import SegmentationHead
 
 
 class RfDetr(nn.Module):
     """Pixels (B, 3, S, S) -> logits (B, Q, C), boxes (B, Q, 4) and objectness (B, n).
 
-    Pixels are normalised; boxes are cxcywh as shares of the image, and may leave it.
+    One that segments gives mask logits (B, Q, S / 4, S / 4), too. Pixels are
+    normalised; boxes are cxcywh as shares of the image, and may leave it.
     The queries go where the cells with the highest objectness are, so that cells which
     are nearly equal can change places and move the rest.
     """
@@ -32,8 +34,11 @@ class RfDetr(nn.Module):
         self.refpoint_embed = nn.Embedding(layout.queries, 4)
         self.class_embed = nn.Linear(layout.hidden, layout.classes)
         self.bbox_embed = MLP(layout.hidden, layout.hidden, 4, 3)
+        self.segments = layout.segments
+        if layout.segments:
+            self.segmentation_head = SegmentationHead(layout)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Run the network."""
         backbone = self.backbone[0]
         maps = backbone["projector"](backbone["encoder"]["encoder"](pixels))
@@ -41,4 +46,7 @@ class RfDetr(nn.Module):
             maps, self.query_feat.weight, self.refpoint_embed.weight
         )
         boxes = refine(boxes, self.bbox_embed(queries))
-        return self.class_embed(queries), boxes, objectness
+        found = self.class_embed(queries), boxes, objectness
+        if not self.segments:
+            return found
+        return *found, self.segmentation_head(maps[0], queries)
