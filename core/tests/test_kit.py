@@ -518,6 +518,13 @@ class WritesToImages(Operations):
         return super().prepare(images, spec)
 
 
+@broken(Preparation, "test_maps_masks_as_the_host_does")
+class TakesTheNearestCell(Operations):
+    def masks(self, logits, chosen, frames):
+        found = super().masks(logits, chosen, frames)
+        return [masks[:, ::2].repeat(2, axis=1)[:, : masks.shape[1]] for masks in found]
+
+
 @broken(Preparation, "test_a_later_batch_leaves_earlier_ones_alone")
 class ReusesItsBatch(Operations):
     def __init__(self):

@@ -362,7 +362,7 @@ class _Side:
     def between(
         self, part: slice
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Of each pixel the two cells next to it, the second's share, and if it is seen.
+        """Of each pixel: two cells beside it, the second's share, and if it is seen.
 
         Beyond the outermost cells' centres values stay as they are there.
         """

@@ -27,15 +27,21 @@ TINY = {
     "queries": 5,
     "feedforward": 128,
 }
-LEVELS = [[1.0], [2.0, 0.5]]
-"""The scales of one feature map, and of two that are resized."""
+KINDS = {
+    "one map": {},
+    "two maps": {"scales": [2.0, 0.5]},
+    "masks": {"task": "instance-segmentation"},
+}
+"""One feature map, two that are resized, and a head for masks."""
+
+kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
-def model(classes=91, resolution=64, **config) -> RfDetr:
+def model(classes=91, resolution=64, task="object-detection", **config) -> RfDetr:
     card = ModelCard(
         id="mine",
         architecture="rfdetr",
-        task="object-detection",
+        task=task,
         artifacts=(Artifact("torch", {"main": "weights.pth"}),),
         labels=[f"class_{number}" for number in range(classes)],
         config={**config, "preprocessing": {"size": [resolution, resolution]}},
@@ -44,11 +50,13 @@ def model(classes=91, resolution=64, **config) -> RfDetr:
 
 
 def published(size: str) -> RfDetr:
-    return model(size=size, resolution=SIZES[size].resolution)
+    layout = SIZES[size]
+    task = "instance-segmentation" if layout.segments else "object-detection"
+    return model(size=size, resolution=layout.resolution, task=task)
 
 
-def tiny(**changes) -> RfDetr:
-    return model(3, layout={**TINY, **changes})
+def tiny(task="object-detection", **changes) -> RfDetr:
+    return model(3, task=task, layout={**TINY, **changes})
 
 
 def official(layout, **settings):
@@ -87,10 +95,10 @@ def test_the_trainers_prefix_is_taken_off(prefix):
     assert shapes(taken) == wanted(published("nano"))
 
 
-@pytest.mark.parametrize("scales", LEVELS)
+@kinds
 @pytest.mark.parametrize("groups", [1, 13])
-def test_a_checkpoint_of_a_layout_of_ones_own_fills_its_network(scales, groups):
-    architecture = tiny(scales=scales)
+def test_a_checkpoint_of_a_layout_of_ones_own_fills_its_network(kind, groups):
+    architecture = tiny(**kind)
     given = official(architecture.layout, groups=groups)
 
     assert shapes(architecture.weights("main", given)) == wanted(architecture)
@@ -208,31 +216,32 @@ def pictures(count: int, side=64) -> torch.Tensor:
     return torch.randn(count, 3, side, side, generator=generator)
 
 
-@pytest.mark.parametrize("scales", LEVELS)
+@kinds
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_outputs_have_the_shapes_that_the_signature_states(scales, count):
-    architecture = tiny(scales=scales)
+def test_outputs_have_the_shapes_that_the_signature_states(kind, count):
+    architecture = tiny(**kind)
     _, stated = architecture.signature("main")
     outputs = network(architecture)(pictures(count))
     expected = [(count, *spec.shape[1:]) for spec in stated.values()]
 
-    assert list(stated) == ["logits", "boxes", "objectness"]
+    masks = ["masks"] if architecture.segments else []
+    assert list(stated) == ["logits", "boxes", "objectness", *masks]
     assert [tuple(output.shape) for output in outputs] == expected
 
 
-@pytest.mark.parametrize("scales", LEVELS)
-def test_an_image_gives_in_a_batch_what_it_gives_alone(scales):
+@kinds
+def test_an_image_gives_in_a_batch_what_it_gives_alone(kind):
     # In float64, since rounding of float32 grows where points are sampled.
-    filled, images = network(tiny(scales=scales)).double(), pictures(3).double()
+    filled, images = network(tiny(**kind)).double(), pictures(3).double()
     alone = [filled(image[None]) for image in images]
 
     for together, each in zip(filled(images), zip(*alone, strict=True), strict=True):
         torch.testing.assert_close(together, torch.cat(each))
 
 
-@pytest.mark.parametrize("scales", LEVELS)
-def test_pictures_matter_to_every_output(scales):
-    outputs = network(tiny(scales=scales))(pictures(2))
+@kinds
+def test_pictures_matter_to_every_output(kind):
+    outputs = network(tiny(**kind))(pictures(2))
 
     for first, second in (output.unbind() for output in outputs):
         assert torch.isfinite(first).all()

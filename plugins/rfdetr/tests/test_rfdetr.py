@@ -12,6 +12,7 @@ from inference_models import (
     Bundle,
     Facts,
     Frame,
+    InstanceDetections,
     InvalidCard,
     ModelCard,
     Operations,
@@ -26,6 +27,7 @@ from .official import tensors
 
 CARDS = {card.id: card for card in RfDetr.cards()}
 NANO, SMALL, BASE = (SIZES[name] for name in ("nano", "small", "base"))
+SEG_NANO = SIZES["seg-nano"]
 LOW = -20.0
 """A logit of what is not there."""
 
@@ -65,6 +67,28 @@ class TestRfDetr(ArchitectureTests):
     @pytest.fixture
     def facts(self) -> Facts:
         return checkpoint(groups=1)
+
+
+class TestSegmentation(TestRfDetr):
+    @pytest.fixture
+    def card(self) -> ModelCard:
+        return CARDS["rfdetr-seg-nano"]
+
+    @pytest.fixture
+    def outputs(self) -> dict[str, np.ndarray]:
+        chance = np.random.default_rng(0)
+        shape = (2, SEG_NANO.queries)
+        found = {
+            "logits": chance.normal(-6, 3, (*shape, SEG_NANO.classes)),
+            "boxes": chance.uniform(0, 1, (*shape, 4)),
+            "objectness": chance.normal(0, 1, (2, SEG_NANO.cells)),
+            "masks": chance.normal(0, 9, (*shape, *[SEG_NANO.mask_side] * 2)),
+        }
+        return {name: array.astype(np.float32) for name, array in found.items()}
+
+    @pytest.fixture
+    def facts(self) -> Facts:
+        return checkpoint(SEG_NANO, groups=1)
 
 
 # What is claimed: checkpoints
@@ -136,15 +160,27 @@ def test_one_group_of_queries_is_claimed_as_thirteen_are():
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
-@pytest.mark.parametrize(
-    "name",
-    ["segmentation_head.blocks.0.dwconv.weight", "keypoint_embed.layers.0.weight"],
-)
-def test_a_relative_for_another_task_is_not_claimed(name, prefix):
-    facts = checkpoint(prefix=prefix)
-    more = {prefix + name: TensorSpec("float32", (256, 1, 3, 3))}
+@pytest.mark.parametrize("layout", [NANO, SEG_NANO], ids=["boxes", "masks"])
+def test_a_relative_for_another_task_is_not_claimed(layout, prefix):
+    facts = checkpoint(layout, prefix)
+    more = {f"{prefix}keypoint_embed.weight": TensorSpec("float32", (256, 34))}
 
     assert RfDetr.claims(attrs.evolve(facts, tensors=facts.tensors | more)) is None
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_what_has_a_head_for_masks_segments(prefix):
+    card = claimed(checkpoint(SEG_NANO, prefix))
+
+    assert card.task == "instance-segmentation"
+    assert card == claimed(checkpoint(SEG_NANO))
+
+
+def test_a_segmenter_of_a_resolution_of_its_own_has_the_windows_that_are_told():
+    args = {"resolution": 384, "num_windows": 1}
+    card = claimed(checkpoint(SEG_NANO, args=args))
+
+    assert made(card).layout == attrs.evolve(SEG_NANO, resolution=384)
 
 
 def test_a_residual_network_is_not_claimed():
@@ -225,13 +261,22 @@ def test_an_export_says_which_batches_it_takes(size, batch):
     assert artifact.batch == batch
 
 
+@pytest.mark.parametrize("masks", [(), ("masks",)], ids=["boxes", "masks"])
 @pytest.mark.parametrize(
     "outputs", [("logits", "boxes", "objectness"), ("boxes", "logits")]
 )
-def test_a_file_with_outputs_as_named_here_is_claimed(outputs):
-    (artifact,) = claimed(onnx(outputs)).artifacts
+def test_a_file_with_outputs_as_named_here_is_claimed(outputs, masks):
+    card = claimed(onnx((*outputs, *masks)))
 
-    assert artifact.rename == {}
+    assert card.artifacts[0].rename == {}
+    assert (card.task == "instance-segmentation") == bool(masks)
+
+
+def test_an_official_export_with_masks_segments():
+    card = claimed(onnx(("dets", "labels", "masks")))
+
+    assert card.task == "instance-segmentation"
+    assert card.artifacts[0].rename == {"dets": "boxes", "labels": "logits"}
 
 
 def test_an_exports_card_gives_detections():
@@ -243,7 +288,7 @@ def test_an_exports_card_gives_detections():
 
 
 @pytest.mark.parametrize(
-    "outputs", [("dets", "labels", "masks"), ("labels",), ("output",), ()]
+    "outputs", [("masks", "dets", "labels"), ("masks",), ("labels",), ("output",), ()]
 )
 def test_an_export_for_another_task_is_not_claimed(outputs):
     facts = onnx(("dets", "labels", "masks"))
@@ -264,10 +309,13 @@ def test_an_export_for_another_task_is_not_claimed(outputs):
         ("labels", ()),
         ("labels", (300, 91)),
         ("labels", ("batch", 300, "classes")),
+        ("masks", ("batch", 300, 96)),
     ],
 )
 def test_an_onnx_file_of_other_shapes_is_not_claimed(name, shape):
-    assert RfDetr.claims(onnx(**{name: shape})) is None
+    outputs = ("dets", "labels", "masks")
+
+    assert RfDetr.claims(onnx(outputs, **{name: shape})) is None
 
 
 # Labels
@@ -368,6 +416,7 @@ def test_there_is_a_card_for_each_size_and_no_other():
         ({"layout": {"features": [3, 0]}}, "layout"),
         ({"layout": {"width": "384"}}, "layout"),
         ({"layout": {"queries": 1.5}}, "layout"),
+        ({"layout": {"feedforward": True}}, "layout"),
     ],
     ids=str,
 )
@@ -559,6 +608,63 @@ def test_each_image_of_a_batch_has_its_own_detections(nano):
     assert found[2].xyxy[0] == pytest.approx([160, 30, 240, 70], abs=1e-3)
 
 
+# Masks
+
+SEG_FRAME = Frame(100, 200, 312, 312, scale_x=200 / 312, scale_y=100 / 312)
+
+
+def segment(*found, masks, frame=SEG_FRAME, **options):
+    """What (query, class, logit) and masks (query, row, column) of an image give."""
+    logits = np.full((1, 100, 91), LOW, np.float32)
+    grids = np.full((1, 100, 78, 78), LOW, np.float32)
+    for query, label, logit in found:
+        logits[0, query, label] = logit
+    for query, *cells in masks:
+        grids[(0, query, *cells)] = -LOW
+    boxes = np.tile(np.float32(MIDDLE), (1, 100, 1))
+    outputs = {"logits": logits, "boxes": boxes, "masks": grids}
+    model = made(CARDS["rfdetr-seg-nano"])
+    (instances,) = model.postprocess(
+        outputs, [frame], RfDetr.Options(**options), Operations()
+    )
+    return instances
+
+
+def test_an_instance_has_the_mask_of_its_query_in_the_pixels_of_the_photo():
+    upper, left = slice(0, 39), slice(0, 39)
+    every = slice(None)
+    found = segment(
+        (7, 18, 1.0), (3, 1, 4.0), masks=[(3, upper, every), (7, every, left)]
+    )
+    half_down, half_across = np.zeros((2, 100, 200), bool)
+    half_down[:50], half_across[:, :100] = True, True
+
+    assert found.names == ["person", "dog"]
+    assert np.array_equal(found.masks, [half_down, half_across])
+
+
+def test_a_query_of_two_classes_has_its_mask_twice():
+    found = segment((3, 1, 4.0), (3, 2, 3.0), masks=[(3, slice(20), slice(20))])
+
+    assert found.class_id.tolist() == [1, 2]
+    assert np.array_equal(*found.masks)
+
+
+def test_an_empty_scene_has_no_masks_of_the_photos_size():
+    found = segment(masks=[(0, 0, 0)])
+
+    assert type(found) is InstanceDetections
+    assert found.masks.shape == (0, 100, 200)
+    assert found.masks.dtype == np.bool_
+
+
+def test_a_model_for_another_task_is_refused():
+    card = attrs.evolve(CARDS["rfdetr-nano"], task="keypoint-detection")
+
+    with pytest.raises(InvalidCard, match="object-detection and instance-segmentation"):
+        made(card)
+
+
 # How far two runs are apart
 
 CELLS = np.linspace(0, 1, 8, dtype=np.float32)
@@ -571,6 +677,7 @@ def run(images=2) -> dict[str, np.ndarray]:
         "logits": chance.uniform(-1, 1, (images, 3, 2)).astype(np.float32),
         "boxes": chance.uniform(0, 1, (images, 3, 4)).astype(np.float32),
         "objectness": np.tile(CELLS, (images, 1)),
+        "masks": chance.uniform(-1, 1, (images, 3, 2, 2)).astype(np.float32),
     }
 
 
@@ -592,7 +699,7 @@ def test_a_run_differs_from_itself_by_nothing(nano):
     assert nano.difference(run(), run()) == 0
 
 
-@pytest.mark.parametrize("name", ["logits", "boxes", "objectness"])
+@pytest.mark.parametrize("name", ["logits", "boxes", "objectness", "masks"])
 @pytest.mark.parametrize("image", [0, 1])
 def test_a_real_difference_is_seen(nano, name, image):
     found = run()
@@ -601,7 +708,7 @@ def test_a_real_difference_is_seen(nano, name, image):
     assert nano.difference(run(), found) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("name", ["logits", "boxes"])
+@pytest.mark.parametrize("name", ["logits", "boxes", "masks"])
 def test_where_cells_changed_places_queries_count_little(nano, name):
     found = exchanged(image=0)
     found[name][0] += 0.5
@@ -609,7 +716,7 @@ def test_where_cells_changed_places_queries_count_little(nano, name):
     assert nano.difference(near(image=0), found) == pytest.approx(0.025, rel=0.05)
 
 
-@pytest.mark.parametrize("name", ["logits", "boxes"])
+@pytest.mark.parametrize("name", ["logits", "boxes", "masks"])
 def test_where_cells_kept_their_places_queries_are_compared(nano, name):
     found = exchanged(image=0)
     found[name][1] += 0.5
@@ -632,7 +739,7 @@ def test_a_cell_that_rose_for_a_reason_is_seen(nano):
     assert nano.difference(run(), found) == pytest.approx(2)
 
 
-@pytest.mark.parametrize("name", ["logits", "boxes", "objectness"])
+@pytest.mark.parametrize("name", ["logits", "boxes", "objectness", "masks"])
 @pytest.mark.parametrize("image", [0, 1])
 def test_what_is_no_number_is_below_no_tolerance(nano, name, image):
     found = exchanged(image=0)
@@ -708,6 +815,13 @@ def test_a_folder_of_transformers_is_claimed():
     assert (artifact.format, artifact.graphs) == ("hf", {"main": "."})
     assert artifact.rename == {"pred_boxes": "boxes"}
     assert [f.name for f in artifact.files] == ["config.json", "model.safetensors"]
+
+
+def test_a_folder_of_transformers_that_segments_is_claimed():
+    card = RfDetr.claims(folder_facts("RfDetrForInstanceSegmentation"))
+
+    assert card.task == "instance-segmentation"
+    assert card.artifacts[0].rename == {"pred_boxes": "boxes", "pred_masks": "masks"}
 
 
 def test_a_folder_of_another_model_is_not_claimed():

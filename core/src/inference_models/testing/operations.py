@@ -255,6 +255,22 @@ class OperationsTests(NegotiationTests):
         for number, batch in enumerate(found):
             np.testing.assert_array_equal(batch, alone[number % 8])
 
+    @pytest.mark.parametrize("resize", RESIZES)
+    def test_maps_masks_as_the_host_does(self, device: str, resize: Any) -> None:
+        """Only what lies between a mask and its surroundings may be rounded."""
+        operations = self._operations(device)
+        _, frames = operations.prepare(bgr_pictures(), spec_of(resize=resize))
+        logits = np.random.default_rng(0).normal(size=(len(frames), 5, 8, 12))
+        chosen = [np.array(some, np.intp) for some in ([3, 0, 3], [], [4], range(5))]
+        found = operations.masks(logits.astype(np.float32), chosen, frames)
+
+        assert len(found) == len(frames)
+        for own, some, masks, frame in zip(logits, chosen, found, frames, strict=True):
+            levels = frame.maps_to_original(own[some], outside=-1)
+            is_clear = np.abs(levels) > 1e-3
+            assert (masks.dtype, masks.shape) == (np.bool_, levels.shape)
+            np.testing.assert_array_equal(masks[is_clear], (levels > 0)[is_clear])
+
     @pytest.mark.parametrize("dtype", ["float16", "float32", "int64", "uint8"])
     def test_brings_numpy_arrays_to_the_host(self, device: str, dtype: str) -> None:
         """Halves arrive as float32, so that post-processing need not care."""

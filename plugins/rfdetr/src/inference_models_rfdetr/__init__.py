@@ -376,11 +376,14 @@ def _converted(facts: Facts) -> ModelCard | None:
     if task is None:
         return None
     reason = known["unsupported"]
+    rename = {"pred_boxes": "boxes"}
+    if task == SEGMENTATION:
+        rename["pred_masks"] = "masks"
     artifact = Artifact(
         facts.format,
         {"main": "."},
         files=[{"name": name} for name in known["files"]],
-        rename={"pred_boxes": "boxes", "pred_masks": "masks"},
+        rename=rename,
         needs={"unsupported": reason} if reason else {},
     )
     return ModelCard(

@@ -129,7 +129,7 @@ _FEEDFORWARD = f"{_LAYER}.0.linear1.bias"
 _HEAD = "class_embed.weight"
 _ENCODER_LAYER = "backbone.0.encoder.encoder.encoder.layer"
 _QUERIES = "query_feat.weight"
-_MASKS = "segmentation_head.bias"
+_MASKS = "segmentation_head."
 _NEEDED = {
     _PATCHES: 4,
     _POSITIONS: 3,
@@ -190,7 +190,7 @@ def recognise(
         // _count(names, r"transformer\.enc_output\.(\d+)\."),
         classes=found[_HEAD][0],
         feedforward=found[_FEEDFORWARD][0],
-        segments=_MASKS in names,
+        segments=any(name.startswith(_MASKS) for name in names),
     )
 
 

@@ -11,6 +11,7 @@ from inference_models import Array, Frame, Image, Operations, Preprocessing
 from inference_models.prepare import LUMA, equalize
 from inference_models.preprocess import Placement, place_batch
 from inference_models_torch.arrays import as_tensor
+from inference_models_torch.masks import masks_to_original
 from inference_models_torch.memory import ran_out
 from inference_models_torch.mixer import mixer
 from inference_models_torch.resize import resize
@@ -84,6 +85,20 @@ class TorchOperations(Operations):
         if len(arrays) > 1 and all(map(_is_float_on_gpu, arrays)):
             return _at_once(arrays)
         return super().hosts(arrays)
+
+    def masks(
+        self, logits: Array, chosen: Sequence[np.ndarray], frames: Sequence[Frame]
+    ) -> list[np.ndarray]:
+        """As the host's; a GPU works them out, and only those chosen are copied."""
+        if self._device.type != "cuda":
+            return super().masks(logits, chosen, frames)
+        own_logits = as_tensor(logits).to(self._device)
+        numbers = [torch.as_tensor(some, device=self._device) for some in chosen]
+        triples = zip(own_logits, numbers, frames, strict=True)
+        try:
+            return [masks_to_original(own[some], frame) for own, some, frame in triples]
+        except torch.OutOfMemoryError as error:
+            raise ran_out(self._device, len(frames)) from error
 
 
 def _is_float_on_gpu(array: Array) -> bool:
