@@ -22,9 +22,12 @@ from inference_models_rfdetr.layout import SIZES
 
 from .checkpoints import rfdetr_state, save_checkpoint
 
-SLOW_SIZES = [pytest.param(s, marks=pytest.mark.slow) for s in SIZES if s != "nano"]
+# The other segmenters are this one with more layers, on larger images.
+SEGMENTER = "seg-nano"
+LATER = [s for s in SIZES if s != "nano" and not s.startswith("seg-")]
+SLOW_SIZES = [pytest.param(s, marks=pytest.mark.slow) for s in (*LATER, SEGMENTER)]
 # What is between nano and large is rounded as those are.
-BETWEEN = ("small", "medium")
+BETWEEN = ("small", "medium", SEGMENTER)
 SLOW_HALVES = [param for param in SLOW_SIZES if param.values[0] not in BETWEEN]
 NAMES = ["bolt", "nut", "washer", "screw", "rivet", "pin", "nail"]
 
@@ -73,14 +76,19 @@ def assert_equal_outputs(expected, found):
     after = scores(expected["logits"][same]) - scores(found["logits"][same])
     assert np.abs(after).max() <= 1e-4
     assert np.abs(expected["boxes"][same] - found["boxes"][same]).max() <= 1e-4
+    if "masks" in expected:  # their logits are far from 0 at most pixels
+        masks = scores(expected["masks"][same]) - scores(found["masks"][same])
+        assert np.abs(masks).max() <= 1e-3
 
 
 def order(found) -> np.ndarray:
-    return np.argsort(-found["objectness"], axis=1, kind="stable")[:, :300]
+    queries = found["logits"].shape[1]
+    return np.argsort(-found["objectness"], axis=1, kind="stable")[:, :queries]
 
 
 def has_no_ties(found) -> np.ndarray:
-    best = np.sort(-found["objectness"], axis=1)[:, :301]
+    queries = found["logits"].shape[1]
+    best = np.sort(-found["objectness"], axis=1)[:, : queries + 1]
     return (np.diff(best, axis=1) != 0).all(axis=1)
 
 
@@ -171,6 +179,19 @@ def test_pictures_of_all_sizes_come_back_in_their_own_pixels(nano, photos):
         assert found.xyxy.shape == (300, 4)
         assert (found.xyxy >= 0).all()
         assert (found.xyxy <= [width, height, width, height]).all()
+
+
+def test_a_segmenter_gives_masks_of_the_photos_own_sizes(checkpoint, photos):
+    model = AutoModel.from_pretrained(checkpoint(SEGMENTER), backend="torch")
+    images = [photos["coffee"][:37, :501], photos["chelsea"]]
+
+    assert (model.task, model.card.config["size"]) == (
+        "instance-segmentation",
+        SEGMENTER,
+    )
+    for image, found in zip(images, model(images, confidence=0.3), strict=True):
+        assert found.masks.shape == (len(found), *image.shape[:2])
+        assert found.to_supervision().mask is found.masks
 
 
 def finetuned(folder: Path, classes: int, **beside) -> Path:

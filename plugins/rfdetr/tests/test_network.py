@@ -117,11 +117,11 @@ def test_scores_boxes_and_masks_are_those_of_transformers(size):
         (expected.logits.sigmoid() - found["logits"].sigmoid()).abs(),
         (expected.pred_boxes - found["boxes"]).abs(),
     ]
-    if layout.segments:
-        assert expected.pred_masks.std() > 1
-        masks = (expected.pred_masks.sigmoid() - found["masks"].sigmoid()).abs()
-        apart.append(masks.flatten(2))
     equal = torch.cat(apart, dim=-1).amax(dim=(1, 2)) <= 1e-4
+    if layout.segments:  # logits of any size, compared in what they vary by
+        masks = (expected.pred_masks - found["masks"]).abs().amax(dim=(1, 2, 3))
+        assert expected.pred_masks.std() > 1
+        equal &= masks <= 1e-3 * expected.pred_masks.std()
     print(f"{size}: {int(equal.sum())} of {len(equal)} pictures in the same order")
     assert equal.sum() >= len(equal) / 2
 
