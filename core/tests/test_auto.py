@@ -42,10 +42,10 @@ from inference_models import (
     ObjectDetectionModel,
     RunFailed,
     TensorSpec,
-    find,
     registry,
 )
 from inference_models.errors import InferenceModelsError
+from inference_models.negotiation import find
 
 from .distributions import install
 from .server import Server

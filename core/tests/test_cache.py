@@ -21,9 +21,8 @@ from inference_models import (
     InvalidOption,
     InvalidWeights,
     ModelCard,
-    archive,
-    cache,
 )
+from inference_models.download import archive, cache
 from inference_models.download.answers import content_of as content_of_card
 from inference_models.download.answers import imported_name
 from inference_models.download.store import Store

@@ -25,14 +25,13 @@ from inference_models import (
     NoBackend,
     RunFailed,
     Unavailable,
-    derive,
-    kept,
     registry,
-    store,
 )
 from inference_models.card import structure
+from inference_models.download import store
 from inference_models.download.cache import inventory, verify
 from inference_models.download.store import Store
+from inference_models.negotiation import derive
 from inference_models.negotiation.judging import tolerance
 
 from .distributions import install
@@ -594,7 +593,7 @@ def test_needs_that_a_backend_cannot_read_are_told(compiler, cache, monkeypatch)
     data["artifact"]["needs"] = {"version": {"major": 1}}
     manifest.write_text(json.dumps(data), "utf-8")
     artifact = structure(Artifact, data["artifact"])
-    manifest.parent.rename(kept.folder_of(Store(), data["key"], artifact))
+    manifest.parent.rename(derived_cache.folder_of(Store(), data["key"], artifact))
     monkeypatch.setattr(compiler.AcmeCompiler, "version", Whole("1"))
     told = AutoModel.explain("acme-colors").candidates[0].reason
 
@@ -915,7 +914,7 @@ def test_what_was_built_elsewhere_is_judged_where_the_cache_is_only_read(
     def refuse(path, content):
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr(kept, "write_atomically", refuse)
+    monkeypatch.setattr(derived_cache, "write_atomically", refuse)
     with outcome:
         model = load("acme-colors", backend="acme-compiled")
 

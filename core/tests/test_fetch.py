@@ -17,15 +17,8 @@ from email.utils import formatdate
 import attrs
 import pytest
 
-from inference_models import (
-    Artifact,
-    DownloadFailed,
-    File,
-    HashMismatch,
-    body,
-    sources,
-    transport,
-)
+from inference_models import Artifact, DownloadFailed, File, HashMismatch
+from inference_models.download import body, sources, transport
 from inference_models.download.limits import Limits
 from inference_models.download.store import Store
 from inference_models.errors import (

@@ -21,9 +21,8 @@ from inference_models import (
     File,
     InvalidCard,
     InvalidWeights,
-    cache,
-    partial,
 )
+from inference_models.download import cache, partial
 from inference_models.download.limits import Limits
 from inference_models.download.store import Store, cache_root
 

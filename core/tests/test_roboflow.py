@@ -28,8 +28,8 @@ from inference_models import (
     Unauthorized,
     Unreachable,
     UsagePaused,
-    ask,
 )
+from inference_models.download import ask
 from inference_models.download.ask import Terms
 from inference_models.providers import roboflow_api
 from inference_models.providers.roboflow import RoboflowProvider

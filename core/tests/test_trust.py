@@ -11,8 +11,8 @@ from inference_models import (
     InvalidOption,
     LicenseNotAllowed,
     ModelCard,
-    find,
 )
+from inference_models.negotiation import find
 from inference_models.registry import build
 from inference_models.trust import (
     ORIGINS,

@@ -26,8 +26,8 @@ from inference_models import (
     RateLimited,
     Unauthorized,
     Unreachable,
-    store,
 )
+from inference_models.download import store
 from inference_models.download.ask import Terms
 from inference_models.download.limits import Limits
 from inference_models.testing import WeightsProviderTests

@@ -20,8 +20,8 @@ from inference_models import (
     RateLimited,
     Unauthorized,
     Unreachable,
-    ask,
 )
+from inference_models.download import ask
 from inference_models_hf.hub import HubProvider
 from inference_models_hf.hub_api import repository
 from inference_models_hf.hub_ids import HubId
