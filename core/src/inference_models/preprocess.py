@@ -304,7 +304,7 @@ class Frame:
         found = np.zeros((len(logits), self.height, self.width), np.bool_)
         for mask, cells in zip(found, logits, strict=True):
             # Between cells that are not above 0 nothing is, so the rest stays False.
-            rows, columns = self._around(cells > 0)
+            rows, columns = self._around(np.asarray(cells > 0))
             mask[rows, columns] = self._seen(cells, -1, rows, columns) > 0
         return found
 

@@ -268,7 +268,8 @@ class OperationsTests(NegotiationTests):
         for own, some, masks, frame in zip(logits, chosen, found, frames, strict=True):
             levels = frame.maps_to_original(own[some], outside=-1)
             is_clear = np.abs(levels) > 1e-3
-            assert (masks.dtype, masks.shape) == (np.bool_, levels.shape)
+            assert masks.dtype == np.bool_
+            assert masks.shape == levels.shape
             np.testing.assert_array_equal(masks[is_clear], (levels > 0)[is_clear])
 
     @pytest.mark.parametrize("dtype", ["float16", "float32", "int64", "uint8"])

@@ -335,9 +335,9 @@ def _card(
 
 def _exported(facts: Facts) -> ModelCard | None:
     """The card of an ONNX file with an export's inputs and outputs."""
-    names = facts.metadata.get("outputs")
+    names: list[str] = facts.metadata.get("outputs") or []
     image = facts.tensors.get("input")
-    segments = bool(names) and names[-1] == "masks"
+    segments = names[-1:] == ["masks"]
     if image is None or (names[:-1] if segments else names) not in _NAMES:
         return None
     shapes = {_EXPORT.get(name, name): facts.tensors[name].shape for name in names}
