@@ -1071,6 +1071,40 @@ class DoesNotNormalise(ToyArchitecture):
         return [ClassificationPrediction.from_scores(scores, self.class_names)]
 
 
+class Signed(ToyArchitecture):
+    """The toy, which says something else of its outputs."""
+
+    said = {}  # noqa: RUF012 - what a variant says of them
+
+    def signature(self, graph):
+        inputs, _ = super().signature(graph)
+        return inputs, self.said
+
+
+NETWORK = "test_its_network_returns_what_its_signature_names"
+
+
+@broken(ToyKit, NETWORK, needs="torch")
+class NamesAnOutputTooMany(Signed):
+    said = {n: TensorSpec("float32", ("batch", "n")) for n in "ab"}  # noqa: RUF012
+
+
+@broken(ToyKit, NETWORK, needs="torch")
+class SaysAnotherSize(Signed):
+    said = {"output": TensorSpec("float32", ("batch", 4))}  # noqa: RUF012
+
+
+@broken(ToyKit, NETWORK, needs="torch")
+class SaysAnotherType(Signed):
+    said = {"output": TensorSpec("int64", ("batch", "n"))}  # noqa: RUF012
+
+
+@broken(ToyKit, NETWORK, needs="torch")
+class ReturnsTheModuleItself(ToyArchitecture):
+    def modules(self, loaded=None):
+        return super().modules()["main"]
+
+
 WEIGHTS = b"weights of the shelf"
 
 

@@ -22,6 +22,7 @@ from inference_models.interfaces import Architecture, Operations
 from inference_models.model import make_options
 from inference_models.preprocess import Frame, Preprocessing
 from inference_models.testing.imports import runtimes_imported
+from inference_models.testing.networks import check_network, has_modules
 from inference_models.testing.pictures import picture
 from inference_models.testing.promises import (
     check_results,
@@ -246,6 +247,19 @@ class ArchitectureTests(StandardTests):
             claimed = self.architecture.claims(mutilated)
 
             assert claimed is None or isinstance(claimed, ModelCard)
+
+    def test_its_network_returns_what_its_signature_names(
+        self, made: Architecture[Any]
+    ) -> None:
+        """Sessions and derived files have the signature's outputs, in its order."""
+        pytest.importorskip("torch", reason="torch is not installed")
+        if not has_modules(made):
+            pytest.skip("has no torch modules of its own")
+        inputs, _ = made.signature(self.architecture.image_input[0])
+        if list(inputs) != [self.architecture.image_input[1]]:
+            pytest.skip("its graph takes more than images")
+
+        check_network(made)
 
     def test_preprocesses_into_the_input_for_images(
         self, made: Architecture[Any]
