@@ -162,6 +162,27 @@ class TestNpzThroughOtherNamesAndBatches(NpzKit, SessionTests):
         return toy_bundle(tmp_path, artifact)
 
 
+class TestNpzInInt8(NpzKit, SessionTests):
+    """The file holds integers and what one of them is worth, and nothing better."""
+
+    class backend(NpzBackend):  # noqa: N801
+        def open(self, bundle, architecture, plan):
+            if plan.precision != "int8":
+                raise InvalidWeights("there are integers alone")
+            (session,) = super().open(bundle, architecture, plan).values()
+            of = session.tensors
+            session.tensors = {n: of[n] * of["worth"] for n in ("weight", "bias")}
+            return {"main": session}
+
+    @pytest.fixture
+    def toy(self, tmp_path):
+        tensors, worth = ToyArchitecture.tensors(), np.float32(1 / 16)
+        whole = {n: np.round(t / worth).astype(np.int8) for n, t in tensors.items()}
+        np.savez(tmp_path / "toy.npz", worth=worth, **whole)
+        artifact = Artifact("npz", {"main": "toy.npz"}, precision="int8")
+        return toy_bundle(tmp_path, artifact)
+
+
 BROKEN = {}
 CAUGHT = set()
 

@@ -113,7 +113,7 @@ class NegotiationTests(StandardTests):
         offered = list(self.made().precisions(toy.artifact, device))
 
         assert own in offered
-        assert set(offered) <= set(PRECISIONS)
+        assert set(offered) <= set(PRECISIONS), "users can name no other quantization"
         assert len(offered) == len(set(offered))
         assert offered[0] in {own, "fp32", "fp16", "bf16"}
 
