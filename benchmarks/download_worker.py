@@ -18,8 +18,8 @@ def ours(job: dict[str, Any]) -> float:
     import httpx  # noqa: F401 - imported before the clock starts
 
     from inference_models import Artifact, File
-    from inference_models.limits import Limits
-    from inference_models.store import Store
+    from inference_models.download.limits import Limits
+    from inference_models.download.store import Store
 
     hashes = {name: job[name] for name in ("sha256", "md5") if name in job}
     file = File("model.bin", [job["url"]], job["size"], **hashes)

@@ -108,8 +108,8 @@ def ours(job: dict[str, Any]) -> Download:
     import httpx  # noqa: F401 - imported before the clock starts
 
     from inference_models import Artifact, File
-    from inference_models.limits import Limits
-    from inference_models.store import Store
+    from inference_models.download.limits import Limits
+    from inference_models.download.store import Store
 
     file = File("model.bin", [job["url"]], job["size"], sha256=job["sha256"])
     artifact = Artifact("acme", {"main": file.name}, [file])

@@ -228,7 +228,7 @@ class Bench:
     def warm(self) -> list[str]:
         """What it takes to see that a file is in the store."""
         from inference_models import Artifact, File
-        from inference_models.store import Store
+        from inference_models.download.store import Store
 
         file = File(
             "model.bin", [self._file.as_uri()], self.size, self._hashes["sha256"]

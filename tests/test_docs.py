@@ -26,6 +26,7 @@ from PIL import Image
 from plugins.hf.tests.hub_server import HubServer
 from safetensors.torch import save, save_file
 
+import inference_models
 from inference_models import (
     Artifact,
     AutoModel,
@@ -34,8 +35,8 @@ from inference_models import (
     Operations,
     Preprocessing,
 )
-from inference_models.find import elsewhere
 from inference_models.hardware import Gpu, Hardware
+from inference_models.negotiation.find import elsewhere
 from inference_models.preprocess import place
 from inference_models.registry import installed
 from inference_models.testing import plugged
@@ -45,6 +46,7 @@ from inference_models_torch import TorchBackend
 from inference_models_trt.installed import Installed
 from inference_models_trt.needs import refuse_needs
 
+from . import reference
 from .test_roboflow import side_files
 
 ROOT = Path(__file__).parents[1]
@@ -485,3 +487,16 @@ def test_contributing_shows_a_pack_that_works(tmp_path):
     made = tiny(Bundle(card, artifact, tmp_path))
     (result,) = made.postprocess(outputs, [], None, Operations())
     assert result.confidence[0]["b"] == np.float32(0.9)
+
+
+def test_the_reference_is_what_the_sources_say():
+    # Compared as lists, of which pytest tells the first difference at once.
+    written = reference.PAGE.read_text("utf-8").splitlines()
+
+    assert written == reference.page().splitlines()
+
+
+def test_the_reference_has_every_public_name():
+    grouped = " ".join(reference.GROUPS.values()).split()
+
+    assert sorted([*grouped, *reference.error_names()]) == inference_models.__all__

@@ -527,6 +527,13 @@ def test_an_adapters_folder_names_its_base(hub, adapter, tmp_path, images):
         ("megatron_config", {"a": 1}, "changes what the adapter means"),
         ("use_qalora", True, "use_qalora changes what the adapter means"),
         ("target_modules", "(a+)+$", "neither a list"),
+        ("target_modules", ["a." * 300], "target_modules has 'a.a"),
+        ("target_modules", [f"a{n}" for n in range(1001)], "names 1001 modules"),
+        ("modules_to_save", ["(a|a)"], "no name of a module"),
+        ("rank_pattern", {"(q|k)_proj": 4}, "regular expressions are not followed"),
+        ("alpha_pattern", {"q_proj": "x"}, "alpha_pattern: q_proj must be a number"),
+        ("lora_alpha", [8], "lora_alpha must be a number"),
+        ("r", 10**7, "wants far more or larger ones"),
         ("r", 8, "does not fit|lacks|another model"),
     ],
 )

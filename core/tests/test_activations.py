@@ -33,6 +33,16 @@ def test_great_logits_do_not_overflow(function, dtype):
     assert found[1, 1] == 0
 
 
+@pytest.mark.parametrize("row", [[np.inf, 0.0], [np.nan, 0.0], [-np.inf, -np.inf]])
+def test_softmax_of_what_has_no_shares_is_nan_and_warns_of_nothing(row):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shares = softmax(np.array([row, [0.0, 0.0]]))
+
+    assert np.isnan(shares[0]).any()
+    assert shares[1].tolist() == [0.5, 0.5]
+
+
 @pytest.mark.parametrize("function", [sigmoid, softmax])
 def test_a_column_that_is_hidden_has_no_share(function):
     assert function(np.array([0.0, -np.inf, 1.0]))[1] == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inference_models import Access, ModelCard, ModelNotFound, Offline, Unreachable
-from inference_models.answers import Answers
+from inference_models.download.answers import Answers
 
 CARD = ModelCard("net", "net", "classification", ())
 OTHER = ModelCard("net", "other", "classification", ())

@@ -19,8 +19,8 @@ from inference_models import (
     Unreachable,
     UsagePaused,
 )
-from inference_models import ask as module
-from inference_models.ask import (
+from inference_models.download import ask as module
+from inference_models.download.ask import (
     Question,
     Reply,
     Terms,

@@ -42,10 +42,10 @@ from inference_models import (
     ObjectDetectionModel,
     RunFailed,
     TensorSpec,
-    find,
     registry,
 )
 from inference_models.errors import InferenceModelsError
+from inference_models.negotiation import find
 
 from .distributions import install
 from .server import Server
@@ -398,6 +398,21 @@ def test_results_of_another_number_than_the_images_are_told(
     monkeypatch.setattr(acme.Bright, "postprocess", lambda *_: results)
     with pytest.raises(RunFailed, match=f"returned {words}, and not a list of 2 res"):
         load("acme-bright")([RED, GREEN])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_predictions_of_another_number_of_images_are_told(acme, monkeypatch, count):
+    scores = np.full((count, 3), 1 / 3)
+    predicted = ClassificationPrediction.from_scores(scores, acme.COLORS)
+    monkeypatch.setattr(acme.Colors, "postprocess", lambda *_: [predicted])
+    with pytest.raises(RunFailed, match=f"predictions of {count} images, and not of 2"):
+        load("acme-colors")([RED, GREEN])
+
+
+def test_what_is_no_prediction_is_told(acme, monkeypatch):
+    monkeypatch.setattr(acme.Colors, "postprocess", lambda *_: [{"red": 1}])
+    with pytest.raises(RunFailed, match="predictions of 0 images, and not of 1"):
+        load("acme-colors")(RED)
 
 
 @pytest.mark.parametrize("step", ["preprocess", "postprocess"])

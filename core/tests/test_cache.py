@@ -24,9 +24,9 @@ from inference_models import (
     archive,
     cache,
 )
-from inference_models.answers import content_of as content_of_card
-from inference_models.answers import imported_name
-from inference_models.store import Store
+from inference_models.download.answers import content_of as content_of_card
+from inference_models.download.answers import imported_name
+from inference_models.download.store import Store
 
 from .contents import content_of, noise
 from .faulty_server import FaultyServer, ranged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -247,6 +248,24 @@ def test_a_file_name_within_its_folder_is_accepted(name):
 def test_a_file_is_listed_once(names):
     with pytest.raises(InvalidCard, match="more than once"):
         Artifact("onnx", {"main": "."}, [File(name) for name in names])
+
+
+@pytest.mark.parametrize("names", [["a", "a/b"], ["a/b/c", "a.x", "a+", "A/B"]])
+def test_a_file_is_no_folder(names):
+    with pytest.raises(InvalidCard, match="or as a folder"):
+        Artifact("onnx", {"main": "."}, [File(name) for name in names])
+
+
+def test_names_in_many_folders_fill_no_memory():
+    files = [File(f"{number}/" + "a/" * 490) for number in range(100)]
+    tracemalloc.start()
+    try:
+        Artifact("onnx", {"main": "."}, files)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 5_000_000
 
 
 @pytest.mark.parametrize("digest", ["ab" * 4, "ab" * 10, "ab" * 32])

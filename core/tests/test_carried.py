@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inference_models import AutoModel, Offline
-from inference_models.answers import Answers, content_of, imported_name
+from inference_models.download.answers import Answers, content_of, imported_name
 
 from .roboflow_server import KEY, RoboflowServer, package
 

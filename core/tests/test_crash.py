@@ -18,10 +18,11 @@ from textwrap import dedent
 import filelock
 import pytest
 
-from inference_models import Artifact, DownloadFailed, File, Offline, locks
-from inference_models import store as store_module
-from inference_models.limits import Limits
-from inference_models.store import Store
+from inference_models import Artifact, DownloadFailed, File, Offline
+from inference_models.download import locks
+from inference_models.download import store as store_module
+from inference_models.download.limits import Limits
+from inference_models.download.store import Store
 
 from . import faulty_server as faulty
 from .contents import content_of, noise
@@ -108,15 +109,15 @@ FETCH = """
         setattr(os, name, Killing(getattr(os, name)))
 
     from inference_models.card import Artifact, structure
-    from inference_models.store import Store
+    from inference_models.download.store import Store
 
     # Whoever is started in the background has Ctrl-C switched off.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PIECE" in os.environ:
-        from inference_models import pieces
+        from inference_models.download import ranges
 
-        pieces._PIECE = pieces._LARGE = int(os.environ["PIECE"])
-        pieces._FAST, pieces._WINDOW = float("inf"), 0.0
+        ranges._PIECE = ranges._LARGE = int(os.environ["PIECE"])
+        ranges._FAST, ranges._WINDOW = float("inf"), 0.0
     artifact = structure(Artifact, json.loads(os.environ["ARTIFACT"]))
     folder = Store().folder(artifact, lambda source: (source, {}))
     print(*[(folder / file.name).stat().st_size for file in artifact.files])

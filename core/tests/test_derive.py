@@ -30,10 +30,10 @@ from inference_models import (
     registry,
     store,
 )
-from inference_models.cache import inventory, verify
 from inference_models.card import structure
-from inference_models.judging import tolerance
-from inference_models.store import Store
+from inference_models.download.cache import inventory, verify
+from inference_models.download.store import Store
+from inference_models.negotiation.judging import tolerance
 
 from .distributions import install
 
@@ -246,8 +246,8 @@ def test_what_two_backends_open_is_judged_on_each(compiler, right_first):
 
 
 def test_what_differed_for_other_batches_does_not_stand_in_the_way(found_wrong):
-    wishes = {"backend": "acme-compiled", "batch_size": (1, 2, 4)}
-    AutoModel.compile("acme-colors", **wishes)
+    wanted = {"backend": "acme-compiled", "batch_size": (1, 2, 4)}
+    AutoModel.compile("acme-colors", **wanted)
 
     assert load("acme-colors").backend == "acme-compiled"
 
@@ -885,7 +885,7 @@ def test_what_is_right_and_built_elsewhere_is_judged_once(compiler, monkeypatch)
     )
     judged = []
     monkeypatch.setattr(
-        "inference_models.derive.judge", lambda *given: judged.append(given)
+        "inference_models.negotiation.derive.judge", lambda *given: judged.append(given)
     )
     models = [load("acme-colors") for _ in range(2)]
 

@@ -26,6 +26,8 @@ from inference_models import (
     sources,
     transport,
 )
+from inference_models.download.limits import Limits
+from inference_models.download.store import Store
 from inference_models.errors import (
     Forbidden,
     PaymentRequired,
@@ -34,8 +36,6 @@ from inference_models.errors import (
     Unreachable,
     UsagePaused,
 )
-from inference_models.limits import Limits
-from inference_models.store import Store
 
 from . import faulty_server as faulty
 from .certificates import Authority
@@ -500,7 +500,7 @@ def test_what_an_earlier_run_left_is_not_trusted(left, server, store):
 
 
 def test_a_try_that_brings_it_on_is_not_counted(server, store, monkeypatch):
-    from inference_models import fetch
+    from inference_models.download import fetch
 
     monkeypatch.setattr(fetch, "CHUNK", 1000)
     pieces = []

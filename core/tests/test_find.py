@@ -19,7 +19,7 @@ from inference_models import (
     ModelNotFound,
     Unauthorized,
 )
-from inference_models.find import find, known_ids, providers
+from inference_models.negotiation.find import find, known_ids, providers
 from inference_models.registry import build
 
 from .fakes import architecture, plugin, provider

@@ -18,6 +18,7 @@ from inference_models import (
     Model,
     ModelCard,
     NoBackend,
+    RunFailed,
 )
 
 from .fakes import architecture
@@ -59,6 +60,24 @@ def test_labels_of_another_number_than_the_networks_are_told(tmp_path, count):
     words = f"of 'net' has 3 classes, and its card names {count}; give labels="
     with pytest.raises(InvalidWeights, match=words):
         net.columns(np.zeros((2, 3), np.float32))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 5, 3)])
+def test_scores_that_are_no_numbers_are_told(tmp_path, shape):
+    with pytest.raises(RunFailed, match="scores are not numbers"):
+        made(tmp_path).columns(np.full(shape, np.nan, np.float32))
+
+
+def test_one_image_without_a_number_is_enough_to_be_told(tmp_path):
+    scores = np.ones((2, 5, 3), np.float32)
+    scores[1] = np.nan
+    with pytest.raises(RunFailed, match="scores are not numbers"):
+        made(tmp_path).columns(scores)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3)])
+def test_no_scores_at_all_are_no_fault(tmp_path, shape):
+    assert made(tmp_path).columns(np.ones(shape, np.float32)).shape == shape
 
 
 def test_labels_of_the_networks_number_are_no_reason_to_refuse(tmp_path):

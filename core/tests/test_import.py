@@ -98,7 +98,7 @@ def exported():
     tree = ast.parse(Path(inference_models.__file__).read_text("utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     return {
-        alias.name: node.module.rpartition(".")[2]
+        alias.name: node.module.partition(".")[2]
         for node in block.body
         for alias in node.names
     }

@@ -43,10 +43,10 @@ from inference_models import (
     Unreachable,
     WeightsProvider,
 )
-from inference_models.ask import Question, Terms, ask
+from inference_models.download.ask import Question, Terms, ask
+from inference_models.download.store import cache_root
 from inference_models.images import to_host
 from inference_models.prepare import prepare
-from inference_models.store import cache_root
 from inference_models.testing import (
     ArchitectureTests,
     BackendTests,

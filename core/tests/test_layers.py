@@ -24,40 +24,40 @@ ORDER = [
     "boxes",
     "generation",
     "progress",
+    "disk",
     "interfaces",
     "hookspecs",
     "registry",
     "lending",
     "hardware",
-    "sources",
-    "disk",
-    "locks",
-    "limits",
-    "deadline",
-    "hops",
-    "body",
-    "transport",
-    "checked",
-    "partial",
-    "pieces",
-    "fetch",
-    "store",
-    "ask",
-    "answers",
-    "cache",
-    "archive",
-    "wishes",
-    "routes",
-    "options",
-    "hints",
-    "negotiate",
     "batching",
-    "judging",
-    "kept",
-    "derive",
-    "find",
-    "explain",
-    "search",
+    "download.sources",
+    "download.locks",
+    "download.limits",
+    "download.deadline",
+    "download.redirects",
+    "download.body",
+    "download.transport",
+    "download.hashing",
+    "download.partial",
+    "download.ranges",
+    "download.fetch",
+    "download.store",
+    "download.ask",
+    "download.answers",
+    "download.cache",
+    "download.archive",
+    "negotiation.constraints",
+    "negotiation.routes",
+    "negotiation.options",
+    "negotiation.hints",
+    "negotiation.negotiate",
+    "negotiation.judging",
+    "negotiation.derived_cache",
+    "negotiation.derive",
+    "negotiation.find",
+    "negotiation.explain",
+    "negotiation.search",
     "model",
     "vision_language",
     "tasks",
@@ -73,20 +73,31 @@ def imported(path: Path) -> set[str]:
     for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             package, _, name = node.module.partition(".")
-            names = [name] if name else [alias.name for alias in node.names]
-            found.update(names if package == "inference_models" else ())
+            if package == "inference_models":
+                found.update([name] if name in ORDER else within(name, node.names))
     return found
 
 
-def test_every_file_has_its_place():
-    files = {path.stem for path in FOLDER.glob("*.py")} - {"__init__", "__main__"}
+def within(folder: str, names: list[ast.alias]) -> list[str]:
+    """Files of a folder that are imported by their names."""
+    return [f"{folder}.{alias.name}".lstrip(".") for alias in names]
 
-    assert files == set(ORDER)
+
+def test_every_file_has_its_place():
+    folders = [FOLDER, FOLDER / "download", FOLDER / "negotiation"]
+    paths = [path for folder in folders for path in folder.glob("*.py")]
+    files = {path for path in paths if not path.stem.startswith("__")}
+
+    assert files == set(map(file_of, ORDER))
+
+
+def file_of(name: str) -> Path:
+    return FOLDER / f"{name.replace('.', '/')}.py"
 
 
 @pytest.mark.parametrize("name", ORDER)
 def test_a_file_imports_only_from_its_left(name):
-    assert imported(FOLDER / f"{name}.py") <= set(ORDER[: ORDER.index(name)])
+    assert imported(file_of(name)) <= set(ORDER[: ORDER.index(name)])
 
 
 @pytest.mark.parametrize("word", ["torch", "onnxruntime", "tensorrt", "transformers"])

@@ -16,13 +16,13 @@ from inference_models import (
     NoBackend,
     Unavailable,
 )
-from inference_models.explain import Explanation
-from inference_models.hints import advice, install_hint
-from inference_models.negotiate import negotiate
-from inference_models.options import Cached
+from inference_models.negotiation.constraints import Constraints
+from inference_models.negotiation.explain import Explanation
+from inference_models.negotiation.hints import advice, install_hint
+from inference_models.negotiation.negotiate import negotiate
+from inference_models.negotiation.options import Cached
+from inference_models.negotiation.routes import chain
 from inference_models.registry import SetAside, build
-from inference_models.routes import chain
-from inference_models.wishes import Wishes
 
 from .fakes import backend, plugin
 
@@ -54,14 +54,14 @@ def registry(*classes):
     return build([plugin("acme", *classes)])
 
 
-def wishes(backend=None, device=None, precision=None, batch=None, derive=None):
-    return Wishes.read(backend, device, precision, batch, derive)
+def constraints(backend=None, device=None, precision=None, batch=None, derive=None):
+    return Constraints.read(backend, device, precision, batch, derive)
 
 
 def negotiated(classes, *artifacts, built=(), **named):
     return negotiate(
         card(*artifacts),
-        wishes(**named),
+        constraints(**named),
         registry(*classes),
         lambda option: Cached(option.backend.name in built),
     )
@@ -340,13 +340,13 @@ def test_int8_never_runs_unasked():
     ]
 
 
-def test_an_artifacts_own_batch_stands_over_the_wish():
+def test_an_artifacts_own_batch_stands_over_the_one_asked_for():
     found = negotiated([ONNX], artifact(batch=(8, 8, 8)), batch=2)
 
     assert found.options[0].plan.batch == (8, 8, 8)
 
 
-def test_a_wished_batch_is_planned_where_the_artifact_takes_any():
+def test_a_batch_asked_for_is_planned_where_the_artifact_takes_any():
     assert negotiated([ONNX], batch=(1, 4)).options[0].plan.batch == (1, 4, 4)
 
 
@@ -506,7 +506,7 @@ def test_a_precision_that_nothing_ready_has_is_derived():
 def test_what_was_built_and_differs_is_out_with_its_reason():
     found = negotiate(
         card(artifact("torch")),
-        wishes(),
+        constraints(),
         registry(PICKY, EXPORTER),
         lambda option: Cached(fault="it differs"),
     )
@@ -568,11 +568,11 @@ def test_the_user_may_ask_not_to(monkeypatch):
 
 def test_a_setting_that_is_not_always_is_told(monkeypatch):
     monkeypatch.setenv("INFERENCE_MODELS_DERIVE", " Always ")
-    assert wishes().derive
+    assert constraints().derive
 
     monkeypatch.setenv("INFERENCE_MODELS_DERIVE", "1")
     with pytest.raises(InvalidOption, match="INFERENCE_MODELS_DERIVE '1' is not 'al"):
-        wishes()
+        constraints()
 
 
 def test_nothing_is_derived_where_an_artifact_is_ready():
@@ -596,7 +596,7 @@ def test_a_derived_artifact_is_asked_about_in_its_new_format():
     assert {(a.format, a.batch, tuple(a.needs)) for a in asked} == {("onnx", None, ())}
 
 
-# Wishes
+# Constraints
 
 
 @pytest.mark.parametrize(
@@ -615,14 +615,14 @@ def test_a_derived_artifact_is_asked_about_in_its_new_format():
         ({"batch": ()}, "batch_size"),
     ],
 )
-def test_an_impossible_wish_is_refused(named, words):
+def test_an_impossible_constraint_is_refused(named, words):
     with pytest.raises(InvalidOption, match=words):
-        wishes(**named)
+        constraints(**named)
 
 
-def test_an_impossible_wish_is_a_type_error():
+def test_an_impossible_constraint_is_a_type_error():
     with pytest.raises(TypeError):
-        wishes(device="my gpu")
+        constraints(device="my gpu")
 
 
 @pytest.mark.parametrize(
@@ -630,7 +630,7 @@ def test_an_impossible_wish_is_a_type_error():
     [(8, (1, 8, 8)), ((2, 8), (2, 8, 8)), ([1, 4, 8], (1, 4, 8)), (None, None)],
 )
 def test_a_batch_size_is_a_number_or_a_range(given_batch, read):
-    assert wishes(batch=given_batch).batch == read
+    assert constraints(batch=given_batch).batch == read
 
 
 # What is shown
@@ -649,14 +649,14 @@ def test_an_explanation_is_a_table():
     picky = backend("picky", formats=("onnx",), rank=9, refuse=giving("too new"))
     classes = registry(ONNX, BUILDER, picky)
     mine = card(artifact("onnx"))
-    found = negotiate(mine, wishes(), classes, lambda option: Cached())
+    found = negotiate(mine, constraints(), classes, lambda option: Cached())
 
     assert f"{Explanation.of(mine, found, classes)}\n" == TABLE
 
 
 def test_an_explanation_is_data():
     classes = registry(ONNX, TORCH)
-    found = negotiate(card(), wishes(), classes, lambda option: Cached())
+    found = negotiate(card(), constraints(), classes, lambda option: Cached())
     explanation = Explanation.of(card(), found, classes)
 
     assert explanation.best == explanation.candidates[0]
@@ -665,7 +665,7 @@ def test_an_explanation_is_data():
 
 def test_an_explanation_of_nothing_says_so():
     classes = registry(backend("other", formats=("x",)))
-    found = negotiate(card(), wishes(), classes, lambda option: Cached())
+    found = negotiate(card(), constraints(), classes, lambda option: Cached())
     explanation = Explanation.of(card(), found, classes)
 
     assert explanation.best is None

@@ -24,8 +24,8 @@ from inference_models import (
     cache,
     partial,
 )
-from inference_models.limits import Limits
-from inference_models.store import Store, cache_root
+from inference_models.download.limits import Limits
+from inference_models.download.store import Store, cache_root
 
 from .contents import content_of, noise
 from .faulty_server import FaultyServer, asked_range, ranged

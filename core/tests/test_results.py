@@ -16,6 +16,7 @@ from inference_models import (
     InvalidCard,
     InvalidOption,
     MultiLabelClassificationPrediction,
+    RunFailed,
     Scores,
 )
 
@@ -412,6 +413,18 @@ def test_logits_of_each_image_become_scores_that_sum_to_one():
     )
 
 
+@pytest.mark.parametrize("row", [[np.nan, 0, 0], [np.inf, 0, 0], [-np.inf] * 3])
+def test_logits_that_are_no_numbers_are_told(row):
+    with pytest.raises(RunFailed, match=r"are not numbers.*quantization='fp32'"):
+        ClassificationPrediction.from_logits(np.array([[0, 1, 2], row]), NAMES)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 1)])
+def test_scores_of_other_axes_than_images_and_classes_are_told(shape):
+    with pytest.raises(RunFailed, match=r"have the shape \(.*not \(images, classes\)"):
+        ClassificationPrediction.from_scores(np.ones(shape), NAMES)
+
+
 def test_the_confidence_of_the_top_class_is_found_by_its_name(prediction):
     top_class = prediction.class_names[prediction.class_id[0]]
 
@@ -486,6 +499,16 @@ def test_each_class_may_have_a_threshold_of_its_own():
     )
 
     assert found.class_ids.tolist() == [1, 2]
+
+
+def test_scores_of_labels_that_are_no_numbers_are_told():
+    with pytest.raises(RunFailed, match="scores are not numbers"):
+        MultiLabelClassificationPrediction.from_scores(f32(0.5, np.nan, 0), 0.5, NAMES)
+
+
+def test_scores_of_labels_for_several_images_are_told():
+    with pytest.raises(RunFailed, match=r"have the shape \(2, 3\), and not \(classes"):
+        MultiLabelClassificationPrediction.from_scores(np.ones((2, 3)), 0.5, NAMES)
 
 
 def test_no_class_may_be_present():

@@ -30,7 +30,7 @@ from inference_models import (
     UsagePaused,
     ask,
 )
-from inference_models.ask import Terms
+from inference_models.download.ask import Terms
 from inference_models.providers import roboflow_api
 from inference_models.providers.roboflow import RoboflowProvider
 from inference_models.testing import WeightsProviderTests
@@ -424,6 +424,8 @@ def metadata(**changes):
         (b'{"modelMetadata": []}', "must be a mapping, not a list"),
         (metadata(type="external-model-metadata-v9"), "this version reads"),
         (metadata(modelId=7), "modelId must be a text, not a number"),
+        (metadata(modelId="\ud800"), "modelId holds half of a character"),
+        (metadata(nextPage="\udfff"), "nextPage holds half of a character"),
         (metadata(taskType=None), "taskType is missing"),
         (metadata(modelPackages={}), "modelPackages must be a list"),
         (metadata(modelPackages=[3]), "entry 0 is a number"),

@@ -247,6 +247,12 @@ WRONG = {
     "an absolute handle": ({"packageFiles": [entry("/w.onnx")]}, "not allowed"),
     "a handle of a device": ({"packageFiles": [entry("nul")]}, "not allowed"),
     "a handle that is none": ({"packageFiles": [entry(fileHandle=3)]}, "must be a te"),
+    "a handle that is cut": ({"packageFiles": [entry(fileHandle="\ud800")]}, "half of"),
+    "a handle without end": (
+        {"packageFiles": [entry(fileHandle="x" * 9999)]},
+        "^.{,400}$",
+    ),
+    "a hash without end": ({"packageFiles": [entry(md5Hash="x" * 9999)]}, "^.{,400}$"),
     "no hash": ({"packageFiles": [entry(md5Hash=None)]}, "md5Hash .* is missing"),
     "half a hash": ({"packageFiles": [entry(md5Hash="abc")]}, "hexadecimal"),
     "an open address": (
@@ -307,6 +313,14 @@ WRONG = {
     "a class's confidence above 1": (
         {"recommendedParameters": {"perClassConfidence": {"cat": 1.5}}},
         "is not from 0 to 1",
+    ),
+    "a class's name that garbles": (
+        {"recommendedParameters": {"perClassConfidence": {"\x1b[2J\ud800": 2}}},
+        r"'\\x1b\[2J\\ud800' 2 is not from 0 to 1",
+    ),
+    "a provider that is cut": (
+        {"manifest": {"incompatibleProviders": ["\ud800"]}},
+        "half of a character",
     ),
     "a confidence of a text": (
         {"recommendedParameters": {"confidence": "high"}},

@@ -25,9 +25,9 @@ from inference_models import (
     Offline,
 )
 from inference_models.disk import write_atomically
-from inference_models.limits import Limits
-from inference_models.partial import Partial
-from inference_models.store import Store, cache_root
+from inference_models.download.limits import Limits
+from inference_models.download.partial import Partial
+from inference_models.download.store import Store, cache_root
 
 from .contents import Content, content_of
 from .distributions import python
@@ -412,7 +412,7 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(server, tmp_path):
 
 FETCH = """
     from inference_models import Artifact, File
-    from inference_models.store import Store
+    from inference_models.download.store import Store
     file = File("model.bin", ["{url}"], sha256="{sha256}")
     artifact = Artifact("acme", {{"main": "model.bin"}}, [file])
     folder = Store().folder(artifact, lambda source: (source, {{}}))

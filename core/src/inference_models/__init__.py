@@ -53,7 +53,6 @@ if TYPE_CHECKING:
         Unreachable,
         UsagePaused,
     )
-    from inference_models.explain import Explanation
     from inference_models.hookspecs import hookimpl
     from inference_models.images import (
         Array,
@@ -71,7 +70,8 @@ if TYPE_CHECKING:
         WeightsProvider,
     )
     from inference_models.model import Model
-    from inference_models.options import Candidate
+    from inference_models.negotiation.explain import Explanation
+    from inference_models.negotiation.options import Candidate
     from inference_models.preprocess import (
         Frame,
         Preprocessing,
@@ -98,14 +98,14 @@ _HOMES = {
     "AutoModel": "auto",
     "Backend": "interfaces",
     "Bundle": "card",
-    "Candidate": "options",
+    "Candidate": "negotiation.options",
     "ClassificationModel": "tasks",
     "ClassificationPrediction": "results",
     "ConfidenceOptions": "interfaces",
     "Detections": "results",
     "DownloadFailed": "errors",
     "Encoding": "vision_language",
-    "Explanation": "explain",
+    "Explanation": "negotiation.explain",
     "Facts": "card",
     "File": "card",
     "Forbidden": "errors",

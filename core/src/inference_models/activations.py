@@ -16,6 +16,10 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Shares (..., C) of the last axis, which add up to 1, in the logits' dtype."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+    """Shares (..., C) of the last axis, which add up to 1, in the logits' dtype.
+
+    They are NaN where a logit is NaN or inf, and where all are -inf.
+    """
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

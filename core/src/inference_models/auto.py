@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import attrs
 
-from inference_models import find
 from inference_models.call import BackendName, Call, Pairs, Secret
 from inference_models.card import Bundle
-from inference_models.explain import Explanation
 from inference_models.images import read_images
 from inference_models.interfaces import Backend
 from inference_models.load import build, load
+from inference_models.negotiation import find
+from inference_models.negotiation.explain import Explanation
 from inference_models.registry import installed
 from inference_models.tasks import (
     ClassificationModel,
@@ -232,8 +232,8 @@ class AutoModel:
         del weights_provider_extra_headers, weights_provider_extra_query_params
         search = Call.of(given, cls.compile).search(model_id_or_path)
         pictures = [] if calibration is None else read_images(calibration)
-        wishes = attrs.evolve(search.wishes, building=True)
-        return build(attrs.evolve(search, wishes=wishes), pictures)
+        constraints = attrs.evolve(search.constraints, building=True)
+        return build(attrs.evolve(search, constraints=constraints), pictures)
 
     @classmethod
     def models(cls) -> list[str]:

@@ -9,17 +9,17 @@ from typing import Any
 import attrs
 import numpy as np
 
-from inference_models import find, kept
 from inference_models.card import ModelCard, relabelled
+from inference_models.download.store import Store
 from inference_models.errors import InvalidOption, NoBackend, did_you_mean
-from inference_models.hints import install_hint
 from inference_models.interfaces import Access, Architecture, Backend
 from inference_models.model import Recipe
+from inference_models.negotiation import derived_cache, find
+from inference_models.negotiation.constraints import Constraints
+from inference_models.negotiation.hints import install_hint
+from inference_models.negotiation.search import Search
 from inference_models.registry import Registry, installed
-from inference_models.search import Search
-from inference_models.store import Store
 from inference_models.trust import Consent
-from inference_models.wishes import Wishes
 
 BackendName = str | Backend | Sequence[str | Backend]
 Pairs = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -70,7 +70,7 @@ class Call:
 
     def search(self, model_id: Any) -> Search:
         """Find the card, and the architecture that it names."""
-        wishes = Wishes.read(
+        constraints = Constraints.read(
             self.backend,
             self.device,
             self.quantization,
@@ -84,8 +84,8 @@ class Call:
         _check_task(found.card, self.task)
         make = _architecture(found.card, registry)
         store = Store()
-        left = kept.left(store, found.card, make, registry)
-        return Search(registry, store, found, wishes, make, left)
+        left = derived_cache.left(store, found.card, make, registry)
+        return Search(registry, store, found, constraints, make, left)
 
     def _access(self) -> Access:
         headers = Secret(self.weights_provider_extra_headers)

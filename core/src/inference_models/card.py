@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -44,8 +45,8 @@ def _safe_name(_: Any, attribute: attrs.Attribute[Any], name: Any) -> None:
         or len(name.encode()) > 1000  # and have room for 4096 with all folders above
     ):
         raise InvalidCard(
-            f"file name {name!r} is not allowed; use a relative name with forward "
-            "slashes and without '..', such as 'weights.onnx'"
+            f"file name {name[:200]!r} is not allowed; use a relative name with "
+            "forward slashes and without '..', such as 'weights.onnx'"
         )
 
 
@@ -61,17 +62,19 @@ def _distinct(_: Any, attribute: attrs.Attribute[Any], files: tuple[File, ...]) 
 
     Such systems ignore case, or whether an accent is a character of its own.
     """
-    names = [
-        unicodedata.normalize("NFC", str(PurePosixPath(file.name)).casefold())
-        for file in files
-    ]
-    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
-    counts = Counter([*names, *folders])
-    repeated = [name for name, count in counts.items() if count > 1]
-    if repeated:
-        raise InvalidCard(
-            f"an artifact lists its file {repeated[0]!r} more than once, or as a folder"
-        )
+    names = sorted(map(_spelt_once, files))
+    for name, following in itertools.pairwise(names):
+        # With the lowest character for a slash, what is in a folder follows its name.
+        if following == name or following.startswith(f"{name}\0"):
+            shown = name.replace("\0", "/")
+            raise InvalidCard(
+                f"an artifact lists its file {shown!r} more than once, or as a folder"
+            )
+
+
+def _spelt_once(file: File) -> str:
+    name = unicodedata.normalize("NFC", str(PurePosixPath(file.name)).casefold())
+    return name.replace("/", "\0")
 
 
 def _entries(instance: Any, attribute: attrs.Attribute[Any], graphs: Any) -> None:
@@ -102,7 +105,7 @@ def _hexadecimal(_: Any, attribute: attrs.Attribute[str], value: str | None) -> 
     ):
         return
     raise InvalidCard(
-        f"{attribute.name} {value!r} is not {words} lower-case hexadecimal digits"
+        f"{attribute.name} {value[:80]!r} is not {words} lower-case hexadecimal digits"
     )
 
 

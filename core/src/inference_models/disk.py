@@ -6,15 +6,23 @@ import contextlib
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from inference_models.card import File
-from inference_models.sources import chunks_of
+
+CHUNK = 1 << 20
 
 
 def unique() -> str:
     """A name that nobody else has."""
     return os.urandom(16).hex()
+
+
+def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """What is left of an open file, a chunk at a time."""
+    return iter(lambda: file.read(CHUNK), b"")
 
 
 def hash_file(path: Path) -> str:

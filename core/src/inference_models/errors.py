@@ -129,6 +129,14 @@ def out_of_memory(device: object, batch: int) -> RunFailed:
     )
 
 
+def no_numbers() -> RunFailed:
+    """What to raise where a network's scores are NaN or infinite."""
+    return RunFailed(
+        "the network's scores are not numbers; its weights may be damaged, or too "
+        "large for this precision; try quantization='fp32'"
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x' or 'y'?"` for the nearest known words, else `""`."""
     from difflib import get_close_matches

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 
-from inference_models.errors import InvalidCard, InvalidOption, RunFailed
+from inference_models.errors import InvalidCard, InvalidOption, no_numbers
 
 Step = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Tokens (R, 1) and the rows of the call before that they go on with, int64 (R,), in
@@ -283,10 +283,7 @@ def _checked(logits: np.ndarray) -> np.ndarray:
     """Logits of our own, float32; `RunFailed` if one is NaN or inf, or all are -inf."""
     scores = np.array(logits, np.float32)
     if not np.isfinite(scores.max(axis=1)).all():
-        raise RunFailed(
-            "the network's scores are not numbers; its weights may be damaged, or too "
-            "large for this precision; try quantization='fp32'"
-        )
+        raise no_numbers()
     return scores
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,19 @@ _FORMS = (
     "a numpy array (H, W, 3), a torch tensor (3, H, W), a PIL image, a path, encoded "
     "bytes, or a list of these"
 )
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:(//|image/)", re.IGNORECASE)
+
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+"""How Pillow turns a picture upright, by EXIF's number of its orientation."""
 
 
 @attrs.frozen(eq=False)
@@ -155,7 +169,8 @@ def _read_one(source: Any, color: Color | None) -> Image:
     if isinstance(source, (str, os.PathLike)):
         return _from_file(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(source), f"data of {len(source)} bytes")
+        data = bytes(source)
+        return _decode(io.BytesIO(data), f"data of {len(data)} bytes")
     if _is_pil(source):
         return _from_pil(source)
     if isinstance(source, np.ndarray):
@@ -165,12 +180,13 @@ def _read_one(source: Any, color: Color | None) -> Image:
     raise InvalidInput(f"{type(source).__name__} is no image; give {_FORMS}")
 
 
-def _from_file(path: str | os.PathLike[str]) -> Image:
-    text = os.fspath(path)
-    if text.startswith(("http://", "https://")):
+def _from_file(path: str | os.PathLike[Any]) -> Image:
+    text = os.fsdecode(path)
+    if _URL.match(text):
         raise InvalidInput(
-            f"{text.split('?')[0]!r} is a URL, and images are not downloaded; fetch it "
-            "first, for example with httpx.get(url).content, and give the bytes"
+            f"{text.split('?')[0]!r:.100} is a URL, and images are not downloaded; "
+            "fetch it first, for example with httpx.get(url).content, and give the "
+            "bytes"
         )
     name = repr(text if len(text) <= 200 else f"{text[:200]}…")
     try:
@@ -185,7 +201,6 @@ def _from_file(path: str | os.PathLike[str]) -> Image:
 
 def _decode(file: Any, name: str) -> Image:
     import PIL.Image
-    from PIL import ImageOps
 
     try:
         picture = PIL.Image.open(file)
@@ -193,7 +208,7 @@ def _decode(file: Any, name: str) -> Image:
         if limit is not None and picture.width * picture.height > limit:
             # Pillow itself only warns up to twice the limit.
             raise PIL.Image.DecompressionBombError(f"more than {limit} pixels")
-        return _from_pil(ImageOps.exif_transpose(picture))
+        return _from_pil(_upright(picture))
     except (
         PIL.Image.DecompressionBombError,
         PIL.Image.DecompressionBombWarning,
@@ -212,6 +227,21 @@ def _decode(file: Any, name: str) -> Image:
         raise InvalidInput(f"{name} cannot be decoded as an image: {error}") from error
 
 
+def _upright(picture: Any) -> Any:
+    """The picture, turned as its EXIF says; as it lies where that cannot be read.
+
+    Pillow's own `exif_transpose` writes the other tags anew, and fails for odd ones.
+    """
+    from PIL.Image import Transpose
+
+    picture.load()  # a TIFF is turned here, and a PNG may tell only at its end
+    try:
+        turn = _TURNS.get(picture.getexif().get(0x0112))
+    except Exception:  # noqa: BLE001 - of whatever kind, other readers pass over it
+        return picture
+    return picture.transpose(Transpose[turn]) if turn else picture
+
+
 def _from_pil(picture: Any) -> Image:
     if 0 in picture.size:
         raise InvalidInput(f"a PIL image of size {picture.size} has no pixels")
@@ -222,7 +252,7 @@ def _from_pil(picture: Any) -> Image:
         )
     try:
         pixels = np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # files that Pillow opened are decoded only here
         raise InvalidInput(f"a PIL image cannot be read as RGB: {error}") from error
     return Image(pixels, "HWC", "rgb", *pixels.shape[:2])
 
@@ -278,8 +308,9 @@ def _check_values(pixels: Array, dtype: str, shape: Sequence[int]) -> None:
         reason = str(error).strip().partition("\n")[0]
         raise InvalidInput(f"an image's values cannot be read: {reason}") from error
     if not (low >= 0 and high <= 1):
-        advice = "divide by 255?" if high > 1 else "clip it, or mend its source"
-        problem = "NaN values" if low != low else f"values from {low:g} to {high:g}"
+        # What is hardly more than 1 is an interpolation that overshot.
+        advice = "divide by 255?" if high >= 2 else "clip it, or mend its source"
+        problem = "NaN values" if low != low else f"values from {low:.9g} to {high:.9g}"
         raise InvalidInput(
             f"a {dtype} image has {problem}; floats must lie in 0–1 ({advice})"
         )

@@ -30,7 +30,12 @@ import attrs
 import numpy as np
 
 from inference_models.card import Artifact, Bundle, Facts, ModelCard, Plan, TensorSpec
-from inference_models.errors import InvalidCard, InvalidOption, InvalidWeights
+from inference_models.errors import (
+    InvalidCard,
+    InvalidOption,
+    InvalidWeights,
+    no_numbers,
+)
 from inference_models.images import Array, Image, to_host
 from inference_models.prepare import prepare
 from inference_models.preprocess import Frame, Preprocessing
@@ -403,7 +408,8 @@ class Architecture(ABC, Generic[O]):
     def columns(self, scores: np.ndarray, hidden: float = 0.0) -> np.ndarray:
         """Scores (..., C), with `hidden` in the columns that are never returned.
 
-        Raises `InvalidWeights` if C is not the number of the card's labels.
+        Raises `InvalidWeights` if C is not the number of the card's labels, and
+        `RunFailed` where all rows of an image, or all images of a batch, are NaN.
         """
         labels = self.card.labels
         if scores.shape[-1] != len(labels):
@@ -411,6 +417,8 @@ class Architecture(ABC, Generic[O]):
                 f"the network of {self.card.id!r} has {scores.shape[-1]} classes, and "
                 f"its card names {len(labels)}; give labels=[...] of that length"
             )
+        if _are_lost(scores):
+            raise no_numbers()
         never = [index for index, label in enumerate(labels) if label is None]
         if never:
             scores = scores.copy()
@@ -441,6 +449,13 @@ class Architecture(ABC, Generic[O]):
                 "correct it to numbers, by 'best' and 'default'"
             )
         return dict(known)
+
+
+def _are_lost(scores: np.ndarray) -> bool:
+    """Whether nothing but NaN stands in the first column of some (rows, C)."""
+    if not scores.size:
+        return False
+    return bool(np.isnan(np.atleast_1d(scores[..., 0])).all(axis=-1).any())
 
 
 def _relative(expected: np.ndarray, found: np.ndarray) -> float:

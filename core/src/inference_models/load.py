@@ -17,8 +17,6 @@ from inference_models.errors import (
     NoBackend,
     told,
 )
-from inference_models.explain import Explanation
-from inference_models.hints import advice
 from inference_models.images import Image
 from inference_models.lending import operations_of
 from inference_models.model import (
@@ -28,12 +26,14 @@ from inference_models.model import (
     Model,
     Recipe,
 )
-from inference_models.negotiate import to_build
-from inference_models.options import Candidate, Negotiation, Option
+from inference_models.negotiation.constraints import Constraints
+from inference_models.negotiation.explain import Explanation
+from inference_models.negotiation.hints import advice
+from inference_models.negotiation.negotiate import to_build
+from inference_models.negotiation.options import Candidate, Negotiation, Option
+from inference_models.negotiation.search import Search
 from inference_models.preprocess import Preprocessing
-from inference_models.search import Search
 from inference_models.tasks import TASKS
-from inference_models.wishes import Wishes
 
 log = logging.getLogger("inference_models")
 
@@ -124,7 +124,7 @@ def _warn_of_buildable(search: Search, option: Option) -> None:
         search.card.id,
         option.backend.name,
         option.plan.device,
-        to_build(search.card, option, search.wishes),
+        to_build(search.card, option, search.constraints),
     )
 
 
@@ -186,7 +186,7 @@ def _open(
         backend=option.backend.name,
         plan=option.plan,
         spec=spec,
-        batch_size=_batch_size(search.wishes, artifact, option.plan, spec),
+        batch_size=_batch_size(search.constraints, artifact, option.plan, spec),
         explanation=Explanation.of(
             search.card, negotiation, search.registry, number, failures
         ),
@@ -197,9 +197,9 @@ def _open(
 
 
 def _batch_size(
-    wishes: Wishes, artifact: Artifact, plan: Plan, spec: Preprocessing
+    constraints: Constraints, artifact: Artifact, plan: Plan, spec: Preprocessing
 ) -> int:
-    asked = wishes.batch or artifact.batch
+    asked = constraints.batch or artifact.batch
     if asked is not None:
         return asked[1]
     if plan.device != "cpu" or spec.size is None:

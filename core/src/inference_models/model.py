@@ -32,7 +32,7 @@ from inference_models.preprocess import Frame, Preprocessing
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from inference_models.explain import Explanation
+    from inference_models.negotiation.explain import Explanation
 
 Run = TypeVar("Run")
 

@@ -14,7 +14,9 @@ from inference_models.errors import (
     InvalidCard,
     InvalidOption,
     MissingDependency,
+    RunFailed,
     did_you_mean,
+    no_numbers,
 )
 
 if TYPE_CHECKING:
@@ -130,6 +132,19 @@ def _axes(part: Any) -> int:
         return 0
     mask = isinstance(part, (list, np.ndarray)) and np.asarray(part).dtype == bool
     return np.ndim(part) if mask else 1
+
+
+def _scores(values: Any, names: Sequence[str], *axes: str) -> Scores:
+    """A network's scores as float32; `RunFailed` for other axes, and for no numbers."""
+    array = np.asarray(values, np.float32)
+    if array.ndim != len(axes):
+        raise RunFailed(
+            f"the network's scores have the shape {array.shape}, and not "
+            f"({', '.join(axes)})"
+        )
+    if not np.isfinite(array).all():
+        raise no_numbers()
+    return Scores(array, names)
 
 
 def _supervision() -> Any:
@@ -312,8 +327,11 @@ class ClassificationPrediction:
     def from_scores(
         cls, confidence: np.ndarray, class_names: Sequence[str]
     ) -> ClassificationPrediction:
-        """The highest class of each row of `confidence` (B, C)."""
-        scores = Scores(np.asarray(confidence, np.float32), class_names)
+        """The highest class of each row of `confidence` (B, C).
+
+        Raises `RunFailed` for scores of another shape, and for NaN.
+        """
+        scores = _scores(confidence, class_names, "images", "classes")
         return cls(np.asarray(scores.argmax(axis=-1), np.int64), scores, class_names)
 
     @classmethod
@@ -375,12 +393,13 @@ class MultiLabelClassificationPrediction:
     ) -> MultiLabelClassificationPrediction:
         """The classes of `confidence` (C,) that reach `threshold`, a number or (C,).
 
-        A class whose name is `""` is never among them.
+        A class whose name is "" is never among them. Raises `RunFailed` for scores of
+        another shape, and for NaN.
         """
-        scores = Scores(np.asarray(confidence, np.float32), class_names)
+        scores = _scores(confidence, class_names, "classes")
         plain = np.asarray(scores)
-        named = np.array([name != "" for name in class_names] or [True])
-        present = np.flatnonzero((plain >= threshold) & named)
+        nameless = [number for number, name in enumerate(scores.names) if not name]
+        present = np.setdiff1d(np.flatnonzero(plain >= threshold), nameless)
         order = np.argsort(-plain[present], kind="stable")
         return cls(present[order].astype(np.int64), scores, class_names)
 

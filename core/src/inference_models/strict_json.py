@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
@@ -79,6 +80,16 @@ def _kind(value: Any) -> str:
     }.get(type(value), "a number")
 
 
+def _is_cut(text: str) -> bool:
+    """Whether it has half of a surrogate pair, which JSON holds and UTF-8 cannot."""
+    return re.search("[\ud800-\udfff]", text) is not None
+
+
+def _shown(key: str) -> str:
+    """A key as it is, unless it is too long for a message or would garble it."""
+    return key if len(key) <= 100 and key.isprintable() else f"{key[:100]!a}"
+
+
 @attrs.frozen
 class Node:
     """A mapping of parsed JSON, and where it stands.
@@ -92,7 +103,7 @@ class Node:
 
     def wrong(self, key: str, sentence: str) -> InvalidCard:
         """An error about one key."""
-        return InvalidCard(f"{self.place}: {key} {sentence}")
+        return InvalidCard(f"{self.place}: {_shown(key)} {sentence}")
 
     def text(self, key: str) -> str:
         """A text that is not empty."""
@@ -108,6 +119,8 @@ class Node:
             return None
         if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TEXT:
             raise self.wrong(key, f"must be a text, not {_kind(value)}")
+        if _is_cut(value):
+            raise self.wrong(key, "holds half of a character")
         return value
 
     def flag(self, key: str, default: bool = False) -> bool:
@@ -189,6 +202,8 @@ class Node:
         values = self.values(key, most)
         if not all(isinstance(value, str) for value in values):
             raise self.wrong(key, "must hold texts alone")
+        if any(map(_is_cut, values)):
+            raise self.wrong(key, "holds half of a character")
         return values
 
     def _checked(self, key: str, value: Any, low: float, high: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from inference_models.errors import RunFailed
 from inference_models.model import Model
 from inference_models.results import (
     ClassificationPrediction,
@@ -48,6 +49,18 @@ class ClassificationModel(Model):
             **options: Any,
         ) -> ClassificationPrediction:
             """One prediction for all images."""
+
+    def _check_results(self, results: Any, images: int) -> None:
+        """Raise `RunFailed` unless predictions are of as many images as there are."""
+        super()._check_results(results, images)
+        known = [r for r in results if isinstance(r, ClassificationPrediction)]
+        found = sum(map(len, known))
+        if found != images or len(known) < len(results):
+            name = self._loaded.architecture.name
+            raise RunFailed(
+                f"postprocess() of architecture {name!r} returned predictions of "
+                f"{found} images, and not of {images}"
+            )
 
     def join(self, results: list[ClassificationPrediction]) -> ClassificationPrediction:
         """One prediction for the images of all parts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference_models import Facts, TensorSpec
+from inference_models import Facts, RunFailed, TensorSpec
 from inference_models.testing import ArchitectureTests
 from yolox_models import STRIDES, Yolox
 
@@ -70,6 +70,18 @@ def test_no_more_boxes_come_than_are_asked_for(tmp_path):
     cells = scene((0, 0, 1.0, 0.8), (1000, 1, 1.0, 0.9), (2000, 2, 1.0, 0.7))
 
     assert detections(cells, tmp_path, max_detections=2).names == ["bicycle", "person"]
+
+
+def test_a_box_that_is_no_numbers_never_comes(tmp_path):
+    cells = scene((0, 0, 1.0, 0.8), (1000, 1, 1.0, 0.9))
+    cells[1000, 0] = np.nan
+
+    assert detections(cells, tmp_path).names == ["person"]
+
+
+def test_a_network_that_gives_no_numbers_is_told(tmp_path):
+    with pytest.raises(RunFailed, match="scores are not numbers"):
+        detections(np.full((CELLS, 85), np.nan, np.float32), tmp_path)
 
 
 def test_claims_a_file_with_as_many_classes_as_it_has():

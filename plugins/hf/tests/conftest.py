@@ -34,7 +34,7 @@ def _own_settings(monkeypatch, tmp_path):
 @pytest.fixture
 def hub(monkeypatch):
     """A Hub without models; nothing waits between tries."""
-    from inference_models import ask, fetch
+    from inference_models.download import ask, fetch
 
     with HubServer() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.endpoint)

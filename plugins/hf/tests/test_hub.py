@@ -28,8 +28,8 @@ from inference_models import (
     Unreachable,
     store,
 )
-from inference_models.ask import Terms
-from inference_models.limits import Limits
+from inference_models.download.ask import Terms
+from inference_models.download.limits import Limits
 from inference_models.testing import WeightsProviderTests
 from inference_models_hf import hub_api
 from inference_models_hf.hub import HubProvider

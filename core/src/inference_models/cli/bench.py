@@ -14,8 +14,8 @@ from inference_models.auto import AutoModel
 from inference_models.cli.app import Backend, Device, ModelId, ModelType, Precision
 from inference_models.errors import InvalidOption, NoBackend
 from inference_models.images import read_images
-from inference_models.judging import PHOTOS, photo, tolerance
 from inference_models.model import Model
+from inference_models.negotiation.judging import PHOTOS, photo, tolerance
 
 _WARMUP = 3
 

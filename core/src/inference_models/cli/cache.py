@@ -12,15 +12,21 @@ from typing import Annotated
 
 import typer
 
-from inference_models import archive, cache, find
-from inference_models.answers import content_of, imported_name, known, remembered_as
 from inference_models.card import ModelCard
 from inference_models.cli.app import ModelType
+from inference_models.download import archive, cache
+from inference_models.download.answers import (
+    content_of,
+    imported_name,
+    known,
+    remembered_as,
+)
+from inference_models.download.sources import scheme
+from inference_models.download.store import Store, explained
 from inference_models.errors import InvalidOption, ModelNotFound
 from inference_models.interfaces import Access
+from inference_models.negotiation import find
 from inference_models.registry import installed
-from inference_models.sources import scheme
-from inference_models.store import Store, explained
 from inference_models.trust import Consent
 
 command = typer.Typer(

@@ -10,11 +10,11 @@ import typer
 
 from inference_models import hardware
 from inference_models.auto import AutoModel
+from inference_models.download.store import cache_root, offline
 from inference_models.errors import DownloadFailed, Unavailable
 from inference_models.interfaces import Backend
-from inference_models.negotiate import advice_of
+from inference_models.negotiation.negotiate import advice_of
 from inference_models.registry import Registry, installed
-from inference_models.store import cache_root, offline
 
 
 def command() -> None:

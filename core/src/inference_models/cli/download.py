@@ -6,18 +6,18 @@ from typing import Annotated, Optional
 
 import typer
 
-from inference_models import find
 from inference_models.card import Artifact, ModelCard
 from inference_models.cli.app import Backend, Device, ModelType, Precision
+from inference_models.download.store import Store
 from inference_models.errors import InvalidOption, NoBackend
 from inference_models.interfaces import Access
-from inference_models.negotiate import negotiate
-from inference_models.options import Cached
+from inference_models.negotiation import find
+from inference_models.negotiation.constraints import Constraints
+from inference_models.negotiation.negotiate import negotiate
+from inference_models.negotiation.options import Cached
+from inference_models.negotiation.routes import usable, usable_formats
 from inference_models.registry import installed
-from inference_models.routes import usable, usable_formats
-from inference_models.store import Store
 from inference_models.trust import Consent
-from inference_models.wishes import Wishes
 
 Ids = Annotated[list[str], typer.Argument(help="Ids of models.")]
 Format = Annotated[
@@ -42,30 +42,33 @@ def command(
             f"--format {form} is for another machine, and --backend and --device are "
             "for this one; leave out either"
         )
-    wishes = Wishes.read(backend, device, quantization, None, None)
+    constraints = Constraints.read(backend, device, quantization, None, None)
     for model_id in ids:
-        typer.echo(f"{model_id}: {_download(model_id, wishes, form, model_type)}")
+        typer.echo(f"{model_id}: {_download(model_id, constraints, form, model_type)}")
 
 
 def _download(
-    model_id: str, wishes: Wishes, form: str | None, model_type: str | None = None
+    model_id: str,
+    constraints: Constraints,
+    form: str | None,
+    model_type: str | None = None,
 ) -> str:
     # What is consented to for another machine is said there, where it is loaded.
     consent = Consent(untrusted=form is not None)
     access = Access(model_type=model_type, consent=consent)
     found = find.find(model_id, installed(), access, None)
     if form is None:
-        artifact = _best(found.card, wishes)
+        artifact = _best(found.card, constraints)
     else:
-        artifact = _of(found.card, form, wishes.precision)
+        artifact = _of(found.card, form, constraints.precision)
     folder = Store().folder(artifact, found.request)
     if artifact.base is not None:
-        _download(artifact.base, Wishes(), artifact.format)
+        _download(artifact.base, Constraints(), artifact.format)
     return str(folder)
 
 
-def _best(card: ModelCard, wishes: Wishes) -> Artifact:
-    order = negotiate(card, wishes, installed(), lambda option: Cached()).order
+def _best(card: ModelCard, constraints: Constraints) -> Artifact:
+    order = negotiate(card, constraints, installed(), lambda option: Cached()).order
     if not order:
         raise NoBackend(
             f"nothing here can run {card.id!r}; inference-models explain {card.id} "

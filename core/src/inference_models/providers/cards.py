@@ -12,10 +12,10 @@ from typing import Any
 import attrs
 
 from inference_models.card import Artifact, File, ModelCard
+from inference_models.download.sources import scheme
 from inference_models.errors import InferenceModelsError, InvalidCard, told
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.registry import installed, returned
-from inference_models.sources import scheme
 from inference_models.trust import Origin
 
 log = logging.getLogger("inference_models")

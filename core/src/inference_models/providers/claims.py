@@ -11,18 +11,18 @@ from typing import Any
 import attrs
 
 from inference_models.card import Artifact, Facts, File, ModelCard
+from inference_models.download.sources import Request, check_openable
+from inference_models.download.store import Store
 from inference_models.errors import (
     InvalidOption,
     InvalidWeights,
     did_you_mean,
     told,
 )
-from inference_models.hints import hint_for_file
 from inference_models.interfaces import Access, Architecture
+from inference_models.negotiation.hints import hint_for_file
 from inference_models.providers.cards import CardsProvider
 from inference_models.registry import Registry, installed, returned
-from inference_models.sources import Request, check_openable
-from inference_models.store import Store
 
 log = logging.getLogger("inference_models")
 

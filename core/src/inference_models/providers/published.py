@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import attrs
 
 from inference_models.card import Artifact, File, ModelCard
+from inference_models.download.store import Store
 from inference_models.errors import (
     HashMismatch,
     InvalidCard,
@@ -18,7 +19,6 @@ from inference_models.errors import (
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.providers.claims import CARD, of_fetched_file
 from inference_models.providers.urls import WEIGHTS, is_weights
-from inference_models.store import Store
 from inference_models.strict_json import parse
 from inference_models.trust import Origin, check_license, kind_of, objection
 

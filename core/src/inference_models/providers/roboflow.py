@@ -6,8 +6,9 @@ import logging
 import re
 from collections.abc import Mapping
 
-from inference_models.answers import Answers
 from inference_models.card import Bundle, ModelCard
+from inference_models.download.answers import Answers
+from inference_models.download.store import offline
 from inference_models.errors import (
     DownloadFailed,
     ModelNotFound,
@@ -18,7 +19,6 @@ from inference_models.interfaces import Access, WeightsProvider
 from inference_models.providers.roboflow_api import TERMS, Server, fresh_url, pages
 from inference_models.providers.roboflow_files import completed
 from inference_models.providers.roboflow_packages import card_of, file_of
-from inference_models.store import offline
 
 log = logging.getLogger("inference_models")
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
 
-from inference_models.ask import (
+from inference_models.download.ask import (
     Question,
     Reply,
     Terms,
@@ -20,6 +20,7 @@ from inference_models.ask import (
     sendable_headers,
     sendable_key,
 )
+from inference_models.download.transport import KINDS
 from inference_models.errors import (
     DownloadFailed,
     InvalidOption,
@@ -28,7 +29,6 @@ from inference_models.errors import (
 )
 from inference_models.interfaces import Access
 from inference_models.strict_json import Node, parse
-from inference_models.transport import KINDS
 
 log = logging.getLogger("inference_models")
 

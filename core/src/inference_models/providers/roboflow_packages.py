@@ -10,12 +10,12 @@ from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
-from inference_models.ask import encrypted
 from inference_models.card import Artifact, Batch, File, ModelCard
+from inference_models.download.ask import encrypted
 from inference_models.errors import DownloadFailed, InvalidCard
+from inference_models.negotiation.constraints import PRECISIONS
 from inference_models.providers.roboflow_api import PATH
 from inference_models.strict_json import Node
-from inference_models.wishes import PRECISIONS
 
 BASE = "base/"
 """Where a package of an adapter may hold what it adapts."""

@@ -20,6 +20,7 @@ from inference_models.errors import InvalidOption, MissingDependency
 from inference_models.images import read_images
 from inference_models.interfaces import Architecture, Operations
 from inference_models.model import make_options
+from inference_models.negotiation.constraints import PRECISIONS
 from inference_models.preprocess import Frame, Preprocessing
 from inference_models.testing.imports import runtimes_imported
 from inference_models.testing.networks import check_network, has_modules
@@ -31,7 +32,6 @@ from inference_models.testing.promises import (
     joined,
 )
 from inference_models.testing.standard import StandardTests
-from inference_models.wishes import PRECISIONS
 
 RUNTIMES = ("torch", "onnxruntime", "tensorrt", "transformers")
 

@@ -14,10 +14,10 @@ import pytest
 from inference_models.card import Artifact, Bundle, Plan
 from inference_models.errors import Unavailable
 from inference_models.interfaces import Backend
+from inference_models.negotiation.constraints import PRECISIONS, is_device
 from inference_models.testing.imports import runtimes_imported
 from inference_models.testing.standard import StandardTests
 from inference_models.testing.toy import toy_card
-from inference_models.wishes import PRECISIONS, is_device
 
 
 class NegotiationTests(StandardTests):

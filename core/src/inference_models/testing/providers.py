@@ -13,10 +13,10 @@ from typing import ClassVar
 import pytest
 
 from inference_models.card import Artifact, Bundle, ModelCard
+from inference_models.download.store import Store
 from inference_models.errors import InferenceModelsError
 from inference_models.interfaces import Access, WeightsProvider
-from inference_models.routes import usable
-from inference_models.store import Store
+from inference_models.negotiation.routes import usable
 from inference_models.testing.architectures import RUNTIMES
 from inference_models.testing.imports import runtimes_imported
 from inference_models.testing.standard import StandardTests

@@ -81,8 +81,10 @@ class Yolox(Architecture[YoloxOptions]):
     def _detections(
         self, cells: np.ndarray, frame: Frame, threshold: Any, options: YoloxOptions
     ) -> Detections:
+        classes = self.columns(cells[:, 5:])
         likely = np.flatnonzero(cells[:, 4] >= np.min(threshold))
-        scores = self.columns(cells[likely, 5:]) * cells[likely, 4:5]
+        likely = likely[np.isfinite(cells[likely, :4]).all(axis=1)]
+        scores = classes[likely] * cells[likely, 4:5]
         scores[scores < threshold] = -1
         reached = scores.max(axis=1) >= 0
         confident, scores = likely[reached], scores[reached]

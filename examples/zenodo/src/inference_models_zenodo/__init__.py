@@ -18,8 +18,15 @@ from inference_models import (
     WeightsProvider,
     hookimpl,
 )
-from inference_models.answers import Answers
-from inference_models.ask import Question, Terms, address, ask, headers_of, refusal
+from inference_models.download.answers import Answers
+from inference_models.download.ask import (
+    Question,
+    Terms,
+    address,
+    ask,
+    headers_of,
+    refusal,
+)
 from inference_models.providers.published import Published
 from inference_models.providers.urls import is_weights
 from inference_models.strict_json import Node, parse

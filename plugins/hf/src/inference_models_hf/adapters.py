@@ -5,7 +5,8 @@ Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.0968
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ from torch import nn
 from inference_models import InvalidCard, InvalidWeights
 from inference_models.strict_json import Node, parse
 from inference_models_hf.folder import ADAPTER, ADAPTER_WEIGHTS
-from inference_models_torch.modules import listed
+from inference_models_torch.modules import listed, within_files
 
 _LARGEST = 1_000_000
+_HIGHEST_RANK = 2**31 - 1
+_MOST_NAMES = 1000
+_MOST_SAVED = 100
+# Where peft takes a name for a regular expression, "^" means that it is the whole one.
+_NAME = re.compile(r"\^?[A-Za-z0-9_.-]{1,500}")
 _FOLLOWED = (
     "alpha_pattern",
     "bias",
@@ -64,8 +70,9 @@ def with_adapter(model: nn.Module, folder: Path) -> nn.Module:
 
     try:
         settings = _settings(folder / ADAPTER)
-        adapted = peft.get_peft_model(model, peft.LoraConfig(**settings))
         tensors = load_file(folder / ADAPTER_WEIGHTS)
+        with within_files([folder / ADAPTER_WEIGHTS], len(tensors)):
+            adapted = peft.get_peft_model(model, peft.LoraConfig(**settings))
         _check_names(tensors, peft.get_peft_model_state_dict(adapted))
         peft.set_peft_model_state_dict(adapted, tensors)
         merged: nn.Module = adapted.merge_and_unload(safe_merge=True)
@@ -91,20 +98,52 @@ def _settings(path: Path) -> dict[str, Any]:
             raise config.wrong(
                 key, "changes what the adapter means, and is not followed"
             )
-    followed = {k: v for k, v in config.data.items() if k in _FOLLOWED}
+    _check_values(config)
+    given = {k: v for k, v in config.data.items() if v is not None}
+    followed = {k: v for k, v in given.items() if k in _FOLLOWED}
     return {**followed, "target_modules": _targets(config), "inference_mode": True}
 
 
-def _targets(config: Node) -> Any:
-    """Names of modules, or "all-linear".
+def _check_values(config: Node) -> None:
+    """Raise `InvalidCard` for numbers that are none, and names that no module has."""
+    config.whole("r", 1, _HIGHEST_RANK)
+    config.number("lora_alpha", -1e9, 1e9)
+    saved = config.values("modules_to_save", _MOST_SAVED)
+    _check_modules(config, "modules_to_save", saved)
+    for key in ("alpha_pattern", "rank_pattern"):
+        pattern = config.maybe_node(key) or Node({}, config.place)
+        _check_modules(config, key, pattern.data)
+        for name in pattern.data:
+            pattern.number(name, -1e9, 1e9)
 
-    peft also takes a regular expression, which could take for ever to be matched.
-    """
+
+def _targets(config: Node) -> Any:
+    """Names of modules, or "all-linear"."""
     given = config.data.get("target_modules")
-    is_names = isinstance(given, list) and all(isinstance(n, str) for n in given)
-    if given == "all-linear" or is_names:
+    if given == "all-linear":
         return given
-    raise config.wrong("target_modules", "is neither a list of names nor 'all-linear'")
+    if not isinstance(given, list):
+        raise config.wrong(
+            "target_modules", "is neither a list of names nor 'all-linear'"
+        )
+    _check_modules(config, "target_modules", given)
+    return given
+
+
+def _check_modules(config: Node, key: str, names: Collection[Any]) -> None:
+    """Raise `InvalidCard` for what cannot be names of modules.
+
+    peft also takes regular expressions, which could take for ever to be matched.
+    """
+    if len(names) > _MOST_NAMES:
+        raise config.wrong(key, f"names {len(names)} modules, more than {_MOST_NAMES}")
+    for name in names:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise config.wrong(
+                key,
+                f"has {str(name)[:60]!r}, which is no name of a module; regular "
+                "expressions are not followed",
+            )
 
 
 def _check_names(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from inference_models.answers import Answers, latest, remembered_as
 from inference_models.card import ModelCard
+from inference_models.download.answers import Answers, latest, remembered_as
 from inference_models.errors import (
     Forbidden,
     InvalidOption,

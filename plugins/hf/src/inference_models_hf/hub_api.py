@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import attrs
 
-from inference_models.ask import Question, Reply, Terms, ask, refusal
 from inference_models.card import File
+from inference_models.download.ask import Question, Reply, Terms, ask, refusal
 from inference_models.errors import (
     DownloadFailed,
     Forbidden,

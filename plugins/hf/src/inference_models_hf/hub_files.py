@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 import attrs
 
 from inference_models.card import Artifact, File, ModelCard
+from inference_models.download.sources import Request
+from inference_models.download.store import Store
 from inference_models.errors import (
     InvalidCard,
     InvalidOption,
@@ -30,8 +32,6 @@ from inference_models.providers.published import (
     read_card,
 )
 from inference_models.providers.urls import WEIGHTS, is_weights
-from inference_models.sources import Request
-from inference_models.store import Store
 from inference_models.trust import Origin, check_license, kind_of, objection
 from inference_models_hf.folder import CONFIG, INDEX, METADATA
 from inference_models_hf.folder import WEIGHTS as TENSORS

@@ -9,10 +9,15 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from inference_models.ask import Hidden, address, sendable_headers, sendable_key
+from inference_models.download.ask import (
+    Hidden,
+    address,
+    sendable_headers,
+    sendable_key,
+)
+from inference_models.download.store import offline
 from inference_models.errors import InvalidOption, Unauthorized
 from inference_models.interfaces import Access
-from inference_models.store import offline
 from inference_models_hf.hub_ids import HubId
 
 TOKENS = "HF_TOKEN, or log in anew (hf auth login)"

@@ -27,7 +27,8 @@ from inference_models import (
 )
 from inference_models.interfaces import check_at_least_one
 from inference_models.progress import Report
-from inference_models_torch.facts import PICKLES, SAFETENSORS, read_facts
+from inference_models_torch.facts import PICKLES, read_facts
+from inference_models_torch.header import SAFETENSORS
 from inference_models_torch.installed import find_installed
 
 _PRECISIONS = ("fp32", "fp16", "bf16")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
-from inference_models import Facts, InvalidWeights, TensorSpec
+from inference_models import Facts, TensorSpec
+from inference_models_torch.header import SAFETENSORS, check_header, damaged
 
-SAFETENSORS = (".safetensors",)
 PICKLES = (".pth", ".pt", ".ckpt")
-
-# Room for 100,000 tensors. The format allows 100 MB, which Python makes 2 GB of.
-_LONGEST_HEADER = 2**24
 
 _DTYPES = {
     "BF16": "bfloat16",
@@ -55,26 +51,6 @@ def _spec(tensor: Any) -> TensorSpec:
     return TensorSpec(_DTYPES.get(dtype, dtype.lower()), tensor.get_shape())
 
 
-def check_header(path: Path) -> None:
-    """`ValueError` for a name that a readable `.safetensors` file gives twice.
-
-    The format forbids it, its reader takes the last, and others may take the first.
-    """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > _LONGEST_HEADER:
-            raise ValueError(f"its header has {length} bytes, as no tensors need")
-        json.loads(file.read(length), object_pairs_hook=_without_repetition)
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise ValueError(f"it has {name!r:.80} twice")
-        seen.add(name)
-
-
 def _of_pickle(path: Path) -> Facts:
     from inference_models_torch.weights import read_pickle
 
@@ -84,11 +60,3 @@ def _of_pickle(path: Path) -> Facts:
         for name, tensor in checkpoint.tensors.items()
     }
     return Facts("torch", tensors, checkpoint.metadata)
-
-
-def damaged(path: Path, error: Exception) -> InvalidWeights:
-    """What to raise for a file that its own reader rejects."""
-    reason = str(error).partition("\n")[0]
-    return InvalidWeights(
-        f"'{path}' is no whole {path.suffix} file: {reason}; fetch it again"
-    )

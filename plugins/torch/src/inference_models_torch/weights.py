@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from inference_models import InvalidWeights, Unavailable
 from inference_models_torch.archives import check_archive, is_archive
-from inference_models_torch.facts import SAFETENSORS, check_header, damaged
+from inference_models_torch.header import SAFETENSORS, check_header, damaged
 from inference_models_torch.installed import find_installed
 from inference_models_torch.pickles import check_pickle, refused
 

@@ -26,9 +26,9 @@ from inference_models import (
 )
 from inference_models.card import Batch
 from inference_models.disk import described
+from inference_models.download.store import cache_root
 from inference_models.interfaces import check_at_least_one
 from inference_models.progress import Report, paced
-from inference_models.store import cache_root
 from inference_models_trt.header import read_header
 from inference_models_trt.installed import (
     NAMES,

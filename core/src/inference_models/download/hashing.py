@@ -9,8 +9,8 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 
-from inference_models.body import Chunk
 from inference_models.card import File
+from inference_models.download.body import Chunk
 from inference_models.errors import HashMismatch
 
 _AHEAD = 8

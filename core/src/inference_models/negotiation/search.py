@@ -8,18 +8,18 @@ from typing import Any
 
 import attrs
 
-from inference_models import find, kept
 from inference_models.card import Artifact, Bundle, File, ModelCard
-from inference_models.derive import derived
+from inference_models.download.store import Store
 from inference_models.errors import DownloadFailed, InvalidWeights, NoBackend
 from inference_models.images import Image
 from inference_models.interfaces import Architecture
-from inference_models.negotiate import negotiate
-from inference_models.options import Negotiation, Option
+from inference_models.negotiation import derived_cache, find
+from inference_models.negotiation.constraints import Constraints
+from inference_models.negotiation.derive import derived
+from inference_models.negotiation.negotiate import negotiate
+from inference_models.negotiation.options import Negotiation, Option
+from inference_models.negotiation.routes import usable
 from inference_models.registry import Registry
-from inference_models.routes import usable
-from inference_models.store import Store
-from inference_models.wishes import Wishes
 
 
 @attrs.frozen
@@ -29,9 +29,9 @@ class Search:
     registry: Registry
     store: Store
     found: find.Found
-    wishes: Wishes
+    constraints: Constraints
     make: type[Architecture[Any]]
-    left: Sequence[kept.Left] = ()
+    left: Sequence[derived_cache.Left] = ()
     failed: dict[tuple[File, ...], DownloadFailed] = attrs.field(
         factory=dict, init=False, repr=False
     )
@@ -44,10 +44,10 @@ class Search:
 
     def negotiation(self) -> Negotiation:
         """Every plan for the card and for what absent derivers left of it."""
-        look = functools.partial(kept.cached, self.store, self.card, self.make)
+        look = functools.partial(derived_cache.cached, self.store, self.card, self.make)
         ready = (*self.card.artifacts, *(each.artifact for each in self.left))
         card = attrs.evolve(self.card, artifacts=ready)
-        return negotiate(card, self.wishes, self.registry, look)
+        return negotiate(card, self.constraints, self.registry, look)
 
     def bundle(self, artifact: Artifact) -> Bundle:
         """Fetch an artifact, and what it adapts, and complete its card."""
@@ -68,9 +68,10 @@ class Search:
     def derived(self, option: Option, pictures: Sequence[Image] = ()) -> Bundle:
         """What an option derives; `InvalidWeights` if an earlier try found it wrong."""
         store, card, make = self.store, self.card, self.make
-        told = option.built or self.wishes.building
-        if not told and (fault := kept.cached(store, card, make, option).fault):
-            raise InvalidWeights(fault)
+        if not option.built and not self.constraints.building:
+            held = derived_cache.cached(store, card, make, option)
+            if held.fault:
+                raise InvalidWeights(held.fault)
         return derived(store, card, option, self.bundle, make, pictures)
 
     def _base(self, artifact: Artifact) -> Bundle | None:

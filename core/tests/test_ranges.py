@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 import attrs
 import pytest
 
-from inference_models import Artifact, DownloadFailed, File, HashMismatch, pieces
+from inference_models import Artifact, DownloadFailed, File, HashMismatch
+from inference_models.download import ranges
+from inference_models.download.limits import Limits
+from inference_models.download.store import Store
+from inference_models.download.transport import Answer, Part
 from inference_models.errors import Unreachable
-from inference_models.limits import Limits
-from inference_models.store import Store
-from inference_models.transport import Answer, Part
 
 from . import faulty_server as faulty
 from .contents import Content, content_of, noise
@@ -36,10 +37,10 @@ SECRET = "sesame-open"
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Everything that comes is slow, and nothing too small to be divided."""
-    monkeypatch.setattr(pieces, "_LARGE", PIECE)
-    monkeypatch.setattr(pieces, "_PIECE", PIECE)
-    monkeypatch.setattr(pieces, "_FAST", float("inf"))
-    monkeypatch.setattr(pieces, "_WINDOW", 0.0)
+    monkeypatch.setattr(ranges, "_LARGE", PIECE)
+    monkeypatch.setattr(ranges, "_PIECE", PIECE)
+    monkeypatch.setattr(ranges, "_FAST", float("inf"))
+    monkeypatch.setattr(ranges, "_WINDOW", 0.0)
 
 
 @pytest.fixture
@@ -67,13 +68,13 @@ def signing(source):
     return source, {"X-Api-Key": SECRET}
 
 
-def ranges(server):
+def asked_ranges(server):
     return [asked_range(asked) for asked in server.requests]
 
 
 def parts_of(server):
     """The bounded ranges that were asked for."""
-    return sorted(r for r in ranges(server) if r is not None and r[1] is not None)
+    return sorted(r for r in asked_ranges(server) if r is not None and r[1] is not None)
 
 
 def by_part(part, first=GOOD, then=GOOD):
@@ -121,10 +122,10 @@ UNDIVIDED = {
 @pytest.mark.parametrize("case", UNDIVIDED)
 def test_it_stays_at_one_where_more_would_not_pay(case, server, store, monkeypatch):
     for name, value in UNDIVIDED[case].items():
-        monkeypatch.setattr(pieces, name, value)
+        monkeypatch.setattr(ranges, name, value)
 
     assert fetched(store, server.gives(FILE, GOOD)) == CONTENT
-    assert ranges(server) == [None]
+    assert asked_ranges(server) == [None]
 
 
 @pytest.mark.parametrize(
@@ -142,14 +143,14 @@ def test_it_stays_at_one_where_the_server_promises_no_parts(headers, server, sto
     assert (
         fetched(store, server.gives(FILE, faulty.whole(CONTENT, **headers))) == CONTENT
     )
-    assert ranges(server) == [None]
+    assert asked_ranges(server) == [None]
 
 
 def test_it_stays_at_one_if_told_to(server, tmp_path):
     store = Store(tmp_path / "cache", limits=attrs.evolve(LIMITS, connections=1))
 
     assert fetched(store, server.gives(FILE, GOOD)) == CONTENT
-    assert ranges(server) == [None]
+    assert asked_ranges(server) == [None]
 
 
 def test_a_second_run_takes_the_rest_in_parts_too(server, store):
@@ -161,7 +162,7 @@ def test_a_second_run_takes_the_rest_in_parts_too(server, store):
     server.gives(FILE, GOOD)
 
     assert fetched(Store(store.root, limits=LIMITS), url) == CONTENT
-    assert ranges(server)[0] == (SIZE // 2, None)
+    assert asked_ranges(server)[0] == (SIZE // 2, None)
     assert parts_of(server)[-1][1] == SIZE - 1
 
 
@@ -232,10 +233,10 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_parts_fail_with_the_rest_comes_in_one(case, server, store):
     assert fetched(store, server.gives(FILE, by_part(REFUSED[case]))) == CONTENT
-    first, *_, last = ranges(server)
+    first, *_, last = asked_ranges(server)
     assert first is None
     assert last[1] is None
-    assert len([r for r in ranges(server) if r and r[1] is None]) == 1
+    assert len([r for r in asked_ranges(server) if r and r[1] is None]) == 1
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -271,7 +272,7 @@ def test_what_came_before_a_part_failed_is_kept(server, store):
     fetched(store, server.gives(FILE, by_part(some)))
     refused = min(first for first, _ in parts_of(server) if first > SIZE // 2)
 
-    assert ranges(server)[-1] == (refused, None)
+    assert asked_ranges(server)[-1] == (refused, None)
 
 
 def test_a_source_that_fails_for_good_says_why(server, store):
@@ -323,13 +324,13 @@ def source():
 
 
 def test_parts_are_joined_in_their_order(source):
-    chunks = pieces.hastened(source.answer(), source.line, 4)
+    chunks = ranges.hastened(source.answer(), source.line, 4)
 
     assert Content(b"".join(chunks)) == CONTENT
 
 
 def test_the_first_connection_is_closed_before_the_others_are_used(source):
-    chunks = pieces.hastened(source.answer(), source.line, 4)
+    chunks = ranges.hastened(source.answer(), source.line, 4)
     next(chunks)
     assert (source.closed, source.asked) == (0, [])
 
@@ -338,19 +339,19 @@ def test_the_first_connection_is_closed_before_the_others_are_used(source):
 
 
 def test_no_more_is_asked_for_than_is_soon_needed(source):
-    chunks = pieces.hastened(source.answer(), source.line, 4)
+    chunks = ranges.hastened(source.answer(), source.line, 4)
     taken = [next(chunks) for _ in range(3)]
-    wait_for(lambda: len(source.asked) == 2 + 4 + pieces._AHEAD)
+    wait_for(lambda: len(source.asked) == 2 + 4 + ranges._AHEAD)
     time.sleep(0.1)
 
     assert len(taken) == 3
-    assert len(source.asked) == 2 + 4 + pieces._AHEAD
+    assert len(source.asked) == 2 + 4 + ranges._AHEAD
     chunks.close()
 
 
 def test_who_stops_listening_stops_the_rest(source):
     before = set(threading.enumerate())
-    chunks = pieces.hastened(source.answer(), source.line, 4)
+    chunks = ranges.hastened(source.answer(), source.line, 4)
     next(chunks)
     next(chunks)
     chunks.close()
@@ -360,7 +361,7 @@ def test_who_stops_listening_stops_the_rest(source):
 
 
 def test_a_part_that_is_still_coming_keeps_nobody_waiting(source):
-    chunks = pieces.hastened(source.answer(), source.line, 4)
+    chunks = ranges.hastened(source.answer(), source.line, 4)
     next(chunks)
     next(chunks)
     source.gate.clear()

@@ -19,13 +19,13 @@ import attrs
 
 from inference_models.card import Artifact, Batch, Bundle, ModelCard, structure
 from inference_models.disk import hash_file, note_use, write_atomically
+from inference_models.download.store import Store
 from inference_models.errors import InferenceModelsError
 from inference_models.interfaces import Architecture
-from inference_models.judging import tolerance
-from inference_models.options import Cached, Option
+from inference_models.negotiation.judging import tolerance
+from inference_models.negotiation.options import Cached, Option
+from inference_models.negotiation.routes import chain, usable
 from inference_models.registry import Registry, installed
-from inference_models.routes import chain, usable
-from inference_models.store import Store
 from inference_models.trust import kind_of
 
 log = logging.getLogger("inference_models")

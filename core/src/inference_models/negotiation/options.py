@@ -9,7 +9,7 @@ import attrs
 
 from inference_models.card import Artifact, Batch, Plan
 from inference_models.interfaces import Backend
-from inference_models.routes import Steps
+from inference_models.negotiation.routes import Steps
 
 Verdict = Literal["runs", "buildable", "refused"]
 

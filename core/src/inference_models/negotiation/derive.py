@@ -12,10 +12,10 @@ import attrs
 
 from inference_models.card import Bundle, File, ModelCard
 from inference_models.disk import described, is_full, move_folder, remove
+from inference_models.download.store import Store, explained
 from inference_models.errors import InvalidWeights, Unavailable
 from inference_models.images import Image
-from inference_models.judging import Differs, judge
-from inference_models.kept import (
+from inference_models.negotiation.derived_cache import (
     Fetch,
     Kept,
     MakeArchitecture,
@@ -25,9 +25,9 @@ from inference_models.kept import (
     name_of_source,
     plain,
 )
-from inference_models.options import Option
+from inference_models.negotiation.judging import Differs, judge
+from inference_models.negotiation.options import Option
 from inference_models.progress import Report, shown
-from inference_models.store import Store, explained
 
 log = logging.getLogger("inference_models")
 

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
 from urllib.parse import unquote_to_bytes
 
 import attrs
 
+from inference_models.disk import chunks_of
 from inference_models.errors import DownloadFailed, InvalidWeights
 
 Request = Callable[[str], tuple[str, Mapping[str, str]]]
@@ -22,7 +22,6 @@ Request = Callable[[str], tuple[str, Mapping[str, str]]]
 LOCAL = ("", "file", "wheel")
 """Kinds of sources that are read here; what others stand for, a provider says."""
 
-CHUNK = 1 << 20
 # A name and one exact version, as the packaging standards spell them.
 _WHEEL = re.compile(r"(?i)[a-z0-9]([a-z0-9._-]*[a-z0-9])?/[a-z0-9][a-z0-9.!+_-]*")
 
@@ -58,11 +57,6 @@ def check_openable(path: Path) -> None:
             f"no runtime can open {str(path)!r}, which is not UTF-8; rename it, or set "
             "PYTHONUTF8=1 if it is right"
         ) from error
-
-
-def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
-    """What is left of an open file, a chunk at a time."""
-    return iter(lambda: file.read(CHUNK), b"")
 
 
 @attrs.frozen

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from inference_models.card import ModelCard
+from inference_models.negotiation.routes import unsupported
 from inference_models.registry import Registry
-from inference_models.routes import unsupported
 
 
 @functools.cache

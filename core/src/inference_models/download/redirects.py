@@ -8,16 +8,16 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from inference_models.download.limits import Transient
+from inference_models.download.sources import shown_url
 from inference_models.errors import DownloadFailed
-from inference_models.limits import Transient
-from inference_models.sources import shown_url
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given out
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-class Hops:
+class Redirects:
     """The rules for one source: `check` sees each request before it is sent.
 
     The source's own host may be anywhere, since the user named it. What it redirects to

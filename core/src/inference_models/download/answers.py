@@ -23,6 +23,7 @@ import attrs
 
 from inference_models.card import ModelCard
 from inference_models.disk import unique, write_atomically
+from inference_models.download.store import cache_root, offline
 from inference_models.errors import (
     Forbidden,
     InferenceModelsError,
@@ -33,7 +34,6 @@ from inference_models.errors import (
     Unreachable,
 )
 from inference_models.interfaces import Access
-from inference_models.store import cache_root, offline
 from inference_models.strict_json import parse
 
 log = logging.getLogger("inference_models")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import attrs
 
 from inference_models.card import ModelCard
-from inference_models.hints import advice
-from inference_models.options import Candidate, Negotiation
+from inference_models.negotiation.hints import advice
+from inference_models.negotiation.options import Candidate, Negotiation
 from inference_models.registry import Registry, SetAside
 
 

@@ -16,7 +16,15 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from inference_models.deadline import Deadline
+from inference_models.download.deadline import Deadline
+from inference_models.download.redirects import LOOPBACK
+from inference_models.download.store import offline
+from inference_models.download.transport import (
+    KINDS,
+    as_environment_says,
+    retry_after,
+    unlogged,
+)
 from inference_models.errors import (
     DownloadFailed,
     InvalidOption,
@@ -24,15 +32,7 @@ from inference_models.errors import (
     RateLimited,
     Unreachable,
 )
-from inference_models.hops import LOOPBACK
 from inference_models.interfaces import Access
-from inference_models.store import offline
-from inference_models.transport import (
-    KINDS,
-    as_environment_says,
-    retry_after,
-    unlogged,
-)
 
 log = logging.getLogger("inference_models")
 

@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from inference_models.body import Chunk
 from inference_models.card import File
-from inference_models.checked import Beside, Checked
-from inference_models.disk import check_room, unique
-from inference_models.sources import chunks_of
-from inference_models.transport import header_value
+from inference_models.disk import check_room, chunks_of, unique
+from inference_models.download.body import Chunk
+from inference_models.download.hashing import Beside, Checked
+from inference_models.download.transport import header_value
 
 _ABANDONED = 3600.0
 """Seconds without a byte, after which an unfinished file is nobody's."""

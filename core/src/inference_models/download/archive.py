@@ -20,19 +20,19 @@ from typing import IO
 
 import attrs
 
-from inference_models.answers import read_card
 from inference_models.card import File
-from inference_models.checked import Checked
 from inference_models.disk import (
     check_room,
+    chunks_of,
     hash_file,
     move_folder,
     place,
     write_atomically,
 )
+from inference_models.download.answers import read_card
+from inference_models.download.hashing import Checked
+from inference_models.download.store import Store, explained
 from inference_models.errors import HashMismatch, InvalidOption, InvalidWeights
-from inference_models.sources import chunks_of
-from inference_models.store import Store, explained
 
 log = logging.getLogger("inference_models")
 

@@ -14,8 +14,11 @@ from typing import Any
 
 import attrs
 
-from inference_models import body
-from inference_models.deadline import Deadline
+from inference_models.download import body
+from inference_models.download.deadline import Deadline
+from inference_models.download.limits import Limits, Transient
+from inference_models.download.redirects import Redirects
+from inference_models.download.sources import shown_url
 from inference_models.errors import (
     DownloadFailed,
     Forbidden,
@@ -25,9 +28,6 @@ from inference_models.errors import (
     Unreachable,
     UsagePaused,
 )
-from inference_models.hops import Hops
-from inference_models.limits import Limits, Transient
-from inference_models.sources import shown_url
 
 _PLAIN = {"Accept-Encoding": "identity"}
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
@@ -108,8 +108,8 @@ def line(
     import httpx
 
     with _explained(url), unlogged():
-        hops = Hops(httpx.URL(url), headers)
-        with _client(hops, limits, believed) as client:
+        redirects = Redirects(httpx.URL(url), headers)
+        with _client(redirects, limits, believed) as client:
 
             @contextlib.contextmanager
             def ask(part: Part) -> Iterator[Answer]:
@@ -120,8 +120,8 @@ def line(
                 )
                 with (
                     _explained(url),
-                    _in_time(shown_url(url), hops, limits) as deadline,
-                    contextlib.closing(_sent(client, request, hops)) as response,
+                    _in_time(shown_url(url), redirects, limits) as deadline,
+                    contextlib.closing(_sent(client, request, redirects)) as response,
                 ):
                     yield _checked(response, shown_url(url), part, limits, deadline)
 
@@ -129,11 +129,11 @@ def line(
 
 
 @contextlib.contextmanager
-def _in_time(shown: str, hops: Hops, limits: Limits) -> Iterator[Deadline]:
+def _in_time(shown: str, redirects: Redirects, limits: Limits) -> Iterator[Deadline]:
     import httpx
 
     late = f"{shown} did not begin to answer within {limits.answer:.0f} s"
-    with Deadline(limits.answer, late, lambda: hops.connection) as deadline:
+    with Deadline(limits.answer, late, lambda: redirects.connection) as deadline:
         try:
             yield deadline
         except (httpx.TransportError, Transient) as error:
@@ -142,14 +142,14 @@ def _in_time(shown: str, hops: Hops, limits: Limits) -> Iterator[Deadline]:
             raise
 
 
-def _sent(client: Any, request: Any, hops: Hops) -> Any:
+def _sent(client: Any, request: Any, redirects: Redirects) -> Any:
     import httpx
 
     while True:
         try:
             return client.send(request, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout):
-            if not hops.has_another_address:
+            if not redirects.has_another_address:
                 raise
 
 
@@ -176,7 +176,7 @@ def _explained(url: str) -> Iterator[None]:
         raise Transient(sentence) from error
 
 
-def _client(hops: Hops, limits: Limits, believed: ssl.SSLContext) -> Any:
+def _client(redirects: Redirects, limits: Limits, believed: ssl.SSLContext) -> Any:
     import httpx
 
     with as_environment_says():
@@ -185,7 +185,7 @@ def _client(hops: Hops, limits: Limits, believed: ssl.SSLContext) -> Any:
             follow_redirects=True,
             max_redirects=limits.redirects,
             timeout=httpx.Timeout(limits.idle, connect=limits.connect),
-            event_hooks={"request": [hops.check]},
+            event_hooks={"request": [redirects.check]},
         )
 
 

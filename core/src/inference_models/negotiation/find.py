@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from inference_models.card import ModelCard
+from inference_models.download.sources import Request, shown_url
 from inference_models.errors import (
     Forbidden,
     HashMismatch,
@@ -22,10 +23,9 @@ from inference_models.errors import (
     did_you_mean,
     told,
 )
-from inference_models.hints import install_hint
 from inference_models.interfaces import Access, WeightsProvider
+from inference_models.negotiation.hints import install_hint
 from inference_models.registry import Registry, returned
-from inference_models.sources import Request, shown_url
 from inference_models.trust import ORIGINS, check_license, judged
 
 log = logging.getLogger("inference_models")

@@ -16,11 +16,11 @@ import attrs
 
 from inference_models.card import Artifact, Batch, ModelCard, Plan
 from inference_models.errors import NoBackend, Unavailable, did_you_mean
-from inference_models.hints import install_hint
 from inference_models.interfaces import Backend
-from inference_models.options import Candidate, Look, Negotiation, Option
-from inference_models.registry import Registry
-from inference_models.routes import (
+from inference_models.negotiation.constraints import Constraints, is_device
+from inference_models.negotiation.hints import install_hint
+from inference_models.negotiation.options import Candidate, Look, Negotiation, Option
+from inference_models.negotiation.routes import (
     Route,
     Steps,
     can_open,
@@ -29,14 +29,14 @@ from inference_models.routes import (
     usable,
     usable_formats,
 )
-from inference_models.wishes import Wishes, is_device
+from inference_models.registry import Registry
 
 _WRITABLE = ("fp32", "fp16")
 """Precisions in which artifacts are derived; on an accelerator in the other order."""
 
 
 def negotiate(
-    card: ModelCard, wishes: Wishes, registry: Registry, look: Look
+    card: ModelCard, constraints: Constraints, registry: Registry, look: Look
 ) -> Negotiation:
     """Every plan for the card, sorted: accelerators, then rank, then precision."""
     backends = [cls() for cls in registry.backends.values()]
@@ -44,26 +44,26 @@ def negotiate(
     options: list[tuple[Any, Option]] = []
     refusals: list[Candidate] = []
     sentences: list[str] = []
-    wished = _wished(backends, wishes, registry)
-    for backend in wished:
-        reason = _out_of_order(backend, order, wishes)
+    allowed = _allowed(backends, constraints, registry)
+    for backend in allowed:
+        reason = _out_of_order(backend, order, constraints)
         if reason:
             refusals.append(Candidate(backend.name, "refused", reason))
             continue
-        found, refused = _plans(card, backend, backends, wishes, look)
+        found, refused = _plans(card, backend, backends, constraints, look)
         refusals += refused
-        told = advice_of(backend) if wishes.device != "cpu" else []
+        told = advice_of(backend) if constraints.device != "cpu" else []
         if told and can_open(card, backend, backends):
             sentences += _untold(told, refused)
         place = order.get(backend.name, len(order)) if order else 0
         options += [(_key(option, place, index), option) for index, option in found]
     options.sort(key=lambda pair: pair[0])
-    refusals += _not_wished(backends, wished)
-    named = wishes.backends is not None
+    refusals += _not_allowed(backends, allowed)
+    named = constraints.backends is not None
     return Negotiation(
         options=tuple(option for _, option in options),
         refusals=tuple(refusals),
-        derive=wishes.derive or named,
+        derive=constraints.derive or named,
         advice=tuple(dict.fromkeys(sentences)),
     )
 
@@ -100,37 +100,37 @@ def _preference(registry: Registry) -> dict[str, int] | None:
 
 
 def _out_of_order(
-    backend: Backend, order: Mapping[str, Any] | None, wishes: Wishes
+    backend: Backend, order: Mapping[str, Any] | None, constraints: Constraints
 ) -> str | None:
-    if wishes.backends is None and order is not None and backend.name not in order:
+    if constraints.backends is None and order is not None and backend.name not in order:
         named = os.environ["INFERENCE_MODELS_BACKENDS"]
         return f"left out by INFERENCE_MODELS_BACKENDS={named}"
     return None
 
 
-def _wished(
-    backends: Sequence[Backend], wishes: Wishes, registry: Registry
+def _allowed(
+    backends: Sequence[Backend], constraints: Constraints, registry: Registry
 ) -> list[Backend]:
-    if wishes.backends is None:
+    if constraints.backends is None:
         return list(backends)
     chosen = []
-    for wish in wishes.backends:
-        if isinstance(wish, Backend):
-            chosen.append(wish)
+    for named in constraints.backends:
+        if isinstance(named, Backend):
+            chosen.append(named)
             continue
-        cls = registry.backend(wish)
+        cls = registry.backend(named)
         if cls is None:
-            raise NoBackend(_no_such_backend(wish, registry))
+            raise NoBackend(_no_such_backend(named, registry))
         found = next(b for b in backends if type(b) is cls)
         if found not in chosen:
             chosen.append(found)
     return chosen
 
 
-def _not_wished(
-    backends: Sequence[Backend], wished: Sequence[Backend]
+def _not_allowed(
+    backends: Sequence[Backend], allowed: Sequence[Backend]
 ) -> list[Candidate]:
-    names = {backend.name for backend in wished}
+    names = {backend.name for backend in allowed}
     return [
         Candidate(backend.name, "refused", "another backend was asked for")
         for backend in backends
@@ -180,22 +180,22 @@ def _plans(
     card: ModelCard,
     backend: Backend,
     backends: Sequence[Backend],
-    wishes: Wishes,
+    constraints: Constraints,
     look: Look,
 ) -> tuple[list[tuple[int, Option]], list[Candidate]]:
     """Options of one backend with their artifact's number, and its refusals."""
     refuse = functools.partial(Candidate, backend.name, "refused")
-    asked = "targets()" if wishes.names_target else "devices()"
+    asked = "targets()" if constraints.names_target else "devices()"
     try:
-        offered = backend.targets() if wishes.names_target else backend.devices()
-        devices, refused = _devices(asked, list(offered), wishes)
+        offered = backend.targets() if constraints.names_target else backend.devices()
+        devices, refused = _devices(asked, list(offered), constraints)
     except Unavailable as error:
         return [], [refuse(str(error))]
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
         return [], [refuse(f"{asked} failed: {type(error).__name__}: {error}")]
     if refused:
-        return [], [refuse(refused + _why_not(card, backend, wishes))]
-    explore = functools.partial(_explored, card, backend, devices, wishes, look)
+        return [], [refuse(refused + _why_not(card, backend, constraints))]
+    explore = functools.partial(_explored, card, backend, devices, constraints, look)
     ready = ready_routes(card, backend)
     found = list(explore(ready))
     if not any(isinstance(each, Option) for _, each in found):
@@ -213,7 +213,7 @@ def _explored(
     card: ModelCard,
     backend: Backend,
     devices: Sequence[str],
-    wishes: Wishes,
+    constraints: Constraints,
     look: Look,
     routes: Iterable[Route],
 ) -> Iterator[tuple[int, Option | Candidate]]:
@@ -221,12 +221,12 @@ def _explored(
     for number, artifact, steps in routes:
         for device in devices:
             way = _Way(card, backend, artifact, steps, device)
-            for found in _ways(way, wishes):
-                yield number, _looked_up(card, found, look, wishes)
+            for found in _ways(way, constraints):
+                yield number, _looked_up(card, found, look, constraints)
 
 
 def _looked_up(
-    card: ModelCard, found: Option | Candidate, look: Look, wishes: Wishes
+    card: ModelCard, found: Option | Candidate, look: Look, constraints: Constraints
 ) -> Option | Candidate:
     """An option with what the cache holds of it; refused if that differs too much.
 
@@ -235,20 +235,20 @@ def _looked_up(
     if isinstance(found, Candidate) or not found.steps:
         return found
     kept = look(found)
-    if not kept.fault or wishes.building:
+    if not kept.fault or constraints.building:
         return attrs.evolve(found, built=kept.is_built, misfit=kept.misfit)
-    reason = f"{kept.fault}; {to_build(card, found, wishes)} builds it anew"
+    reason = f"{kept.fault}; {to_build(card, found, constraints)} builds it anew"
     return attrs.evolve(
         found.candidate(), verdict="refused", reason=reason, differs=True
     )
 
 
-def to_build(card: ModelCard, option: Option, wishes: Wishes) -> str:
-    """What to type to build what an option derives, as it was wished for."""
-    batch = ",".join(map(str, wishes.batch or ()))
+def to_build(card: ModelCard, option: Option, constraints: Constraints) -> str:
+    """What to type to build what an option derives, as it was asked for."""
+    batch = ",".join(map(str, constraints.batch or ()))
     named = {
-        "device": wishes.device,
-        "quantization": wishes.precision,
+        "device": constraints.device,
+        "quantization": constraints.precision,
         "batch-size": batch,
     }
     command = f"inference-models compile {card.id} --backend {option.backend.name}"
@@ -256,74 +256,75 @@ def to_build(card: ModelCard, option: Option, wishes: Wishes) -> str:
 
 
 def _devices(
-    asked: str, offered: Sequence[str], wishes: Wishes
+    asked: str, offered: Sequence[str], constraints: Constraints
 ) -> tuple[list[str], str | None]:
     strange = [d for d in offered if not is_device(d)]
     if strange:
         return [], f"{asked} gave {strange[0]!r}, which is no device's name"
     listed = ", ".join(offered) or "no device"
-    if wishes.device is None:
+    if constraints.device is None:
         # Many operators of Apple's mps are missing or wrong: it is used when named.
         found = [d for d in offered if not d.startswith("mps")]
         hint = "; name it to use it: device='mps'" if offered else ""
         return found, None if found else f"offers {listed} here{hint}"
-    fitting = [d for d in offered if wishes.device in (d, d.partition(":")[0])]
+    fitting = [d for d in offered if constraints.device in (d, d.partition(":")[0])]
     if not fitting:
-        offer = "builds for" if wishes.names_target else "offers"
-        here = "" if wishes.names_target else " here"
-        return [], f"{offer} {listed}{here}, not {wishes.device}"
+        offer = "builds for" if constraints.names_target else "offers"
+        here = "" if constraints.names_target else " here"
+        return [], f"{offer} {listed}{here}, not {constraints.device}"
     return fitting[:1], None
 
 
-def _why_not(card: ModelCard, backend: Backend, wishes: Wishes) -> str:
+def _why_not(card: ModelCard, backend: Backend, constraints: Constraints) -> str:
     """The backend's own words on a named device that it does not offer."""
-    if wishes.device is None:
+    if constraints.device is None:
         return ""
     for artifact in usable(card):
         if artifact.format in backend.formats:
-            plan = Plan(wishes.device, wishes.precision or artifact.precision)
+            plan = Plan(constraints.device, constraints.precision or artifact.precision)
             with contextlib.suppress(Exception):
                 return f"; {backend.refuse(card, artifact, plan) or ''}".rstrip("; ")
     return ""
 
 
-def _ways(way: _Way, wishes: Wishes) -> Iterable[Option | Candidate]:
+def _ways(way: _Way, constraints: Constraints) -> Iterable[Option | Candidate]:
     """The best plan, and one in full precision for what half precision derives.
 
     Half precision may turn out to be too far from its source.
     """
-    found = _plan(way, wishes)
+    found = _plan(way, constraints)
     yield found
     halved = isinstance(found, Option) and found.plan.precision != "fp32"
-    if halved and way.steps and wishes.precision is None:
-        again = _plan(way, attrs.evolve(wishes, precision="fp32"))
+    if halved and way.steps and constraints.precision is None:
+        again = _plan(way, attrs.evolve(constraints, precision="fp32"))
         if isinstance(again, Option):
             yield again
 
 
-def _plan(way: _Way, wishes: Wishes) -> Option | Candidate:
+def _plan(way: _Way, constraints: Constraints) -> Option | Candidate:
     """The best precision that is not refused, or why all are."""
     backend, opened = way.backend, way.opened
-    batch = opened.batch or wishes.batch
+    batch = opened.batch or constraints.batch
     asked = "refuse()"
     try:
         if reason := _source_refused(way):
             return Candidate(backend.name, "refused", reason, way.form, way.device)
         asked = "precisions()"
         offered = _offered(way)
-        wanted, reason = _wanted(offered, wishes.precision, way.form)
+        wanted, reason = _wanted(offered, constraints.precision, way.form)
         asked = "refuse()"
         for choice in wanted:
             plan = Plan(way.device, choice, batch)
             refusal = backend.refuse(way.card, way.in_precision(choice), plan)
             if refusal is None:
-                place = offered.index(choice), _misfit(opened.batch, wishes.batch)
+                place = offered.index(choice), _misfit(opened.batch, constraints.batch)
                 return Option(backend, way.artifact, plan, way.steps, place=place)
             reason = reason or refusal
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
         reason = f"{asked} failed: {type(error).__name__}: {error}"
+    named = constraints.precision
     return Candidate(
-        backend.name, "refused", reason, way.form, way.device, wishes.precision, batch
+        backend.name, "refused", reason, way.form, way.device, named, batch
     )
 
 
@@ -381,7 +382,7 @@ def _key(option: Option, place: int, number: int) -> tuple[Any, ...]:
     )
 
 
-def _misfit(offered: Batch | None, wished: Batch | None) -> bool:
-    if offered is None or wished is None:
+def _misfit(offered: Batch | None, asked: Batch | None) -> bool:
+    if offered is None or asked is None:
         return False
-    return not offered[0] <= wished[1] <= offered[2]
+    return not offered[0] <= asked[1] <= offered[2]

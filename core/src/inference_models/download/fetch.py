@@ -9,20 +9,19 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from inference_models.card import File
-from inference_models.disk import check_room
-from inference_models.errors import DownloadFailed, HashMismatch, Offline
-from inference_models.limits import Limits, Transient
-from inference_models.partial import Partial
-from inference_models.pieces import hastened
-from inference_models.sources import (
-    CHUNK,
+from inference_models.disk import CHUNK, check_room
+from inference_models.download.limits import Limits, Transient
+from inference_models.download.partial import Partial
+from inference_models.download.ranges import hastened
+from inference_models.download.sources import (
     LOCAL,
     Request,
     of_no_known_kind,
     opened,
     scheme,
 )
-from inference_models.transport import Answer, Part, authorities, line
+from inference_models.download.transport import Answer, Part, authorities, line
+from inference_models.errors import DownloadFailed, HashMismatch, Offline
 
 Grown = Callable[[int], object]
 """Told how many bytes of the file are here."""

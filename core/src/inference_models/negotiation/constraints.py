@@ -24,7 +24,7 @@ def is_device(name: str) -> bool:
 
 
 @attrs.frozen
-class Wishes:
+class Constraints:
     """What the user named; None is left to negotiation, and only that may change.
 
     `building`: something is built, perhaps for a device that is not here.
@@ -45,7 +45,7 @@ class Wishes:
     @classmethod
     def read(
         cls, backend: Any, device: Any, precision: Any, batch: Any, derive: Any
-    ) -> Wishes:
+    ) -> Constraints:
         """From the arguments of `from_pretrained`; `InvalidOption` for a wrong one."""
         return cls(
             backends=_read_backends(backend),

@@ -10,11 +10,11 @@ import numpy as np
 from inference_models.batching import fitted, wrapped
 from inference_models.card import Bundle, Plan
 from inference_models.errors import InferenceModelsError, InvalidWeights, Unavailable
-from inference_models.hints import install_hint
 from inference_models.images import Image, read_images
 from inference_models.interfaces import Architecture, Backend, Operations
 from inference_models.lending import devices_of, operations_of
-from inference_models.options import Option
+from inference_models.negotiation.hints import install_hint
+from inference_models.negotiation.options import Option
 from inference_models.registry import installed
 
 PHOTOS = ("astronaut.jpg", "coffee.jpg")

@@ -27,7 +27,6 @@ from typing import Any
 import attrs
 
 from inference_models.card import Artifact, File
-from inference_models.checked import Checked
 from inference_models.disk import (
     hash_file,
     is_full,
@@ -38,19 +37,20 @@ from inference_models.disk import (
     unique,
     write_atomically,
 )
-from inference_models.errors import DownloadFailed, InvalidCard
-from inference_models.fetch import Grown, fetch
-from inference_models.limits import Limits
-from inference_models.locks import locked
-from inference_models.partial import Partial, kept
-from inference_models.progress import Report, paced, shown
-from inference_models.sources import (
+from inference_models.download.fetch import Grown, fetch
+from inference_models.download.hashing import Checked
+from inference_models.download.limits import Limits
+from inference_models.download.locks import locked
+from inference_models.download.partial import Partial, kept
+from inference_models.download.sources import (
     Request,
     check_openable,
     local_path,
     opened,
     scheme,
 )
+from inference_models.errors import DownloadFailed, InvalidCard
+from inference_models.progress import Report, paced, shown
 
 log = logging.getLogger("inference_models")
 

@@ -14,8 +14,8 @@ import attrs
 
 from inference_models.card import Artifact, File, structure
 from inference_models.disk import hash_file, is_real_file, remove
+from inference_models.download.store import Store, read_manifest
 from inference_models.errors import InvalidCard
-from inference_models.store import Store, read_manifest
 
 _ABANDONED = 86_400.0
 """Seconds after which an unfinished file is nobody's."""

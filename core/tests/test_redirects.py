@@ -12,10 +12,10 @@ import socket
 import pytest
 
 from inference_models import Artifact, DownloadFailed, File
+from inference_models.download.limits import Limits
+from inference_models.download.redirects import is_public
+from inference_models.download.store import Store
 from inference_models.errors import Unreachable
-from inference_models.hops import is_public
-from inference_models.limits import Limits
-from inference_models.store import Store
 
 from . import faulty_server as faulty
 from .certificates import Authority

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 
-from inference_models.body import Chunk
+from inference_models.download.body import Chunk
+from inference_models.download.limits import Transient
+from inference_models.download.transport import Answer, Ask, Part
 from inference_models.errors import DownloadFailed
-from inference_models.limits import Transient
-from inference_models.transport import Answer, Ask, Part
 
 _LARGE = 1 << 26
 """Bytes that must be left for more connections to pay."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from inference_models.deadline import Deadline
-from inference_models.limits import Limits, Transient
+from inference_models.download.deadline import Deadline
+from inference_models.download.limits import Limits, Transient
 
 Chunk = bytes | memoryview
 _LARGEST = 1 << 21

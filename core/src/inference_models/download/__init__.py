@@ -1,0 +1,1 @@
+"""How the files of a model come here and are kept: downloads, their cache, web APIs."""

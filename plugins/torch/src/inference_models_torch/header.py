@@ -1,0 +1,42 @@
+"""The header of a `.safetensors` file, which names its tensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from inference_models import InvalidWeights
+
+SAFETENSORS = (".safetensors",)
+
+# Room for 100,000 tensors. The format allows 100 MB, which Python makes 2 GB of.
+_LONGEST_HEADER = 2**24
+
+
+def check_header(path: Path) -> None:
+    """`ValueError` for a name that a readable `.safetensors` file gives twice.
+
+    The format forbids it, its reader takes the last, and others may take the first.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"its header has {length} bytes, as no tensors need")
+        json.loads(file.read(length), object_pairs_hook=_without_repetition)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise ValueError(f"it has {name!r:.80} twice")
+        seen.add(name)
+
+
+def damaged(path: Path, error: Exception) -> InvalidWeights:
+    """What to raise for a file that its own reader rejects."""
+    reason = str(error).partition("\n")[0]
+    return InvalidWeights(
+        f"'{path}' is no whole {path.suffix} file: {reason}; fetch it again"
+    )
