@@ -444,6 +444,17 @@ def test_embeddings_of_the_page_on_plugins_come_in_one_array(tmp_path):
     assert model.similarity(images, images[3:5])[3:5].argmax(axis=1).tolist() == [0, 1]
 
 
+def test_backend_of_the_page_on_plugins_passes_its_tests(run, tmp_path):
+    page = blocks("docs/writing-a-plugin.md", "python")
+    for name, word in (("acme_npz", "def backends("), ("test_npz", "class TestNpz(")):
+        (code,) = [block for block in page if word in block]
+        (tmp_path / f"{name}.py").write_text(code, "utf-8")
+
+    said = run("import pytest; pytest.main(['-q', 'test_npz.py'])", tmp_path)
+
+    assert re.search(r"^\d+ passed, \d skipped", said, re.MULTILINE), said
+
+
 def test_provider_of_the_page_on_plugins_works(run, tmp_path):
     site = install(tmp_path, "def weights_providers")
     torch.manual_seed(0)
