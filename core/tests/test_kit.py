@@ -165,9 +165,13 @@ class TestNpzThroughOtherNamesAndBatches(NpzKit, SessionTests):
 class TestNpzInInt8(NpzKit, SessionTests):
     """The file holds integers and what one of them is worth, and nothing better."""
 
+    precision = "int8"
+
     class backend(NpzBackend):  # noqa: N801
+        own_precisions = ("q5",)
+
         def open(self, bundle, architecture, plan):
-            if plan.precision != "int8":
+            if plan.precision not in ("int8", "q5"):
                 raise InvalidWeights("there are integers alone")
             (session,) = super().open(bundle, architecture, plan).values()
             of = session.tensors
@@ -179,8 +183,12 @@ class TestNpzInInt8(NpzKit, SessionTests):
         tensors, worth = ToyArchitecture.tensors(), np.float32(1 / 16)
         whole = {n: np.round(t / worth).astype(np.int8) for n, t in tensors.items()}
         np.savez(tmp_path / "toy.npz", worth=worth, **whole)
-        artifact = Artifact("npz", {"main": "toy.npz"}, precision="int8")
+        artifact = Artifact("npz", {"main": "toy.npz"}, precision=self.precision)
         return toy_bundle(tmp_path, artifact)
+
+
+class TestNpzInAPrecisionOfItsOwn(TestNpzInInt8):
+    precision = "q5"
 
 
 BROKEN = {}
@@ -280,6 +288,12 @@ class HasNoDeviceAndDoesNotSayWhy(NpzBackend):
 class RunsHalfPrecisionOnly(NpzBackend):
     def precisions(self, artifact, device):
         return ["fp16"]
+
+
+@broken(Sessions, "test_precisions_include_the_artifacts_own")
+class OffersWhatNobodyCanName(NpzBackend):
+    def precisions(self, artifact, device):
+        return ["fp32", "q4"]
 
 
 @broken(Sessions, "test_runs_what_its_operations_prepare_in_every_precision")

@@ -301,6 +301,7 @@ _FORMS: dict[str, list[tuple[str, Callable[[Any], bool], str]]] = {
         ("formats", _are_some_texts, "a tuple of texts"),
         ("derives", _is_mapping, "a mapping of formats"),
         ("lends", _are_texts, "a tuple of texts"),
+        ("own_precisions", _are_texts, "a tuple of texts"),
     ],
     "architectures": [
         _NAME,

@@ -20,7 +20,7 @@ from inference_models.errors import InvalidOption, MissingDependency
 from inference_models.images import read_images
 from inference_models.interfaces import Architecture, Operations
 from inference_models.model import make_options
-from inference_models.negotiation.constraints import PRECISIONS
+from inference_models.negotiation.constraints import known_precisions
 from inference_models.preprocess import Frame, Preprocessing
 from inference_models.testing.imports import runtimes_imported
 from inference_models.testing.networks import check_network, has_modules
@@ -201,7 +201,7 @@ class ArchitectureTests(StandardTests):
         for card, artifact in self._artifacts():
             entries = set(artifact.graphs.values())
 
-            assert artifact.precision in PRECISIONS, card.id
+            assert artifact.precision in known_precisions(), card.id
             assert self.architecture.image_input[0] in artifact.graphs, card.id
             assert entries <= {".", *(file.name for file in artifact.files)}, card.id
 
