@@ -1357,6 +1357,36 @@ def test_what_is_unavailable_is_skipped_with_its_reason(report):
     assert len(skipped) > 20
 
 
+CARDLESS = """
+import numpy as np
+import pytest
+from inference_models.testing import ArchitectureTests, ToyArchitecture
+
+class TestToy(ArchitectureTests):
+    architecture = ToyArchitecture
+
+    @pytest.fixture
+    def outputs(self):
+        return {"output": np.zeros((2, 3), np.float32)}
+"""
+
+
+def test_without_any_card_results_are_not_silently_left_untested(tmp_path):
+    (tmp_path / "test_toy.py").write_text(CARDLESS)
+    chosen = ["-k", "results_keep", "test_toy.py"]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert "ToyArchitecture has no public cards; write the fixture" in result.stdout
+
+
 def test_every_standard_test_has_a_plugin_that_fails_it():
     tests = {
         name

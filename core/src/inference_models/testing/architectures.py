@@ -80,7 +80,12 @@ class ArchitectureTests(StandardTests):
     @pytest.fixture
     def card(self) -> ModelCard:
         """The card that `outputs` belong to; by default the first."""
-        return self._cards()[0]
+        cards = list(self.architecture.cards())
+        assert cards, (
+            f"{self.architecture.__name__} has no public cards; write the fixture "
+            "`card`, one that `outputs` belong to"
+        )
+        return cards[0]
 
     @pytest.fixture
     def bundle(self, card: ModelCard, tmp_path: Path) -> Bundle:
