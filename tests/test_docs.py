@@ -7,9 +7,12 @@ import json
 import os
 import re
 import shutil
+import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -24,11 +27,22 @@ from plugins.hf.tests.hub_server import HubServer
 from safetensors.torch import save, save_file
 
 import inference_models
-from inference_models import Artifact, Bundle, ModelCard, Operations, Preprocessing
+from inference_models import (
+    Artifact,
+    AutoModel,
+    Bundle,
+    ModelCard,
+    Operations,
+    Preprocessing,
+)
 from inference_models.hardware import Gpu, Hardware
 from inference_models.negotiation.find import elsewhere
+from inference_models.preprocess import place
 from inference_models.registry import installed
+from inference_models.testing import plugged
+from inference_models_onnx import OnnxBackend
 from inference_models_resnet.network import ResNet
+from inference_models_torch import TorchBackend
 from inference_models_trt.installed import Installed
 from inference_models_trt.needs import refuse_needs
 
@@ -306,15 +320,16 @@ def test_places_that_the_page_on_plugins_names_are_those_there_are():
     assert named == {**orders, **ranks}
 
 
-def write_mean_graph(path: Path) -> None:
-    """A graph that averages each image."""
+def write_mean_graph(path: Path, axes: Sequence[int] = (1, 2, 3)) -> None:
+    """A graph that averages each image, or each of its channels."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    shape = ["batch", 3, 32, 32]
     graph = helper.make_graph(
         [helper.make_node("ReduceMean", ["input", "axes"], ["mean"], keepdims=0)],
         "brightness",
-        [helper.make_tensor_value_info("input", kind, ["batch", 3, 32, 32])],
-        [helper.make_tensor_value_info("mean", kind, ["batch"])],
-        [helper.make_tensor("axes", onnx.TensorProto.INT64, [3], [1, 2, 3])],
+        [helper.make_tensor_value_info("input", kind, shape)],
+        [helper.make_tensor_value_info("mean", kind, shape[: 4 - len(axes)])],
+        [helper.make_tensor("axes", onnx.TensorProto.INT64, [len(axes)], axes)],
     )
     opset = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
@@ -338,6 +353,106 @@ def test_pack_of_the_page_on_plugins_works(run, tmp_path):
     )
 
     assert shown == "<ClassificationPrediction 1: bright 0.80> 0.8\n"
+
+
+def shown(word: str) -> dict[str, Any]:
+    """What the one block of the page on plugins with this word defines."""
+    page = blocks("docs/writing-a-plugin.md", "python")
+    (code,) = [block for block in page if word in block]
+    defined: dict[str, Any] = {"__name__": "acme"}
+    exec(code, defined)
+    return defined
+
+
+class ShapesNet(torch.nn.Module):
+    """What the page on plugins imports as a network."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.queries = torch.nn.Parameter(torch.randn(5, 3))
+        self.classify = torch.nn.Linear(3, classes)
+        self.box = torch.nn.Linear(3, 4)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        queries = self.queries + images.mean(dim=(2, 3))[:, None]
+        masks = torch.einsum("bqc,bchw->bqhw", queries, images[:, :, ::4, ::4] - 0.5)
+        return self.classify(queries), self.box(queries).sigmoid(), masks
+
+
+def write_card(folder: Path, *facts: Any) -> None:
+    data = ModelCard(*facts, {"preprocessing": {"size": [32, 32]}}).to_json()
+    (folder / "card.json").write_text(json.dumps(data))
+
+
+def test_network_of_the_page_on_plugins_runs_in_torch_and_onnx(tmp_path, monkeypatch):
+    monkeypatch.setenv("INFERENCE_MODELS_CACHE", str(tmp_path / "cache"))
+    network = SimpleNamespace(ShapesNet=ShapesNet)
+    monkeypatch.setitem(sys.modules, "acme_shapes", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "acme_shapes.network", network)
+    pack = shown("class Shapes(")["Shapes"]
+    torch.manual_seed(0)
+    save_file(ShapesNet(3).state_dict(), tmp_path / "shapes.safetensors")
+    artifact = Artifact("torch", {"main": "shapes.safetensors"})
+    task, labels = "instance-segmentation", ["bolt", None, "nut"]
+    write_card(tmp_path, "shapes", pack.name, task, [artifact], labels)
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+
+    with plugged(pack, TorchBackend, OnnxBackend):
+        models = [
+            AutoModel.from_pretrained(tmp_path, backend=name)
+            for name in ("torch", "onnx")
+        ]
+        found, same = (model(image, confidence=0.2)[0] for model in models)
+
+    assert [model.backend for model in models] == ["torch", "onnx"]
+    assert set(found.names) == set(same.names) == {"bolt", "nut"}
+    assert found.masks.shape == (len(found), 40, 60)
+    assert 0.1 < found.masks.mean() < 0.9
+    np.testing.assert_allclose(found.xyxy, same.xyxy, atol=0.01)
+    assert (found.masks != same.masks).mean() < 0.01
+
+
+def test_poses_of_the_page_on_plugins_keep_their_points():
+    poses = shown("class Poses(")["poses"]
+    frame = place(Preprocessing(size=(10, 10)), 20, 40).frame
+    boxes = np.array([[0, 0, 5, 5], [1, 1, 3, 4]])
+    points = np.array([[[1, 2]], [[3, 4]]])
+
+    found = poses(boxes, np.float32([0.5, 0.9]), points, frame, ["person"])
+
+    assert found.points.tolist() == [[[12, 8]], [[4, 4]]]
+    assert found[1:].points.tolist() == [[[4, 4]]]
+    assert found == found[:]
+    assert found != found[::-1]
+    assert repr(found) == "<Poses 2: person 0.90, person 0.50>"
+
+
+def test_embeddings_of_the_page_on_plugins_come_in_one_array(tmp_path):
+    task = shown("class EmbeddingModel(")
+    write_mean_graph(tmp_path / "mean.onnx", axes=[2, 3])
+    artifact = Artifact("onnx", {"main": "mean.onnx"}, rename={"mean": "output"})
+    write_card(tmp_path, "mean", "acme-embedder", "image-embedding", [artifact], ())
+    images = [np.full((9, 9, 3), (5, grey, 90), np.uint8) for grey in range(1, 20)]
+
+    with plugged(task["Embedder"], OnnxBackend):
+        model = task["EmbeddingModel"].from_pretrained(tmp_path, batch_size=8)
+        found = model(images)
+
+    assert type(model) is task["EmbeddingModel"]
+    assert found.shape == (19, 3)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    assert model.similarity(images, images[3:5])[3:5].argmax(axis=1).tolist() == [0, 1]
+
+
+def test_backend_of_the_page_on_plugins_passes_its_tests(run, tmp_path):
+    page = blocks("docs/writing-a-plugin.md", "python")
+    for name, word in (("acme_npz", "def backends("), ("test_npz", "class TestNpz(")):
+        (code,) = [block for block in page if word in block]
+        (tmp_path / f"{name}.py").write_text(code, "utf-8")
+
+    said = run("import pytest; pytest.main(['-q', 'test_npz.py'])", tmp_path)
+
+    assert re.search(r"^\d+ passed, \d skipped", said, re.MULTILINE), said
 
 
 def test_provider_of_the_page_on_plugins_works(run, tmp_path):

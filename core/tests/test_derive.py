@@ -31,7 +31,7 @@ from inference_models.card import structure
 from inference_models.download import store
 from inference_models.download.cache import inventory, verify
 from inference_models.download.store import Store
-from inference_models.negotiation import derive
+from inference_models.negotiation import derive, derived_cache
 from inference_models.negotiation.judging import tolerance
 
 from .distributions import install

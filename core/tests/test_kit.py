@@ -162,6 +162,35 @@ class TestNpzThroughOtherNamesAndBatches(NpzKit, SessionTests):
         return toy_bundle(tmp_path, artifact)
 
 
+class TestNpzInInt8(NpzKit, SessionTests):
+    """The file holds integers and what one of them is worth, and nothing better."""
+
+    precision = "int8"
+
+    class backend(NpzBackend):  # noqa: N801
+        own_precisions = ("q5",)
+
+        def open(self, bundle, architecture, plan):
+            if plan.precision not in ("int8", "q5"):
+                raise InvalidWeights("there are integers alone")
+            (session,) = super().open(bundle, architecture, plan).values()
+            of = session.tensors
+            session.tensors = {n: of[n] * of["worth"] for n in ("weight", "bias")}
+            return {"main": session}
+
+    @pytest.fixture
+    def toy(self, tmp_path):
+        tensors, worth = ToyArchitecture.tensors(), np.float32(1 / 16)
+        whole = {n: np.round(t / worth).astype(np.int8) for n, t in tensors.items()}
+        np.savez(tmp_path / "toy.npz", worth=worth, **whole)
+        artifact = Artifact("npz", {"main": "toy.npz"}, precision=self.precision)
+        return toy_bundle(tmp_path, artifact)
+
+
+class TestNpzInAPrecisionOfItsOwn(TestNpzInInt8):
+    precision = "q5"
+
+
 BROKEN = {}
 CAUGHT = set()
 
@@ -259,6 +288,12 @@ class HasNoDeviceAndDoesNotSayWhy(NpzBackend):
 class RunsHalfPrecisionOnly(NpzBackend):
     def precisions(self, artifact, device):
         return ["fp16"]
+
+
+@broken(Sessions, "test_precisions_include_the_artifacts_own")
+class OffersWhatNobodyCanName(NpzBackend):
+    def precisions(self, artifact, device):
+        return ["fp32", "q4"]
 
 
 @broken(Sessions, "test_runs_what_its_operations_prepare_in_every_precision")
@@ -1078,6 +1113,40 @@ class DoesNotNormalise(ToyArchitecture):
         return [ClassificationPrediction.from_scores(scores, self.class_names)]
 
 
+class Signed(ToyArchitecture):
+    """The toy, which says something else of its outputs."""
+
+    said = {}  # noqa: RUF012 - what a variant says of them
+
+    def signature(self, graph):
+        inputs, _ = super().signature(graph)
+        return inputs, self.said
+
+
+NETWORK = "test_its_network_returns_what_its_signature_names"
+
+
+@broken(ToyKit, NETWORK, needs="torch")
+class NamesAnOutputTooMany(Signed):
+    said = {n: TensorSpec("float32", ("batch", "n")) for n in "ab"}  # noqa: RUF012
+
+
+@broken(ToyKit, NETWORK, needs="torch")
+class SaysAnotherSize(Signed):
+    said = {"output": TensorSpec("float32", ("batch", 4))}  # noqa: RUF012
+
+
+@broken(ToyKit, NETWORK, needs="torch")
+class SaysAnotherType(Signed):
+    said = {"output": TensorSpec("int64", ("batch", "n"))}  # noqa: RUF012
+
+
+@broken(ToyKit, NETWORK, needs="torch")
+class ReturnsTheModuleItself(ToyArchitecture):
+    def modules(self, loaded=None):
+        return super().modules()["main"]
+
+
 WEIGHTS = b"weights of the shelf"
 
 
@@ -1293,6 +1362,36 @@ def test_what_is_unavailable_is_skipped_with_its_reason(report):
         skipped["test_computes_the_toy"] == "there are no beads here; pip install beads"
     )
     assert len(skipped) > 20
+
+
+CARDLESS = """
+import numpy as np
+import pytest
+from inference_models.testing import ArchitectureTests, ToyArchitecture
+
+class TestToy(ArchitectureTests):
+    architecture = ToyArchitecture
+
+    @pytest.fixture
+    def outputs(self):
+        return {"output": np.zeros((2, 3), np.float32)}
+"""
+
+
+def test_without_any_card_results_are_not_silently_left_untested(tmp_path):
+    (tmp_path / "test_toy.py").write_text(CARDLESS)
+    chosen = ["-k", "results_keep", "test_toy.py"]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert "ToyArchitecture has no public cards; write the fixture" in result.stdout
 
 
 def test_every_standard_test_has_a_plugin_that_fails_it():

@@ -23,6 +23,7 @@ from inference_models.negotiation.negotiate import negotiate
 from inference_models.negotiation.options import Cached
 from inference_models.negotiation.routes import chain
 from inference_models.registry import SetAside, build
+from inference_models.testing import plugged
 
 from .fakes import backend, plugin
 
@@ -338,6 +339,19 @@ def test_int8_never_runs_unasked():
     assert plans(negotiated([ONNX], small, precision="int8")) == [
         ("onnx", "cpu", "int8")
     ]
+
+
+def test_a_backend_may_have_precisions_of_its_own():
+    packed = backend("packed", formats=("onnx",), own_precisions=("q4",))
+    with plugged(packed):
+        found = negotiated([packed, ONNX], artifact(precision="q4"), precision="Q4")
+        with pytest.raises(InvalidOption, match=r"not one of .* 'int8', 'q4'$"):
+            constraints(precision="q5")
+
+    assert ("packed", "cpu", "q4") in plans(found)
+    assert constraints(backend=packed(), precision="q4").precision == "q4"
+    with pytest.raises(InvalidOption, match=r"not one of .* 'int8'$"):
+        constraints(precision="q4")
 
 
 def test_an_artifacts_own_batch_stands_over_the_one_asked_for():

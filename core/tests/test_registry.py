@@ -60,6 +60,7 @@ def test_a_name_comes_before_an_alias():
         (backend("A"), "name is 'A', not a text in lower case"),
         (backend("a", formats=()), r"formats is \(\), not a tuple of texts"),
         (backend("a", lends="cuda"), "lends is 'cuda', not a tuple of texts"),
+        (backend("a", own_precisions="q4"), "own_precisions is 'q4', not a tuple"),
         (backend("a", aliases="b"), "aliases is 'b', not a tuple of texts"),
         (backend("a", rank="high"), "rank is 'high', not a whole number"),
         (backend("a", derives=("b",)), "derives is .*, not a mapping of formats"),
@@ -145,7 +146,8 @@ def test_a_misspelt_hook_is_set_aside():
     loaded = SimpleNamespace(backend=hookimpl(returning([]), specname=None))
     registry = build([Plugin("acme", "acme-plugin", "1.0", lambda: loaded)])
 
-    assert "unknown hook 'backend' in plugin" in reasons(registry)["acme-plugin"]
+    said = "TypeError: unknown hook 'backend'; did you mean 'backends'?"
+    assert reasons(registry) == {"acme-plugin": said}
 
 
 @pytest.mark.parametrize("stated", [0, 2, "1", None])

@@ -136,7 +136,7 @@ class AutoModel:
         task              refuse a model of another task
         backend           name, `Backend`, or several of these; else the best that works
         device            "cpu", "cuda", "cuda:1", "mps", or a `torch.device`
-        quantization      "fp32", "fp16", "bf16" or "int8"
+        quantization      "fp32", "fp16", "bf16" or "int8"; or what a backend adds
         batch_size        images prepared and run at a time; or (min, max)
         model_type        what a file of weights is, where it does not say so itself:
                           the id of a known model, or the name of an architecture

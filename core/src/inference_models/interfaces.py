@@ -121,6 +121,8 @@ class Backend(ABC):
     """Format read -> format written by `derive`."""
     converts: ClassVar[bool] = True
     """Whether `derive` writes what precision is wanted, or keeps its source's."""
+    own_precisions: ClassVar[tuple[str, ...]] = ()
+    """Precisions that `precisions` may offer beside "fp32", "fp16", "bf16", "int8"."""
     lends: ClassVar[tuple[str, ...]] = ()
     """Kinds of devices, such as "cuda", where its `operations` serve others, too.
 

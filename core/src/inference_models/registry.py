@@ -19,6 +19,7 @@ import attrs
 import pluggy
 
 from inference_models import hookspecs
+from inference_models.errors import did_you_mean
 from inference_models.interfaces import Architecture, Backend, WeightsProvider
 
 log = logging.getLogger("inference_models")
@@ -221,11 +222,23 @@ def _classes(plugin: Plugin) -> dict[str, list[type[Any]]]:
     manager = pluggy.PluginManager("inference_models")
     manager.add_hookspecs(hookspecs)
     manager.register(module, plugin.name)
-    manager.check_pending()
+    _check_known(manager)
     _check_marked(module, manager)
     if not manager.get_hookcallers(module):
         raise TypeError(f"implements none of the hooks {', '.join(sorted(HOOKS))}")
     return {kind: _checked(kind, getattr(manager.hook, kind)()) for kind in HOOKS}
+
+
+def _check_known(manager: pluggy.PluginManager) -> None:
+    """Raise for a hook that there is not, with the one that may be meant."""
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        name = re.search(r"unknown hook '(\w+)'", str(error))
+        if name is None:
+            raise
+        near = did_you_mean(name[1], HOOKS)
+        raise TypeError(f"unknown hook {name[1]!r}{near}") from error
 
 
 def _check_marked(module: Any, manager: pluggy.PluginManager) -> None:
@@ -301,6 +314,7 @@ _FORMS: dict[str, list[tuple[str, Callable[[Any], bool], str]]] = {
         ("formats", _are_some_texts, "a tuple of texts"),
         ("derives", _is_mapping, "a mapping of formats"),
         ("lends", _are_texts, "a tuple of texts"),
+        ("own_precisions", _are_texts, "a tuple of texts"),
     ],
     "architectures": [
         _NAME,

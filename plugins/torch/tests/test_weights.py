@@ -178,6 +178,16 @@ def test_names_only_the_first_of_many(workshop):
         workshop.session(path)
 
 
+def test_a_pack_that_returns_one_module_is_told_to_name_its_graph(
+    workshop, monkeypatch
+):
+    monkeypatch.setattr(workshop.Tiny, "modules", lambda _: workshop.Net())
+
+    said = r"modules\(\) of architecture 'tiny' returned TinyNet, .* \{'main': module\}"
+    with pytest.raises(InvalidWeights, match=said):
+        workshop.session(workshop.safetensors())
+
+
 def test_draws_no_random_weights_to_overwrite_them(workshop):
     path = workshop.safetensors()
     before = torch.random.get_rng_state()

@@ -16,7 +16,7 @@ from inference_models.errors import InferenceModelsError
 # Parameters that several commands have.
 Backend = Annotated[Optional[str], typer.Option(help="Ask for one backend.")]  # noqa: UP045 - read by typer on Python 3.10
 Device = Annotated[Optional[str], typer.Option(help="Ask for one device.")]  # noqa: UP045
-Precision = Annotated[Optional[str], typer.Option(help="fp32, fp16, bf16 or int8.")]  # noqa: UP045
+Precision = Annotated[Optional[str], typer.Option(help="Such as fp32, fp16, int8.")]  # noqa: UP045
 ModelType = Annotated[Optional[str], typer.Option(help="What kind a bare file is.")]  # noqa: UP045
 ModelId = Annotated[str, typer.Argument(help="An id, a folder or a file of weights.")]
 

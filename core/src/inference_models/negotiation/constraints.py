@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -11,9 +12,10 @@ import attrs
 from inference_models.card import Batch
 from inference_models.errors import InvalidOption
 from inference_models.interfaces import Backend
+from inference_models.registry import installed
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""What can be named as `quantization`."""
+"""What can be named as `quantization`, whatever is installed."""
 
 _DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
 
@@ -21,6 +23,11 @@ _DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
 def is_device(name: str) -> bool:
     """Whether this is written as a device's name is: "cpu", "cuda:0"."""
     return _DEVICE.fullmatch(name) is not None
+
+
+def known_precisions() -> list[str]:
+    """What can be named as `quantization` here: also what installed backends add."""
+    return _with_own(installed().backends.values())
 
 
 @attrs.frozen
@@ -47,10 +54,11 @@ class Constraints:
         cls, backend: Any, device: Any, precision: Any, batch: Any, derive: Any
     ) -> Constraints:
         """From the arguments of `from_pretrained`; `InvalidOption` for a wrong one."""
+        backends = _read_backends(backend)
         return cls(
-            backends=_read_backends(backend),
+            backends=backends,
             device=_read_device(device),
-            precision=_read_precision(precision),
+            precision=_read_precision(precision, backends or ()),
             batch=_read_batch(batch),
             derive=_read_derive(derive),
         )
@@ -80,14 +88,25 @@ def _read_device(device: Any) -> str | None:
     return name
 
 
-def _read_precision(precision: Any) -> str | None:
+def _read_precision(
+    precision: Any, backends: Iterable[str | Backend] = ()
+) -> str | None:
     if precision is None:
         return None
     name = str(getattr(precision, "value", precision)).lower()
-    if name not in PRECISIONS:
-        known = ", ".join(map(repr, PRECISIONS))
-        raise InvalidOption(f"quantization {precision!r} is not one of {known}")
+    if name in PRECISIONS:
+        return name
+    given = [type(each) for each in backends if isinstance(each, Backend)]
+    known = _with_own([*installed().backends.values(), *given])
+    if name not in known:
+        listed = ", ".join(map(repr, known))
+        raise InvalidOption(f"quantization {precision!r} is not one of {listed}")
     return name
+
+
+def _with_own(backends: Iterable[type[Backend]]) -> list[str]:
+    own = {precision for cls in backends for precision in cls.own_precisions}
+    return [*PRECISIONS, *sorted(own - {*PRECISIONS})]
 
 
 def _read_batch(batch: Any) -> Batch | None:

@@ -20,9 +20,10 @@ from inference_models.errors import InvalidOption, MissingDependency
 from inference_models.images import read_images
 from inference_models.interfaces import Architecture, Operations
 from inference_models.model import make_options
-from inference_models.negotiation.constraints import PRECISIONS
+from inference_models.negotiation.constraints import known_precisions
 from inference_models.preprocess import Frame, Preprocessing
 from inference_models.testing.imports import runtimes_imported
+from inference_models.testing.networks import check_network, has_modules
 from inference_models.testing.pictures import picture
 from inference_models.testing.promises import (
     check_results,
@@ -79,7 +80,12 @@ class ArchitectureTests(StandardTests):
     @pytest.fixture
     def card(self) -> ModelCard:
         """The card that `outputs` belong to; by default the first."""
-        return self._cards()[0]
+        cards = list(self.architecture.cards())
+        assert cards, (
+            f"{self.architecture.__name__} has no public cards; write the fixture "
+            "`card`, one that `outputs` belong to"
+        )
+        return cards[0]
 
     @pytest.fixture
     def bundle(self, card: ModelCard, tmp_path: Path) -> Bundle:
@@ -200,7 +206,7 @@ class ArchitectureTests(StandardTests):
         for card, artifact in self._artifacts():
             entries = set(artifact.graphs.values())
 
-            assert artifact.precision in PRECISIONS, card.id
+            assert artifact.precision in known_precisions(), card.id
             assert self.architecture.image_input[0] in artifact.graphs, card.id
             assert entries <= {".", *(file.name for file in artifact.files)}, card.id
 
@@ -246,6 +252,19 @@ class ArchitectureTests(StandardTests):
             claimed = self.architecture.claims(mutilated)
 
             assert claimed is None or isinstance(claimed, ModelCard)
+
+    def test_its_network_returns_what_its_signature_names(
+        self, made: Architecture[Any]
+    ) -> None:
+        """Sessions and derived files have the signature's outputs, in its order."""
+        pytest.importorskip("torch", reason="torch is not installed")
+        if not has_modules(made):
+            pytest.skip("has no torch modules of its own")
+        inputs, _ = made.signature(self.architecture.image_input[0])
+        if list(inputs) != [self.architecture.image_input[1]]:
+            pytest.skip("its graph takes more than images")
+
+        check_network(made)
 
     def test_preprocesses_into_the_input_for_images(
         self, made: Architecture[Any]

@@ -41,6 +41,12 @@ def load_modules(
     count = sum(map(len, read.values()))
     with _WithoutInitialisation(), within_files(read, count):
         modules = architecture.modules()
+    if not isinstance(modules, Mapping):
+        raise InvalidWeights(
+            f"modules() of architecture {architecture.name!r} returned "
+            f"{type(modules).__name__}, and not modules by graph, such as "
+            "{'main': module}"
+        )
     for graph, path in paths.items():
         if graph not in modules:
             raise InvalidWeights(
