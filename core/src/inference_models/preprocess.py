@@ -304,14 +304,15 @@ class Frame:
         found = np.zeros((len(logits), self.height, self.width), np.bool_)
         for mask, cells in zip(found, logits, strict=True):
             # Between cells that are not above 0 nothing is, so the rest stays False.
-            rows, columns = self._around(np.asarray(cells > 0))
+            rows, columns = self._around(cells > 0)
             mask[rows, columns] = self._seen(cells, -1, rows, columns) > 0
         return found
 
     def _around(self, cells: np.ndarray) -> tuple[slice, slice]:
         """Rows and columns of the original that any True of (h, w) reaches."""
         down, across = self._sides(cells.shape)
-        return down.reached(cells.any(axis=1)), across.reached(cells.any(axis=0))
+        rows, columns = (np.asarray(cells.any(axis=axis)) for axis in (1, 0))
+        return down.reached(rows), across.reached(columns)
 
     def _seen(
         self, cells: np.ndarray, outside: float, rows: slice, columns: slice
