@@ -16,9 +16,9 @@ class ZenodoServer:
 
     `restricted` records show their files to whoever has the token, `concepts` map the
     number of all versions to the latest one's, and `damage` holds other bytes that are
-    sent for a name. `algorithm` is what checksums are said to be, `changes` are laid over
-    what is said of a record, and `faults` are statuses, each given once before anything
-    else.
+    sent for a name. `algorithm` is what checksums are said to be, `changes` are laid
+    over what is said of a record, and `faults` are statuses, each given once before
+    anything else.
     """
 
     def __init__(self):
