@@ -227,6 +227,7 @@ PASSES = {
     "a megabyte of headers": then_good(
         faulty.raw(faulty.head(Content_Length=0, X_Long="x" * (1 << 20)))
     ),
+    "an encoding that is empty": lambda s: [whole(CONTENT, Content_Encoding="")],
     "five redirects": hops(5),
     **{
         f"{code} twice": then_good(status(f"{code} No"), status(f"{code} No"))
@@ -344,6 +345,18 @@ FAILS = {
     "a megabyte of headers for ever": (
         failing(faulty.raw(faulty.head(X_Long="x" * (1 << 20)))),
         (Unreachable, "could not be read"),
+    ),
+    "a header that cannot be shown": (
+        failing(faulty.raw(faulty.head(**{"X" * 60_000: "\0"}))),
+        (Unreachable, "(?s)could not be read: illegal header line.{,400}$"),
+    ),
+    "a reason without end": (
+        failing(status("404 " + "x" * 60_000)),
+        (DownloadFailed, "answered 404 x{,400}$"),
+    ),
+    "redirect to a name without end": (
+        failing(faulty.redirects(f"http://{'x.' * 9999}")),
+        (DownloadFailed, r"http://[x.]{,400} is not encrypted"),
     ),
     "redirect to an impossible address": (
         failing(faulty.redirects("https://0177.0.0.1/latest")),
