@@ -512,6 +512,17 @@ def test_what_an_earlier_run_left_is_not_trusted(left, server, store):
     assert files(store, "partial") == []
 
 
+def test_a_note_beside_it_that_would_fill_the_memory_is_not_read(server, store):
+    kept = store.root / "partial" / f"{SHA256}.0"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(CONTENT[:HALF])
+    with kept.with_name(f"{SHA256}.0.etag").open("wb") as note:
+        note.truncate(2**40)
+
+    assert fetched(store, server.gives(FILE, GOOD)) == CONTENT
+    assert asked_ranges(server) == [None]
+
+
 def test_a_try_that_brings_it_on_is_not_counted(server, store, monkeypatch):
     from inference_models import fetch
 
