@@ -11,7 +11,12 @@ import attrs
 from inference_models import find, kept
 from inference_models.card import Artifact, Bundle, File, ModelCard
 from inference_models.derive import derived
-from inference_models.errors import DownloadFailed, InvalidWeights, NoBackend
+from inference_models.errors import (
+    DownloadFailed,
+    InvalidCard,
+    InvalidWeights,
+    NoBackend,
+)
 from inference_models.images import Image
 from inference_models.interfaces import Architecture
 from inference_models.negotiate import negotiate
@@ -20,6 +25,9 @@ from inference_models.registry import Registry
 from inference_models.routes import usable
 from inference_models.store import Store
 from inference_models.wishes import Wishes
+
+_MOST_ABOVE = 8
+"""Adapters of adapters; a model that adapts itself would be looked for without end."""
 
 
 @attrs.frozen
@@ -32,6 +40,8 @@ class Search:
     wishes: Wishes
     make: type[Architecture[Any]]
     left: Sequence[kept.Left] = ()
+    above: int = 0
+    """How many models adapt what is searched for here, one on the other."""
     failed: dict[tuple[File, ...], DownloadFailed] = attrs.field(
         factory=dict, init=False, repr=False
     )
@@ -76,11 +86,16 @@ class Search:
     def _base(self, artifact: Artifact) -> Bundle | None:
         if artifact.base is None:
             return None
+        if self.above >= _MOST_ABOVE:
+            raise InvalidCard(
+                f"{self.card.id!r} adapts {artifact.base!r}, below {self.above} models "
+                "that adapt one another; does one of them adapt itself?"
+            )
         access = self.found.access.for_another()
         if not self.found.provider.takes_key:  # nor does another see this one's key
             access = access.without_secrets()
         found = find.find(artifact.base, self.registry, access, None)
-        search = attrs.evolve(self, found=found)
+        search = attrs.evolve(self, found=found, above=self.above + 1)
         for candidate in usable(found.card, artifact.format):
             return search.bundle(candidate)
         raise NoBackend(
