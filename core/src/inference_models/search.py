@@ -86,11 +86,7 @@ class Search:
     def _base(self, artifact: Artifact) -> Bundle | None:
         if artifact.base is None:
             return None
-        if self.above >= _MOST_ABOVE:
-            raise InvalidCard(
-                f"{self.card.id!r} adapts {artifact.base!r}, below {self.above} models "
-                "that adapt one another; does one of them adapt itself?"
-            )
+        check_base(self.card, artifact.base, self.above)
         access = self.found.access.for_another()
         if not self.found.provider.takes_key:  # nor does another see this one's key
             access = access.without_secrets()
@@ -101,4 +97,13 @@ class Search:
         raise NoBackend(
             f"{self.card.id!r} adapts {artifact.base!r}, which has no "
             f"weights in format {artifact.format!r}"
+        )
+
+
+def check_base(card: ModelCard, base: str, above: int) -> None:
+    """Raise `InvalidCard` for a base below too many models that adapt one another."""
+    if above >= _MOST_ABOVE:
+        raise InvalidCard(
+            f"{card.id!r} adapts {base!r}, below {above} models that adapt one "
+            "another; does one of them adapt itself?"
         )

@@ -15,6 +15,7 @@ from inference_models.negotiate import negotiate
 from inference_models.options import Cached
 from inference_models.registry import installed
 from inference_models.routes import usable, usable_formats
+from inference_models.search import check_base
 from inference_models.store import Store
 from inference_models.trust import Consent
 from inference_models.wishes import Wishes
@@ -48,7 +49,11 @@ def command(
 
 
 def _download(
-    model_id: str, wishes: Wishes, form: str | None, model_type: str | None = None
+    model_id: str,
+    wishes: Wishes,
+    form: str | None,
+    model_type: str | None = None,
+    above: int = 0,
 ) -> str:
     # What is consented to for another machine is said there, where it is loaded.
     consent = Consent(untrusted=form is not None)
@@ -60,7 +65,8 @@ def _download(
         artifact = _of(found.card, form, wishes.precision)
     folder = Store().folder(artifact, found.request)
     if artifact.base is not None:
-        _download(artifact.base, Wishes(), artifact.format)
+        check_base(found.card, artifact.base, above)
+        _download(artifact.base, Wishes(), artifact.format, above=above + 1)
     return str(folder)
 
 
