@@ -410,11 +410,25 @@ def test_weights_of_another_shape_are_refused(folder):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"num_hidden_layers": 2**63}, {"intermediate_size": 10**8}]
+    "setting", [{"num_hidden_layers": 9999}, {"intermediate_size": 10**8}]
 )
 def test_a_network_far_larger_than_its_weights_is_not_made(folder, setting):
     changed(folder, "config.json", **setting)
     with pytest.raises(InvalidWeights, match="its config wants far more or larger"):
+        AutoModel.from_pretrained(folder, backend="hf")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"num_hidden_layers": 2**63},
+        {"depths": [1, 1, 10**4, 1]},
+        {"vision_config": {"encoder_layers": 10**6}},
+    ],
+)
+def test_more_layers_than_any_network_has_are_not_listed(folder, setting):
+    changed(folder, "config.json", **setting)
+    with pytest.raises(InvalidWeights, match="no network has more than 10000"):
         AutoModel.from_pretrained(folder, backend="hf")
 
 

@@ -1177,6 +1177,14 @@ def test_the_licence_of_what_is_adapted_counts_too(acme, cards):
         load("above", allow_licenses=["MIT"])
 
 
+@pytest.mark.parametrize("base", ["above", "below"])
+def test_a_model_that_adapts_itself_is_not_looked_for_without_end(acme, cards, base):
+    cards("above", artifacts=[artifact(base=base)])
+    cards("below", artifacts=[artifact(base="above")])
+    with pytest.raises(InvalidCard, match="does one of them adapt itself"):
+        load("above")
+
+
 def test_a_program_is_run_with_consent_alone(acme, cards):
     digest = hashlib.sha256(acme.WEIGHTS.read_bytes()).hexdigest()
     source = {"sources": [acme.WEIGHTS.as_uri()], "sha256": digest}

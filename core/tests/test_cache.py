@@ -659,6 +659,15 @@ def test_what_cannot_be_done_is_said_in_a_sentence(command, arguments, sentence)
     assert sentence in command(*arguments, code=1)
 
 
+def test_a_model_that_adapts_itself_is_not_downloaded_without_end(command, tmp_path):
+    path = tmp_path / "cards" / "far.json"
+    card = json.loads(path.read_text())
+    card["artifacts"][0]["base"] = "far"
+    path.write_text(json.dumps(card))
+
+    assert "does one of them adapt itself" in command("download", "far", code=1)
+
+
 def test_offline_a_download_names_what_is_missing(command):
     shown = command("download", "far", code=1, INFERENCE_MODELS_OFFLINE="1")
 

@@ -51,6 +51,8 @@ FULL = {
     "aliases": ["acme-n"],
 }
 
+ENDLESS = "x" * 9999
+
 words = st.text("abcdefgh-", min_size=1, max_size=8)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | words,
@@ -197,6 +199,38 @@ def test_a_wrong_kind_in_an_artifact_is_named(changes, words):
 def test_a_wrong_kind_in_a_file_is_named(changes, words):
     with pytest.raises(InvalidCard, match=words):
         with_file(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task": [ENDLESS]},
+        {"labels": ENDLESS},
+        {"labels": [[ENDLESS]]},
+        {"labels": [ENDLESS, ENDLESS]},
+        {"aliases": [[ENDLESS]]},
+        {ENDLESS: 1},
+        {"artifacts": [{**FULL["artifacts"][0], "graphs": {ENDLESS: [ENDLESS]}}]},
+        {"artifacts": [{**FULL["artifacts"][0], "batch": [ENDLESS]}]},
+        {"artifacts": [{**FULL["artifacts"][0], "files": [{"name": ENDLESS}]}]},
+        {
+            "artifacts": [
+                {
+                    **FULL["artifacts"][0],
+                    "files": [{"name": "a", "sources": [[ENDLESS]]}],
+                }
+            ]
+        },
+        {
+            "artifacts": [
+                {**FULL["artifacts"][0], "files": [{"name": "a", "md5": ENDLESS}]}
+            ]
+        },
+    ],
+)
+def test_what_is_wrong_does_not_fill_the_message(changes):
+    with pytest.raises(InvalidCard, match=r"\A.{20,700}\Z"):
+        ModelCard.from_json(FULL | changes)
 
 
 @pytest.mark.parametrize("data", [None, [], "card", 3])

@@ -220,6 +220,7 @@ PASSES = {
     "a megabyte of headers": then_good(
         faulty.raw(faulty.head(Content_Length=0, X_Long="x" * (1 << 20)))
     ),
+    "an encoding that is empty": lambda s: [whole(CONTENT, Content_Encoding="")],
     "five redirects": hops(5),
     **{
         f"{code} twice": then_good(status(f"{code} No"), status(f"{code} No"))
@@ -337,6 +338,18 @@ FAILS = {
     "a megabyte of headers for ever": (
         failing(faulty.raw(faulty.head(X_Long="x" * (1 << 20)))),
         (Unreachable, "could not be read"),
+    ),
+    "a header that cannot be shown": (
+        failing(faulty.raw(faulty.head(**{"X" * 60_000: "\0"}))),
+        (Unreachable, "(?s)could not be read: illegal header line.{,400}$"),
+    ),
+    "a reason without end": (
+        failing(status("404 " + "x" * 60_000)),
+        (DownloadFailed, "answered 404 x{,400}$"),
+    ),
+    "redirect to a name without end": (
+        failing(faulty.redirects(f"http://{'x.' * 9999}")),
+        (DownloadFailed, r"http://[x.]{,400} is not encrypted"),
     ),
     "redirect to an impossible address": (
         failing(faulty.redirects("https://0177.0.0.1/latest")),
@@ -490,6 +503,17 @@ def test_what_an_earlier_run_left_is_not_trusted(left, server, store):
 
     assert fetched(store, url) == CONTENT
     assert files(store, "partial") == []
+
+
+def test_a_note_beside_it_that_would_fill_the_memory_is_not_read(server, store):
+    kept = store.root / "partial" / f"{SHA256}.0"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(CONTENT[:HALF])
+    with kept.with_name(f"{SHA256}.0.etag").open("wb") as note:
+        note.truncate(2**40)
+
+    assert fetched(store, server.gives(FILE, GOOD)) == CONTENT
+    assert asked_ranges(server) == [None]
 
 
 def test_a_try_that_brings_it_on_is_not_counted(server, store, monkeypatch):

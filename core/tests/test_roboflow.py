@@ -424,6 +424,8 @@ def metadata(**changes):
         (b'{"modelMetadata": []}', "must be a mapping, not a list"),
         (metadata(type="external-model-metadata-v9"), "this version reads"),
         (metadata(modelId=7), "modelId must be a text, not a number"),
+        (metadata(modelId=""), "modelId is empty"),
+        (metadata(modelId="x" * 10_001), "modelId is longer than 10000 characters"),
         (metadata(modelId="\ud800"), "modelId holds half of a character"),
         (metadata(nextPage="\udfff"), "nextPage holds half of a character"),
         (metadata(taskType=None), "taskType is missing"),

@@ -31,7 +31,7 @@ _DEVICE_NAMES = re.compile(
 
 def _safe_name(_: Any, attribute: attrs.Attribute[Any], name: Any) -> None:
     if not isinstance(name, str):
-        raise InvalidCard(f"file name {name!r} is not a text")
+        raise InvalidCard(f"file name {name!r:.200} is not a text")
     path = PurePosixPath(name)
     parts = path.parts
     if (
@@ -45,7 +45,7 @@ def _safe_name(_: Any, attribute: attrs.Attribute[Any], name: Any) -> None:
         or len(name.encode()) > 1000  # and have room for 4096 with all folders above
     ):
         raise InvalidCard(
-            f"file name {name[:200]!r} is not allowed; use a relative name with "
+            f"file name {name!r:.200} is not allowed; use a relative name with "
             "forward slashes and without '..', such as 'weights.onnx'"
         )
 
@@ -68,7 +68,8 @@ def _distinct(_: Any, attribute: attrs.Attribute[Any], files: tuple[File, ...]) 
         if following == name or following.startswith(f"{name}\0"):
             shown = name.replace("\0", "/")
             raise InvalidCard(
-                f"an artifact lists its file {shown!r} more than once, or as a folder"
+                f"an artifact lists its file {shown!r:.200} more than once, or as a "
+                "folder"
             )
 
 
@@ -88,14 +89,17 @@ def _texts_by_name(_: Any, attribute: attrs.Attribute[Any], mapping: Any) -> Non
     for name, value in mapping.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             raise InvalidCard(
-                f"{attribute.name} must map texts to texts, not {name!r} to {value!r}"
+                f"{attribute.name} must map texts to texts, not {name!r:.200} to "
+                f"{value!r:.200}"
             )
 
 
 def _texts(_: Any, attribute: attrs.Attribute[Any], values: tuple[Any, ...]) -> None:
     strange = [value for value in values if not isinstance(value, str)]
     if strange:
-        raise InvalidCard(f"{attribute.name} holds {strange[0]!r}, which is not a text")
+        raise InvalidCard(
+            f"{attribute.name} holds {strange[0]!r:.200}, which is not a text"
+        )
 
 
 def _hexadecimal(_: Any, attribute: attrs.Attribute[str], value: str | None) -> None:
@@ -105,13 +109,15 @@ def _hexadecimal(_: Any, attribute: attrs.Attribute[str], value: str | None) -> 
     ):
         return
     raise InvalidCard(
-        f"{attribute.name} {value[:80]!r} is not {words} lower-case hexadecimal digits"
+        f"{attribute.name} {value!r:.80} is not {words} lower-case hexadecimal digits"
     )
 
 
 def _with_size(file: File, attribute: attrs.Attribute[Any], value: str | None) -> None:
     if value is not None and file.size is None:
-        raise InvalidCard(f"{file.name!r} has a git_sha1 and no size, which is in it")
+        raise InvalidCard(
+            f"{file.name!r:.200} has a git_sha1 and no size, which is in it"
+        )
 
 
 def _batch(_: Any, attribute: attrs.Attribute[Any], value: Batch | None) -> None:
@@ -120,7 +126,7 @@ def _batch(_: Any, attribute: attrs.Attribute[Any], value: Batch | None) -> None
     whole = all(isinstance(n, int) and not isinstance(n, bool) for n in value)
     if not whole or len(value) != 3 or not 1 <= value[0] <= value[1] <= value[2]:
         raise InvalidCard(
-            f"batch {value!r} is not (min, best, max) with 1 <= min <= best <= max"
+            f"batch {value!r:.200} is not (min, best, max) with 1 <= min <= best <= max"
         )
 
 
@@ -209,12 +215,12 @@ def _to_artifacts(values: Sequence[Any]) -> tuple[Artifact, ...]:
 def _unique(_: Any, attribute: attrs.Attribute[Any], labels: tuple[Any, ...]) -> None:
     strange = [label for label in labels if not isinstance(label, (str, type(None)))]
     if strange:
-        raise InvalidCard(f"label {strange[0]!r} is neither a text nor null")
+        raise InvalidCard(f"label {strange[0]!r:.200} is neither a text nor null")
     counts = Counter(label for label in labels if label)
     repeated = [label for label, count in counts.items() if count > 1]
     if repeated:
         raise InvalidCard(
-            f"labels repeat {', '.join(map(repr, repeated[:3]))}; names must be "
+            f"labels repeat {', '.join(map(repr, repeated[:3])):.500}; names must be "
             "unique, so that a class can be looked up by name"
         )
 
@@ -391,12 +397,13 @@ def structure(cls: type[T], data: Any) -> T:
     fields: dict[str, Any] = attrs.fields_dict(cls)  # type: ignore[arg-type]
     for key, value in data.items():
         if key not in fields:
-            raise InvalidCard(
-                f"{cls.__name__} has no field {key!r}{did_you_mean(str(key), fields)}"
-            )
+            near = did_you_mean(str(key), fields)
+            raise InvalidCard(f"{cls.__name__} has no field {key!r:.200}{near}")
         holds, kind = _CHECKS[_KINDS[key]]
         if not holds(value) and not (value is None and fields[key].default is None):
-            raise InvalidCard(f"{cls.__name__}.{key} must be {kind}, not {value!r}")
+            raise InvalidCard(
+                f"{cls.__name__}.{key} must be {kind}, not {value!r:.200}"
+            )
     missing = sorted(
         name
         for name, field in fields.items()

@@ -114,6 +114,10 @@ class ModelClosed(InferenceModelsError):
     """The model was used after `close()`."""
 
 
+_MOST_COMPARED = 2000
+"""Words; to compare one with another takes up to some milliseconds."""
+
+
 def told(error: BaseException) -> str:
     """An error in words: one of these as it is, and a stranger's with its kind."""
     if isinstance(error, InferenceModelsError):
@@ -142,6 +146,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     spelt = {name.lower(): name for name in sorted(set(known))}
+    if len(spelt) > _MOST_COMPARED:
+        return ""
     near = get_close_matches(word.lower(), spelt, n=3, cutoff=0.6)
     words = [repr(spelt[name]) for name in near]
     return f"; did you mean {' or '.join(words)}?" if words else ""

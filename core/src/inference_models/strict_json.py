@@ -117,8 +117,12 @@ class Node:
         value = self.data.get(key)
         if value is None:
             return None
-        if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TEXT:
+        if not isinstance(value, str):
             raise self.wrong(key, f"must be a text, not {_kind(value)}")
+        if not value:
+            raise self.wrong(key, "is empty")
+        if len(value) > _LONGEST_TEXT:
+            raise self.wrong(key, f"is longer than {_LONGEST_TEXT} characters")
         if _is_cut(value):
             raise self.wrong(key, "holds half of a character")
         return value

@@ -221,6 +221,20 @@ def test_files_have_the_size_and_the_hash_that_zenodo_gives(server):
         ZenodoProvider().find("12/toy.onnx", Access(alone=True))
 
 
+def test_a_record_without_its_number_is_no_answer(server):
+    server.changes = {"id": None}
+
+    with pytest.raises(InvalidCard, match="record 12: id is missing"):
+        ZenodoProvider().find("12", Access(alone=True))
+
+
+def test_a_file_that_cannot_be_is_named_with_its_record(server):
+    server.adds(13, {"a:b": WEIGHTS})
+
+    with pytest.raises(InvalidCard, match=r"record 13: files\[0\]: file name 'a:b'"):
+        ZenodoProvider().find("13", Access(alone=True))
+
+
 def test_a_file_with_another_md5_is_refused(server):
     server.damage["toy.npz"] = OTHER
 

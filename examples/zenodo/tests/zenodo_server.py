@@ -16,14 +16,16 @@ class ZenodoServer:
 
     `restricted` records show their files to whoever has the token, `concepts` map the
     number of all versions to the latest one's, and `damage` holds other bytes that are
-    sent for a name. `algorithm` is what checksums are said to be, and `faults` are
-    statuses, each given once before anything else.
+    sent for a name. `algorithm` is what checksums are said to be, `changes` are laid
+    over what is said of a record, and `faults` are statuses, each given once before
+    anything else.
     """
 
     def __init__(self):
         self.records = {}
         self.licenses = {}
         self.algorithm = "md5"
+        self.changes = {}
         self.restricted = set()
         self.concepts = {}
         self.damage = {}
@@ -91,7 +93,7 @@ class ZenodoServer:
             "files": files if open_to or sent else [],
             "status": "published",
             "submitted": True,
-        }
+        } | self.changes
 
     def __enter__(self):
         serve = self._server.serve_forever

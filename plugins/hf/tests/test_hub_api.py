@@ -412,7 +412,7 @@ def metadata(**changes):
         (metadata(siblings=[3]), "entry 0 is a number"),
         (metadata(siblings=[{}]), "rfilename is missing"),
         (metadata(siblings=[{"rfilename": 3}]), "rfilename must be a text"),
-        (metadata(siblings=[{"rfilename": ""}]), "rfilename must be a text"),
+        (metadata(siblings=[{"rfilename": ""}]), "rfilename is empty"),
         (metadata(siblings=[ENTRY, ENTRY]), "'w.onnx' is there more than once"),
         (metadata(siblings=[ENTRY | {"rfilename": "../x"}]), "leaves the repository"),
         (metadata(siblings=[ENTRY | {"rfilename": "a/../x"}]), "leaves the repository"),

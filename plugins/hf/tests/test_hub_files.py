@@ -89,6 +89,13 @@ def test_a_file_that_is_not_there_has_its_neighbours_named(hub):
     assert hub.fetched == []
 
 
+def test_of_very_many_files_none_is_compared(hub):
+    near = "a" * 60
+    hub.adds("org/name", {f"{near}{n:04}.onnx": WEIGHTS for n in range(2001)})
+    with pytest.raises(ModelNotFound, match=r"has no file '\S+' at [0-9a-f]{40}$"):
+        load(f"hf://org/name/{near}.onnx")
+
+
 def test_the_licence_is_that_of_the_repository(hub):
     hub.adds("org/name", {"w.onnx": WEIGHTS}, cardData={"license": "mit"})
 

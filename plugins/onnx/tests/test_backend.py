@@ -300,3 +300,11 @@ def test_a_provider_that_the_file_does_not_work_with_is_refused():
 
     assert "does not work with 'CPUExecutionProvider'" in refusal(needs=needs)
     assert refusal(needs={"incompatible_providers": [CUDA]}) is None
+
+
+@pytest.mark.parametrize("providers", [7, "CPUExecutionProvider", {"a": 1}])
+def test_providers_that_are_no_list_are_told(providers):
+    reason = refusal(needs={"incompatible_providers": providers})
+
+    assert reason.endswith("which is no list of names; correct the card")
+    assert refusal(needs={"incompatible_providers": None}) is None

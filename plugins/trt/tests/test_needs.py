@@ -6,10 +6,16 @@ import pytest
 
 from inference_models.hardware import Gpu, Hardware
 from inference_models_trt.installed import Installed
-from inference_models_trt.needs import brings_host_code, needs_of, refuse_needs
+from inference_models_trt.needs import (
+    brings_host_code,
+    needs_of,
+    refuse_kind,
+    refuse_needs,
+)
 
 T4 = Gpu("Tesla T4", (7, 5), 2**34)
 ADA = Gpu("NVIDIA L4", (8, 9), 2**34)
+CORRECT = "correct the card"
 HERE = "and TensorRT 10.13.0.35 is installed"
 SERVER = Hardware(8, (ADA,), (12, 4))
 ORIN = Hardware(8, (ADA,), (12, 6), "NVIDIA Jetson Orin NX", "36.4.3")
@@ -108,6 +114,15 @@ def test_each_need_is_met_or_told(needs, reason):
     found = refused(needs)
 
     assert found == reason or (reason and found.startswith(reason))
+
+
+@pytest.mark.parametrize("key", ["tensorrt", "tensorrt_rtx", "device", "l4t"])
+@pytest.mark.parametrize("value", [10, ["10"], {"a": "b"}, True], ids=repr)
+def test_a_need_that_is_no_text_is_told(key, value):
+    reason = refused({key: value}, hardware=ORIN)
+
+    assert reason == f"its card needs {key!r} {value!r}, which is no text; {CORRECT}"
+    assert refuse_kind({key: value}, TRT, (8, 9)) == reason
 
 
 @pytest.mark.parametrize(

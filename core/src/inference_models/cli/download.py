@@ -16,6 +16,7 @@ from inference_models.negotiation.constraints import Constraints
 from inference_models.negotiation.negotiate import negotiate
 from inference_models.negotiation.options import Cached
 from inference_models.negotiation.routes import usable, usable_formats
+from inference_models.negotiation.search import check_base
 from inference_models.registry import installed
 from inference_models.trust import Consent
 
@@ -52,6 +53,7 @@ def _download(
     constraints: Constraints,
     form: str | None,
     model_type: str | None = None,
+    above: int = 0,
 ) -> str:
     # What is consented to for another machine is said there, where it is loaded.
     consent = Consent(untrusted=form is not None)
@@ -63,7 +65,8 @@ def _download(
         artifact = _of(found.card, form, constraints.precision)
     folder = Store().folder(artifact, found.request)
     if artifact.base is not None:
-        _download(artifact.base, Constraints(), artifact.format)
+        check_base(found.card, artifact.base, above)
+        _download(artifact.base, Constraints(), artifact.format, above=above + 1)
     return str(folder)
 
 

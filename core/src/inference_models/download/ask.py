@@ -167,7 +167,7 @@ def _once(question: Question, terms: Terms, kept: tuple[str, ...]) -> Reply:
             UnicodeError,  # of a host that no name can be
         ) as error:
             problem = deadline.reason if deadline.passed else str(error)
-            return Reply(0, problem=problem or type(error).__name__)
+            return Reply(0, problem=problem[:300] or type(error).__name__)
 
 
 class _Watch:

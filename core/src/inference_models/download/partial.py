@@ -16,6 +16,7 @@ from inference_models.download.transport import header_value
 
 _ABANDONED = 3600.0
 """Seconds without a byte, after which an unfinished file is nobody's."""
+_LONGEST_NOTE = 1000
 _SYNCED = 1 << 25
 """Bytes after which the disk is asked to keep them, so that the end waits for few."""
 
@@ -65,7 +66,8 @@ class Partial:
             with contextlib.suppress(OSError):
                 size = path.stat().st_size
                 fits = self.file.size is None or size <= self.file.size
-                if path != self.path and path.is_file() and fits:
+                whole = note.is_file() and note.stat().st_size <= _LONGEST_NOTE
+                if path != self.path and path.is_file() and fits and whole:
                     yield size, path
 
     def _copy(self, path: Path) -> None:

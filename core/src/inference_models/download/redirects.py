@@ -44,7 +44,7 @@ class Redirects:
         inside = origin.host in LOOPBACK and url.host in LOOPBACK
         if url.scheme != "https" and not (inside and origin.scheme == "http"):
             raise DownloadFailed(
-                f"{url.scheme}://{url.host} is not encrypted; give an https source"
+                f"{url.scheme}://{url.host:.200} is not encrypted; give an https source"
             )
         checked = None
         if url.host != origin.host and not inside:
@@ -89,7 +89,7 @@ class Redirects:
 
     def _refusal(self, host: str) -> DownloadFailed:
         return DownloadFailed(
-            f"{shown_url(str(self._origin))} redirects to {host}, which is in a "
+            f"{shown_url(str(self._origin))} redirects to {host:.200}, which is in a "
             "private network; name a server there in the source itself"
         )
 
@@ -98,7 +98,7 @@ def _resolved(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise Transient(f"{host} could not be resolved: {error}") from error
+        raise Transient(f"{host:.200} could not be resolved: {error}") from error
     return [str(address[0]) for *_, address in found]
 
 

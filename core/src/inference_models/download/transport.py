@@ -166,7 +166,7 @@ def _explained(url: str) -> Iterator[None]:
         UnicodeError,  # of a host that no name can be
     ) as error:
         reason = str(error) or type(error).__name__
-        sentence = f"{shown_url(url)} could not be read: {reason}"
+        sentence = f"{shown_url(url)} could not be read: {reason:.300}"
         passing = isinstance(error, httpx.TransportError)
         if not passing or isinstance(error, httpx.UnsupportedProtocol):
             raise DownloadFailed(sentence) from error
@@ -209,9 +209,11 @@ def _checked(
         raise Transient(f"{shown} answered {status} to no such range", restart=True)
     if status not in (200, 206):
         raise _refused(response, shown, limits)
-    encoding = headers.get("Content-Encoding", "identity").lower()
+    encoding = headers.get("Content-Encoding", "").strip().lower() or "identity"
     if encoding != "identity":
-        raise DownloadFailed(f"{shown} answered in the encoding {encoding!r}, unasked")
+        raise DownloadFailed(
+            f"{shown} answered in the encoding {encoding!r:.80}, unasked"
+        )
     chunked = "Transfer-Encoding" in headers
     length = total = None if chunked else _number(headers.get("Content-Length"))
     if status == 206:
@@ -234,7 +236,7 @@ def _checked(
 
 def _refused(response: Any, shown: str, limits: Limits) -> DownloadFailed:
     status = response.status_code
-    sentence = f"{shown} answered {status} {response.reason_phrase}"
+    sentence = f"{shown} answered {status} {response.reason_phrase:.100}"
     if status in _REDIRECTED:
         return DownloadFailed(f"{sentence}, without a place to go to")
     if status not in _RETRIED:

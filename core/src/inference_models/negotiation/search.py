@@ -10,7 +10,12 @@ import attrs
 
 from inference_models.card import Artifact, Bundle, File, ModelCard
 from inference_models.download.store import Store
-from inference_models.errors import DownloadFailed, InvalidWeights, NoBackend
+from inference_models.errors import (
+    DownloadFailed,
+    InvalidCard,
+    InvalidWeights,
+    NoBackend,
+)
 from inference_models.images import Image
 from inference_models.interfaces import Architecture
 from inference_models.negotiation import derived_cache, find
@@ -20,6 +25,9 @@ from inference_models.negotiation.negotiate import negotiate
 from inference_models.negotiation.options import Negotiation, Option
 from inference_models.negotiation.routes import usable
 from inference_models.registry import Registry
+
+_MOST_ABOVE = 8
+"""Adapters of adapters; a model that adapts itself would be looked for without end."""
 
 
 @attrs.frozen
@@ -32,6 +40,8 @@ class Search:
     constraints: Constraints
     make: type[Architecture[Any]]
     left: Sequence[derived_cache.Left] = ()
+    above: int = 0
+    """How many models adapt what is searched for here, one on the other."""
     failed: dict[tuple[File, ...], DownloadFailed] = attrs.field(
         factory=dict, init=False, repr=False
     )
@@ -77,14 +87,24 @@ class Search:
     def _base(self, artifact: Artifact) -> Bundle | None:
         if artifact.base is None:
             return None
+        check_base(self.card, artifact.base, self.above)
         access = self.found.access.for_another()
         if not self.found.provider.takes_key:  # nor does another see this one's key
             access = access.without_secrets()
         found = find.find(artifact.base, self.registry, access, None)
-        search = attrs.evolve(self, found=found)
+        search = attrs.evolve(self, found=found, above=self.above + 1)
         for candidate in usable(found.card, artifact.format):
             return search.bundle(candidate)
         raise NoBackend(
             f"{self.card.id!r} adapts {artifact.base!r}, which has no "
             f"weights in format {artifact.format!r}"
+        )
+
+
+def check_base(card: ModelCard, base: str, above: int) -> None:
+    """Raise `InvalidCard` for a base below too many models that adapt one another."""
+    if above >= _MOST_ABOVE:
+        raise InvalidCard(
+            f"{card.id!r} adapts {base!r}, below {above} models that adapt one "
+            "another; does one of them adapt itself?"
         )

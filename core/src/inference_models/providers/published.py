@@ -152,8 +152,8 @@ def _located(file: File, there: Callable[[str], File | None]) -> File:
         own = there(source)
         if own is None:
             raise InvalidCard(
-                f"{file.name!r} comes from {source!r}, which is no file beside the "
-                "card; give the plain name of one"
+                f"{file.name!r} comes from {source!r:.200}, which is no file beside "
+                "the card; give the plain name of one"
             )
         found.append(own)
     own = found[0]

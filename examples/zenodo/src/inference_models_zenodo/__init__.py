@@ -13,6 +13,7 @@ from inference_models import (
     Access,
     File,
     Forbidden,
+    InvalidCard,
     ModelCard,
     ModelNotFound,
     WeightsProvider,
@@ -98,6 +99,8 @@ def _record(number: str, access: Access, tries: int) -> Node:
     place = f"Zenodo's answer for record {number}"
     record = parse(reply.content, place, _TERMS.largest)
     found = record.whole("id", 1, 10**15)
+    if found is None:
+        raise record.wrong("id", "is missing")
     if found != int(number):
         raise ModelNotFound(
             f"{number} stands for all versions of a record; name one, such as the "
@@ -128,12 +131,11 @@ def _file(number: str, entry: Node) -> File:
     name, checksum = entry.text("key"), entry.text("checksum")
     if not checksum.startswith("md5:"):
         raise entry.wrong("checksum", "is no md5")
-    return File(
-        name,
-        (f"zenodo://{number}/{name}",),
-        size=entry.whole("size", 0, 1 << 50),
-        md5=checksum.removeprefix("md5:"),
-    )
+    size, md5 = entry.whole("size", 0, 1 << 50), checksum.removeprefix("md5:")
+    try:
+        return File(name, (f"zenodo://{number}/{name}",), size=size, md5=md5)
+    except InvalidCard as error:
+        raise InvalidCard(f"{entry.place}: {error}") from error
 
 
 @hookimpl

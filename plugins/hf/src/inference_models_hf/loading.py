@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 from transformers.utils import logging
 
 from inference_models import Bundle, InvalidWeights
+from inference_models_hf.folder import CONFIG
 from inference_models_torch.modules import listed, within_files
 
 _CLASSES = {
@@ -25,6 +27,8 @@ _CLASSES = {
     "vision-language": "AutoModelForImageTextToText",
 }
 """Who chooses the class of a task, of those that are a part of transformers."""
+
+_MOST_LAYERS = 10_000
 
 # While transformers fills a model, it has torch neither draw nor tie weights, in all
 # threads: what another makes meanwhile would lack those that are tied.
@@ -39,6 +43,7 @@ def load_model(bundle: Bundle, dtype: torch.dtype) -> nn.Module:
             f"{bundle.card.id!r} is for {task}, and transformers is asked for "
             f"{', '.join(_CLASSES)} alone"
         )
+    _check_layers(bundle)
     chooser = getattr(transformers, _CLASSES[task])
     try:
         files = sorted(bundle.folder.glob("*.safetensors"))
@@ -59,6 +64,31 @@ def load_model(bundle: Bundle, dtype: torch.dtype) -> nn.Module:
     _check_filled(bundle, report)
     filled: nn.Module = model.eval().requires_grad_(False)
     return filled
+
+
+def _check_layers(bundle: Bundle) -> None:
+    """Raise for a config whose layers would fill the memory before one of them is made.
+
+    transformers writes lists of numbers for them first.
+    """
+    with contextlib.suppress(OSError, ValueError, RecursionError):  # it says so itself
+        config = json.loads((bundle.folder / CONFIG).read_bytes())
+        for key, count in _layers(config):
+            if count > _MOST_LAYERS:
+                raise InvalidWeights(
+                    f"the {CONFIG} of {bundle.card.id!r} wants {count} layers ({key}), "
+                    f"and no network has more than {_MOST_LAYERS}"
+                )
+
+
+def _layers(config: Any) -> Iterator[tuple[str, int]]:
+    """How many layers each setting says that tells it, of all parts of a config."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if isinstance(value, dict):
+            yield from _layers(value)
+        elif key.endswith(("depth", "depths", "layers")):
+            values = value if isinstance(value, list) else [value]
+            yield key, sum(each for each in values if isinstance(each, int))
 
 
 def _count(path: Path) -> int:

@@ -123,7 +123,13 @@ class OnnxBackend(Backend):
             return (
                 "cuda_graph=True needs an NVIDIA GPU; choose device='cuda', or omit it"
             )
-        if first in artifact.needs.get("incompatible_providers", ()):
+        unfit = artifact.needs.get("incompatible_providers") or []
+        if not isinstance(unfit, (list, tuple)):
+            return (
+                f"its card needs 'incompatible_providers' {unfit!r:.80}, which is no "
+                "list of names; correct the card"
+            )
+        if first in unfit:
             return f"the ONNX file does not work with {first!r}; choose another device"
         opset = installed.refuse_opset(artifact.needs.get("opset"))
         if opset is None and plan.device.startswith("cuda"):

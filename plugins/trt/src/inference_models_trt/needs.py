@@ -35,6 +35,8 @@ def refuse_needs(
     needs: Mapping[str, Any], installed: Installed, gpu: Gpu, hardware: Hardware
 ) -> str | None:
     """Why an engine cannot run on a GPU, in a sentence; None if it may."""
+    if misread := _misread(needs):
+        return misread
     reasons = (*_gpu(needs, gpu), *_machine(needs, hardware))
     return refuse_version(needs, installed) or next(iter(reasons), None)
 
@@ -56,10 +58,23 @@ def refuse_kind(
     needs: Mapping[str, Any], installed: Installed, capability: Capability
 ) -> str | None:
     """Why an engine is none for GPUs of a kind, wherever they are; None if it is."""
+    if misread := _misread(needs):
+        return misread
     wanted, kind = needs.get("compute_capability"), dotted(capability)
     if wanted not in (None, kind):
         return f"the engine is for compute capability {wanted}, and not for {kind}"
     return refuse_version(needs, installed)
+
+
+def _misread(needs: Mapping[str, Any]) -> str | None:
+    """What a card says that is no text where it must be one."""
+    for key in (*NAMES, "device", "l4t"):
+        if not isinstance(needs.get(key), (str, type(None))):
+            return (
+                f"its card needs {key!r} {needs[key]!r:.80}, which is no text; correct "
+                "the card"
+            )
+    return None
 
 
 def brings_host_code(needs: Mapping[str, Any]) -> bool:
