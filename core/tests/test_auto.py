@@ -208,7 +208,7 @@ def test_an_unknown_parameter_is_compared_with_those_of_what_was_called(
 
 
 @pytest.mark.parametrize(
-    "name", ["allow_licenses", "model_type", "revision", "weights_provider"]
+    "name", ["allow_licenses", "model_type", "revision", "task", "weights_provider"]
 )
 def test_a_number_for_a_text_is_refused_by_its_name(acme, name):
     with pytest.raises(InvalidOption, match=rf"^{name} .*(no list|not a text)"):
