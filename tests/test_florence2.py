@@ -401,6 +401,14 @@ def test_what_is_segmented_in_a_region_is_one(drawing, images):
             "2 regions for 3",
         ),
         (lambda m, i: m.ground_phrase(i, " "), InvalidOption, "neither a text"),
+        (lambda m, i: m.ground_phrase(i, None), InvalidOption, "neither a text"),
+        (lambda m, i: m.detect_objects(i, classes=3), InvalidOption, "3 is no list"),
+        (lambda m, i: m.caption_image(i, []), InvalidOption, r"no granularity \[\]"),
+        (
+            lambda m, i: m.prompt(i, "<OD>", skip_special_tokens="no"),
+            InvalidOption,
+            "'skip_special_tokens' must be <class 'bool'>",
+        ),
     ],
 )
 def test_bad_input_is_said_in_a_sentence(call, error, words, load, images):

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -207,7 +208,7 @@ def test_an_unknown_parameter_is_compared_with_those_of_what_was_called(
 
 
 @pytest.mark.parametrize(
-    "name", ["allow_licenses", "model_type", "revision", "weights_provider"]
+    "name", ["allow_licenses", "model_type", "revision", "task", "weights_provider"]
 )
 def test_a_number_for_a_text_is_refused_by_its_name(acme, name):
     with pytest.raises(InvalidOption, match=rf"^{name} .*(no list|not a text)"):
@@ -283,6 +284,47 @@ def test_what_a_packs_own_option_cannot_take_is_told(acme, monkeypatch, level):
         load("acme-bright")(RED, level=level)
 
 
+class Undecided:
+    """Compares with nothing, as a tensor of several numbers."""
+
+    def __ge__(self, other):
+        raise RuntimeError("the truth is ambiguous")
+
+
+@pytest.mark.parametrize(
+    ("level", "reason"),
+    [
+        ("high", "'level' must be <class 'int'> (got 'high' that is a <class 'str'>)."),
+        (0, "'level' must be >= 1: 0"),
+    ],
+)
+def test_why_attrs_does_not_take_an_option_is_told_in_words(
+    acme, monkeypatch, level, reason
+):
+    @attrs.frozen
+    class Leveled:
+        level: int = attrs.field(
+            default=1,
+            validator=[attrs.validators.instance_of(int), attrs.validators.ge(1)],
+        )
+
+    monkeypatch.setattr(acme.Bright, "Options", Leveled)
+    with pytest.raises(InvalidOption, match=f"do not fit: {re.escape(reason)}") as told:
+        load("acme-bright")(RED, level=level)
+
+    assert "Attribute(" not in str(told.value)
+
+
+def test_an_option_that_cannot_be_compared_is_told(acme, monkeypatch):
+    @attrs.frozen
+    class Leveled:
+        level: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+
+    monkeypatch.setattr(acme.Bright, "Options", Leveled)
+    with pytest.raises(InvalidOption, match="do not fit: the truth is ambiguous"):
+        load("acme-bright")(RED, level=Undecided())
+
+
 @pytest.mark.parametrize(("device", "fails"), [("cuda:0", True), ("cpu", False)])
 def test_a_model_on_cuda_is_told_that_it_does_not_survive_a_fork(
     acme, monkeypatch, device, fails
@@ -302,7 +344,14 @@ def test_a_model_without_options_says_so(acme):
         load("acme-bright")(RED, confidence=0.5)
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, "high", None, True, float("nan")])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(-0.1, 1.1, "high", None, True, float("nan"), 10**400),
+        *(np.array([0.1, 0.2]), np.timedelta64(1), np.complex64(0.5)),
+    ],
+    ids=lambda value: f"{value!r:.20}",
+)
 def test_an_impossible_confidence_is_refused(acme, value):
     model = load("acme-colors")
     with pytest.raises(
@@ -311,7 +360,10 @@ def test_an_impossible_confidence_is_refused(acme, value):
         model(RED, confidence=value)
 
 
-@pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), "best", "default"])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "value", [0, 1, 0.5, np.float32(0.5), np.float16(0.5), "best", "default"]
+)
 def test_a_confidence_is_a_number_or_a_word(acme, value):
     assert len(load("acme-colors")(RED, confidence=value)) == 1
 
@@ -398,6 +450,17 @@ def test_results_of_another_number_than_the_images_are_told(
     monkeypatch.setattr(acme.Bright, "postprocess", lambda *_: results)
     with pytest.raises(RunFailed, match=f"returned {words}, and not a list of 2 res"):
         load("acme-bright")([RED, GREEN])
+
+
+def test_steps_that_are_given_what_another_gives_say_so(acme):
+    model = load("acme-colors")
+    prepared = model.pre_process(RED)
+    with pytest.raises(InvalidInput, match=r"the first of the two .* not a tuple"):
+        model.forward(prepared)
+    with pytest.raises(InvalidInput, match="was given a tuple and a list"):
+        model.post_process(prepared, prepared[1])
+    with pytest.raises(InvalidInput, match="was given a dict and a NoneType"):
+        model.post_process(model.forward(prepared[0]), None)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -55,6 +55,18 @@ def test_a_batch_of_no_images_is_refused_where_the_graph_takes_some():
         named(Doubling(), batch=(2, 4, 4))(x=rows(0))
 
 
+@pytest.mark.parametrize("value", [None, [1.0, 2.0]])
+@pytest.mark.parametrize("batch", [None, (1, 2, 4)])
+def test_what_is_no_array_is_told_by_its_name(value, batch):
+    with pytest.raises(InvalidInput, match=r"input 'x' is of type .*; give a NumPy"):
+        named(Doubling(), batch=batch)(x=value)
+
+
+def test_a_number_holds_no_images():
+    with pytest.raises(InvalidInput, match="hold no images"):
+        named(Doubling(), batch=(2, 4, 4))(x=np.float32(1))
+
+
 def test_a_graph_of_one_batch_gets_it_though_its_card_says_nothing():
     session = Doubling()
     session.inputs = {"x": TensorSpec("float32", (4, 2))}

@@ -9,6 +9,7 @@ import os
 import shutil
 import tarfile
 import time
+from pathlib import Path
 
 import attrs
 import pytest
@@ -402,6 +403,17 @@ def test_a_damaged_file_is_not_exported(server, store, tmp_path):
 def test_an_archive_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(InvalidOption, match="cannot be written"):
         archive.export(tmp_path / "none" / "x.tar", {})
+
+
+@pytest.mark.parametrize("name", ["folder", "pipe", ""])
+def test_an_archive_replaces_nothing_but_a_file(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidOption, match="is no file; name the one to be written"):
+        archive.export(Path(name), {})
+
+    assert (tmp_path / "pipe").is_fifo()
 
 
 BLOB = b"weights"

@@ -256,6 +256,16 @@ def test_without_arguments_the_commands_are_listed(typer, acme_site):
     assert "explain" in shown
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk")
+@pytest.mark.parametrize("command", [["doctor"], ["cache", "ls"]], ids=str)
+def test_what_cannot_be_shown_is_not_blamed_on_the_cache(typer, acme_site, command):
+    code = f"import sys; sys.argv[1:] = {command}; sys.stdout = open('/dev/full', 'w')"
+    ended = python(f"{code}; {RUN}", acme_site)
+
+    assert ended.returncode > 0
+    assert ended.stderr.splitlines()[0] == "OSError: [Errno 28] No space left on device"
+
+
 def test_the_package_runs_as_the_command(typer, acme_site):
     code = 'import runpy; runpy.run_module("inference_models", alter_sys=True)'
     ended = python(f"import sys; sys.argv[1:] = ['doctor']; {code}", acme_site)

@@ -578,10 +578,12 @@ def test_a_setting_that_cannot_be_is_told(name, value):
     [
         ("max_new_tokens", np.int64(3)),
         ("temperature", np.float32(0.5)),
+        ("temperature", np.float16(0.5)),
         ("top_p", np.float64(0.5)),
         ("seed", np.uint8(3)),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_a_setting_may_be_a_number_of_numpy(name, value):
     assert getattr(Decoding(**{name: value, "do_sample": True}), name) == value
 

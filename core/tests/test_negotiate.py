@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import attrs
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -624,6 +625,8 @@ def test_a_derived_artifact_is_asked_about_in_its_new_format():
         ({"batch": 0}, "batch_size 0 is not a number above 0"),
         ({"batch": True}, "batch_size True"),
         ({"batch": "8"}, "batch_size '8'"),
+        ({"batch": np.True_}, "batch_size np.True_"),
+        ({"batch": (8, "9")}, "batch_size"),
         ({"batch": (4, 1)}, r"batch_size \(4, 1\)"),
         ({"batch": (1, 2, 3, 4)}, "batch_size"),
         ({"batch": ()}, "batch_size"),
@@ -641,7 +644,13 @@ def test_an_impossible_constraint_is_a_type_error():
 
 @pytest.mark.parametrize(
     ("given_batch", "read"),
-    [(8, (1, 8, 8)), ((2, 8), (2, 8, 8)), ([1, 4, 8], (1, 4, 8)), (None, None)],
+    [
+        (8, (1, 8, 8)),
+        ((2, 8), (2, 8, 8)),
+        ([1, 4, 8], (1, 4, 8)),
+        (np.int64(8), (1, 8, 8)),
+        (None, None),
+    ],
 )
 def test_a_batch_size_is_a_number_or_a_range(given_batch, read):
     assert constraints(batch=given_batch).batch == read

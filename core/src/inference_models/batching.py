@@ -53,8 +53,10 @@ class NamedSession(Session):
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """Run, in as many parts as the graph's batch asks for."""
         self._check_names(inputs)
-        count = len(next(iter(inputs.values()))) if inputs else 0
-        if self._batch is None or self._batch[0] <= count <= self._batch[2]:
+        if self._batch is None:
+            return self._run(inputs)
+        count = _count(inputs)
+        if self._batch[0] <= count <= self._batch[2]:
             return self._run(inputs)
         return self._run_parts(inputs, count, self._batch)
 
@@ -69,6 +71,12 @@ class NamedSession(Session):
                 f"the graph takes {', '.join(map(repr, self.inputs))}, not "
                 f"{', '.join(map(repr, inputs)) or 'nothing'}"
             )
+        for name, array in inputs.items():
+            if not hasattr(array, "shape") and not name.startswith("state."):
+                raise InvalidInput(
+                    f"input {name!r} is of type {type(array).__name__}; give a NumPy "
+                    "array or a tensor"
+                )
 
     @contextlib.contextmanager
     def _used(self) -> Iterator[Session]:
@@ -122,6 +130,12 @@ class NamedSession(Session):
             outputs = self._run(_padded(part, size, batch[0]))
             parts.append({n: self._host(a)[:size] for n, a in outputs.items()})
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def _count(inputs: Mapping[str, Array]) -> int:
+    """How many images the inputs are of, by the first of them."""
+    shape = next(iter(inputs.values())).shape if inputs else ()
+    return shape[0] if shape else 0
 
 
 def _fixed(specs: Mapping[str, TensorSpec]) -> Batch | None:

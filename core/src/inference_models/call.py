@@ -45,7 +45,7 @@ class Secret:
 class Call:
     """The keywords of `from_pretrained` and of `explain`, which are the same."""
 
-    task: str | None
+    task: str | None = attrs.field(validator=_check_text)
     backend: BackendName | None
     device: str | None = attrs.field(converter=_device_name)
     quantization: str | None

@@ -97,6 +97,8 @@ def _check_share(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> 
 def _check_temperature(
     instance: Any, attribute: attrs.Attribute[Any], value: Any
 ) -> None:
+    if isinstance(value, np.floating):
+        value = value.item()  # halves have no 1e6
     if not _is_number(value, Real) or not 0 < value < 1e6:
         raise InvalidOption(f"{attribute.name} {value!r} is not a number above 0")
 

@@ -214,17 +214,19 @@ def check_confidence(
     instance: Any, attribute: attrs.Attribute[Any], value: Any
 ) -> None:
     """An attrs validator for `confidence`: a number in 0–1, "best" or "default"."""
-    if value in ("best", "default"):
+    if isinstance(value, str) and value in ("best", "default"):
         return
     if not _is_number(value) or not 0 <= value <= 1:
         raise InvalidOption(
-            f"{attribute.name} {value!r} is neither a number from 0 to 1 nor 'best' or "
-            "'default'"
+            f"{attribute.name} {value!r:.100} is neither a number from 0 to 1 nor "
+            "'best' or 'default'"
         )
 
 
 def _is_number(value: Any) -> bool:
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if isinstance(value, np.number):
+        value = value.item() if value.dtype.kind in "iuf" else None  # halves lack 1e9
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return bool(number and -1e9 <= value <= 1e9)  # not NaN, and none of 400 digits
 
 

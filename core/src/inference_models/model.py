@@ -13,6 +13,7 @@ import attrs
 from inference_models.card import Bundle, ModelCard, Plan
 from inference_models.errors import (
     InferenceModelsError,
+    InvalidInput,
     InvalidOption,
     ModelClosed,
     RunFailed,
@@ -150,12 +151,23 @@ class Model:
 
     def forward(self, inputs: dict[str, Array], **options: Any) -> dict[str, Array]:
         """The network's inputs -> its outputs by name, where the device has them."""
+        if not isinstance(inputs, Mapping):
+            raise InvalidInput(
+                "forward() takes arrays by name, the first of the two that "
+                f"pre_process() returns, and not a {type(inputs).__name__}"
+            )
         return self._forward(inputs, self._options(options))
 
     def post_process(
         self, outputs: dict[str, Array], frames: Sequence[Frame], **options: Any
     ) -> Any:
         """The network's outputs -> results, as a call returns them."""
+        if not isinstance(outputs, Mapping) or not isinstance(frames, Sequence):
+            given = f"a {type(outputs).__name__} and a {type(frames).__name__}"
+            raise InvalidInput(
+                "post_process() takes what forward() returns, and the frames that "
+                f"pre_process() returns second; it was given {given}"
+            )
         chosen = self._options(options)
         return self.join(self._postprocess(outputs, frames, chosen))
 
@@ -285,10 +297,13 @@ def make_options(cls: type[Any], given: Mapping[str, Any]) -> Any:
             )
     try:
         return cls(**given)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InvalidOption):
-            raise
-        raise InvalidOption(f"options {dict(given)!r} do not fit: {error}") from error
+    except InferenceModelsError:
+        raise
+    except Exception as error:  # validators compare, and values raise what they like
+        reason = next(iter(error.args), error)  # attrs puts more than words behind it
+        raise InvalidOption(
+            f"options {dict(given)!s:.200} do not fit: {reason}"
+        ) from error
 
 
 def _load_again(recipe: Recipe) -> Any:

@@ -213,7 +213,10 @@ class Detections:
         return f"<{type(self).__name__} {len(self)}: {listed}>"
 
     def to_supervision(self) -> supervision.Detections:
-        """The same as `supervision.Detections`, with `data["class_name"]`."""
+        """The same as `supervision.Detections`, with `data["class_name"]`.
+
+        It has the same arrays of boxes and confidences, and not copies of them.
+        """
         return _supervision().Detections(
             xyxy=self.xyxy,
             confidence=self.confidence,
@@ -257,7 +260,7 @@ class InstanceDetections(Detections):
         return _sorted(cls(*arrays, class_names, masks=shapes))
 
     def to_supervision(self) -> supervision.Detections:
-        """The same as `supervision.Detections`, with `mask`."""
+        """The same as `supervision.Detections`, with `mask`: the same array, too."""
         found = super().to_supervision()
         found.mask = self.masks
         return found

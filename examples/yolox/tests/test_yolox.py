@@ -84,6 +84,12 @@ def test_a_network_that_gives_no_numbers_is_told(tmp_path):
         detections(np.full((CELLS, 85), np.nan, np.float32), tmp_path)
 
 
+@pytest.mark.parametrize("value", ["10", 10.5, float("inf")])
+def test_a_number_of_boxes_is_whole(value, tmp_path):
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        detections(scene(), tmp_path, max_detections=value)
+
+
 def test_claims_a_file_with_as_many_classes_as_it_has():
     tensors = {
         "images": TensorSpec("float32", (1, 3, 416, 416)),

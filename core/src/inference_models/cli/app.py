@@ -54,9 +54,9 @@ def _nothing_in_common() -> None:
 
 
 def app() -> None:
-    """Run; an error of the library is one sentence on stderr and exit code 1."""
+    """Run; an error of the library, or of a file, is one sentence and exit code 1."""
     try:
         group()
-    except InferenceModelsError as error:
+    except (InferenceModelsError, OSError) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         raise SystemExit(1) from None

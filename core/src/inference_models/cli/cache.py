@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -56,13 +56,11 @@ def ls() -> None:
     """List what can be loaded from the cache, that used last first."""
     with _cache() as store:
         ids = _ids(store)
-        for kept in cache.inventory(store):
-            date = time.strftime("%Y-%m-%d", time.localtime(kept.used))
-            what = kept.model or ids.get(kept.key) or ", ".join(kept.names)
-            what += f" ({kept.form})" if kept.form else ""
-            key = kept.key[:12]
-            typer.echo(f"{key}  {_shown(kept.size):>9}  {date}  {kept.kind:<7}  {what}")
-        typer.echo(f"{_shown(cache.size(store))} in {store.root}")
+        lines = [_line(kept, ids) for kept in cache.inventory(store)]
+        total = cache.size(store)
+    for line in lines:
+        typer.echo(line)
+    typer.echo(f"{_shown(total)} in {store.root}")
 
 
 @command.command()
@@ -95,8 +93,9 @@ def prune(max_size: Largest) -> None:
     """Remove what was used longest ago, until the rest is small enough."""
     with _cache() as store:
         gone = cache.prune(store, _bytes(max_size))
-        typer.echo(f"removed bundles and derived artifacts: {len(gone)}")
-        typer.echo(f"{_shown(cache.size(store))} in {store.root}")
+        total = cache.size(store)
+    typer.echo(f"removed bundles and derived artifacts: {len(gone)}")
+    typer.echo(f"{_shown(total)} in {store.root}")
 
 
 @command.command()
@@ -123,9 +122,16 @@ def import_(file: Archive, derived: Derived = False) -> None:
         )
 
 
+def _line(kept: cache.Entry, ids: Mapping[str, str]) -> str:
+    date = time.strftime("%Y-%m-%d", time.localtime(kept.used))
+    what = kept.model or ids.get(kept.key) or ", ".join(kept.names)
+    what += f" ({kept.form})" if kept.form else ""
+    return f"{kept.key[:12]}  {_shown(kept.size):>9}  {date}  {kept.kind:<7}  {what}"
+
+
 @contextlib.contextmanager
 def _cache() -> Iterator[Store]:
-    """The cache, whose faults are told in a sentence."""
+    """The cache, whose faults are told in a sentence; those of the output are not."""
     store = Store()
     with explained(store.root):
         yield store

@@ -62,6 +62,8 @@ def export(path: Path, files: Mapping[str, Content]) -> int:
     Raises `HashMismatch` for a damaged one, and `InvalidOption` if the archive cannot
     be written; nothing is left then.
     """
+    if path.exists() and not path.is_file():  # it would be replaced, and not written to
+        raise InvalidOption(f"{str(path)!r} is no file; name the one to be written")
     try:
         return _export(path, files)
     except OSError as error:

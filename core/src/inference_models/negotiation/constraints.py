@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import attrs
@@ -113,15 +114,22 @@ def _read_batch(batch: Any) -> Batch | None:
     if batch is None:
         return None
     sizes = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes)
+    whole = all(map(_counts, sizes))
     if not whole or len(sizes) not in (1, 2, 3) or list(sizes) != sorted(sizes):
         raise InvalidOption(
             f"batch_size {batch!r} is not a number above 0, nor (min, max), nor "
             "(min, best, max)"
         )
+    sizes = tuple(map(int, sizes))
     if len(sizes) == 1:
         return 1, sizes[0], sizes[0]
     return sizes[0], sizes[1], sizes[-1]  # of (min, max) the best is the largest
+
+
+def _counts(number: Any) -> bool:
+    """Whether it is a whole number above 0, of Python's or of NumPy's."""
+    whole = isinstance(number, Integral) and not isinstance(number, bool)
+    return whole and number > 0
 
 
 def _read_derive(derive: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,9 @@ class YoloxOptions(ConfidenceOptions):
     iou: float = attrs.field(
         default=0.45, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
     )
-    max_detections: int = attrs.field(default=300, validator=attrs.validators.ge(1))
+    max_detections: int = attrs.field(
+        default=300, converter=operator.index, validator=attrs.validators.ge(1)
+    )
 
 
 class Yolox(Architecture[YoloxOptions]):

@@ -56,7 +56,9 @@ class Florence2Options(Decoding):
     prompt: str | tuple[str, ...] = attrs.field(
         default="<DETAILED_CAPTION>", converter=_to_prompts
     )
-    skip_special_tokens: bool = True
+    skip_special_tokens: bool = attrs.field(
+        default=True, validator=attrs.validators.instance_of(bool)
+    )
     on_text: Callable[[int, str], object] | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(attrs.validators.is_callable()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -216,7 +216,7 @@ class Florence2Model(VisionLanguageModel):
 
 
 def _chosen(name: str, value: Any, tokens: dict[str, str]) -> str:
-    if value not in tokens:
+    if not isinstance(value, str) or value not in tokens:
         raise InvalidOption(
             f"there is no {name} {value!r}{did_you_mean(str(value), tokens)}; choose "
             f"{' or '.join(map(repr, tokens))}"
@@ -224,15 +224,21 @@ def _chosen(name: str, value: Any, tokens: dict[str, str]) -> str:
     return tokens[value]
 
 
+def _listed(given: Any) -> list[Any]:
+    """What is given, in a list: several things, or the one that it is."""
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    return list(given) if several else [given]
+
+
 def _names(classes: Any) -> list[str]:
-    names = [classes] if isinstance(classes, str) else list(classes)
+    names = _listed(classes)
     if not names or not all(isinstance(n, str) and n.strip() for n in names):
         raise InvalidOption(f"classes {classes!r:.100} is no list of names")
     return names
 
 
 def _phrases(phrase: Any) -> list[str]:
-    phrases = [phrase] if isinstance(phrase, str) else list(phrase)
+    phrases = _listed(phrase)
     if not phrases or not all(isinstance(p, str) and p.strip() for p in phrases):
         raise InvalidOption(f"phrase {phrase!r:.100} is neither a text nor some")
     return [each.strip() for each in phrases]
