@@ -90,6 +90,12 @@ def saved(rgb, path):
     return path
 
 
+def entry(path):
+    """What `os.scandir` gives for a folder that is named by bytes."""
+    (found,) = os.scandir(os.fsencode(path.parent))
+    return found
+
+
 SAME = {
     "array in RGB": lambda rgb, bgr, path: (rgb, "rgb"),
     "floats": lambda rgb, bgr, path: unit(bgr),
@@ -120,6 +126,7 @@ SAME = {
     ),
     "Path": lambda rgb, bgr, path: saved(rgb, path),
     "str": lambda rgb, bgr, path: str(saved(rgb, path)),
+    "entry of a folder": lambda rgb, bgr, path: entry(saved(rgb, path)),
     "bytes": lambda rgb, bgr, path: png(rgb),
     "bytearray": lambda rgb, bgr, path: bytearray(png(rgb)),
     "memoryview": lambda rgb, bgr, path: memoryview(png(rgb)),
@@ -335,6 +342,25 @@ def turned(picture, orientation):
     return (picture if stored is None else picture.transpose(stored)), exif
 
 
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_of_several_pictures_in_a_file_the_first_is_read(form, rgb):
+    first = PIL.Image.fromarray(rgb).quantize(16).convert("RGB")
+    others = {"save_all": True, "append_images": [first.rotate(180)]}
+    exact = {"lossless": True} if form == "WEBP" else {}
+    (image,) = read_images(encoded(first, form, **others, **exact))
+
+    assert np.array_equal(image.host(), np.asarray(first))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("progressive", [True, False])
+def test_a_jpeg_of_any_kind_is_read(mode, progressive):
+    flat = PIL.Image.new("RGB", (16, 8), (200, 100, 50)).convert(mode)
+    (image,) = read_images(encoded(flat, "JPEG", progressive=progressive))
+
+    assert image.host() == pytest.approx(np.asarray(flat.convert("RGB")), abs=3)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("as_path", [True, False])
 def test_files_and_bytes_are_turned_upright(orientation, as_path, rgb, bgr, tmp_path):
@@ -460,7 +486,12 @@ def test_a_damaged_file_is_read_or_refused(form, rgb):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://example.com/a.jpg", "https://example.com/a.jpg?token=secret"]
+    "url",
+    [
+        "http://example.com/a.jpg",
+        "https://example.com/a.jpg?token=secret",
+        "HTTPS://example.com/a.jpg?token=secret",
+    ],
 )
 def test_a_url_is_not_downloaded(url):
     with pytest.raises(

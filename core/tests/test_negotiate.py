@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import attrs
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -604,10 +605,13 @@ def test_a_derived_artifact_is_asked_about_in_its_new_format():
     [
         ({"backend": 3}, "backend 3 is neither a name, such as 'onnx', nor a Backend"),
         ({"backend": [None]}, "backend None is neither"),
+        ({"backend": []}, r"backend \[\] names none; leave it out"),
         ({"device": "my gpu"}, "device 'my gpu' is not a name such as 'cpu'"),
         ({"device": "cuda:x"}, "device 'cuda:x' is not a name"),
         ({"precision": "fp8"}, "quantization 'fp8' is not one of 'fp32', 'fp16'"),
         ({"batch": 0}, "batch_size 0 is not a number above 0"),
+        ({"batch": np.int64(0)}, "is not a number above 0"),
+        ({"batch": 1.5}, "batch_size 1.5"),
         ({"batch": True}, "batch_size True"),
         ({"batch": "8"}, "batch_size '8'"),
         ({"batch": (4, 1)}, r"batch_size \(4, 1\)"),
@@ -627,7 +631,13 @@ def test_an_impossible_wish_is_a_type_error():
 
 @pytest.mark.parametrize(
     ("given_batch", "read"),
-    [(8, (1, 8, 8)), ((2, 8), (2, 8, 8)), ([1, 4, 8], (1, 4, 8)), (None, None)],
+    [
+        (8, (1, 8, 8)),
+        (np.int64(8), (1, 8, 8)),
+        ((2, 8), (2, 8, 8)),
+        ([1, 4, 8], (1, 4, 8)),
+        (None, None),
+    ],
 )
 def test_a_batch_size_is_a_number_or_a_range(given_batch, read):
     assert wishes(batch=given_batch).batch == read

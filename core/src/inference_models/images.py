@@ -166,8 +166,8 @@ def _read_one(source: Any, color: Color | None) -> Image:
 
 
 def _from_file(path: str | os.PathLike[str]) -> Image:
-    text = os.fspath(path)
-    if text.startswith(("http://", "https://")):
+    text = os.fsdecode(path)
+    if text.lower().startswith(("http://", "https://")):
         raise InvalidInput(
             f"{text.split('?')[0]!r} is a URL, and images are not downloaded; fetch it "
             "first, for example with httpx.get(url).content, and give the bytes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from numbers import Integral
 from typing import Any
 
 import attrs
@@ -60,6 +61,8 @@ def _read_backends(backend: Any) -> tuple[str | Backend, ...] | None:
     if backend is None:
         return None
     named = backend if isinstance(backend, (list, tuple, set)) else [backend]
+    if not named:
+        raise InvalidOption(f"backend {backend!r} names none; leave it out")
     values = tuple(str(n.value) if hasattr(n, "value") else n for n in named)
     for value in values:
         if not isinstance(value, (str, Backend)):
@@ -93,9 +96,11 @@ def _read_precision(precision: Any) -> str | None:
 def _read_batch(batch: Any) -> Batch | None:
     if batch is None:
         return None
-    sizes = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes)
-    if not whole or len(sizes) not in (1, 2, 3) or list(sizes) != sorted(sizes):
+    given = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
+    numbers = [isinstance(n, Integral) and not isinstance(n, bool) for n in given]
+    sizes = tuple(map(int, given)) if all(numbers) else ()
+    ordered = list(sizes) == sorted(sizes) and all(n > 0 for n in sizes)
+    if not ordered or len(sizes) not in (1, 2, 3):
         raise InvalidOption(
             f"batch_size {batch!r} is not a number above 0, nor (min, max), nor "
             "(min, best, max)"
