@@ -549,6 +549,12 @@ def test_a_wrong_input_is_named(acme):
         load("acme-colors").forward({"image": np.zeros((1, 3, 4, 4), np.float32)})
 
 
+def test_what_is_no_mapping_of_inputs_is_told(acme):
+    model = load("acme-colors")
+    with pytest.raises(InvalidInput, match="given a tuple; .* pre_process"):
+        model.forward(model.pre_process(RED))
+
+
 # Closing
 
 

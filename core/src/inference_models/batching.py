@@ -53,8 +53,10 @@ class NamedSession(Session):
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """Run, in as many parts as the graph's batch asks for."""
         self._check_names(inputs)
+        if self._batch is None:
+            return self._run(inputs)
         count = len(next(iter(inputs.values()))) if inputs else 0
-        if self._batch is None or self._batch[0] <= count <= self._batch[2]:
+        if self._batch[0] <= count <= self._batch[2]:
             return self._run(inputs)
         return self._run_parts(inputs, count, self._batch)
 

@@ -13,6 +13,7 @@ import attrs
 from inference_models.card import Bundle, ModelCard, Plan
 from inference_models.errors import (
     InferenceModelsError,
+    InvalidInput,
     InvalidOption,
     ModelClosed,
     RunFailed,
@@ -150,6 +151,11 @@ class Model:
 
     def forward(self, inputs: dict[str, Array], **options: Any) -> dict[str, Array]:
         """The network's inputs -> its outputs by name, where the device has them."""
+        if not isinstance(inputs, Mapping):
+            raise InvalidInput(
+                f"forward() was given a {type(inputs).__name__}; give the network's "
+                "inputs by name, which are the first of what pre_process() returns"
+            )
         return self._forward(inputs, self._options(options))
 
     def post_process(
