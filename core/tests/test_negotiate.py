@@ -166,6 +166,21 @@ def test_a_backends_own_order_of_precisions_decides_between_its_artifacts():
 
 
 @pytest.mark.parametrize(
+    ("device", "first"), [("cpu", "fp32"), ("cuda:0", "fp16")]
+)
+def test_a_cpu_takes_the_artifact_of_full_precision_wherever_the_card_has_it(
+    device, first
+):
+    found = negotiated(
+        [backend("a", formats=("onnx",), devices=on(device))],
+        artifact(precision="fp16"),
+        artifact(precision="fp32"),
+    )
+
+    assert found.options[0].plan.precision == first
+
+
+@pytest.mark.parametrize(
     ("batch", "first"),
     [
         (None, (8, 8, 8)),
