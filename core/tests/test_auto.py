@@ -887,6 +887,21 @@ def test_a_wrong_card_says_where_it_lies_and_what_is_wrong(cards):
         load("mine")
 
 
+def test_a_card_may_begin_with_a_byte_order_mark(cards):
+    path = cards("mine") / "card.json"
+    path.write_text(path.read_text("utf-8"), "utf-8-sig")
+
+    assert load("mine").card.id == load(path.parent).card.id == "mine"
+
+
+def test_a_card_that_says_something_twice_is_refused(cards):
+    path = cards("mine") / "card.json"
+    path.write_text(path.read_text("utf-8").replace("{", '{"labels": ["a"],', 1))
+
+    with pytest.raises(InvalidCard, match="key 'labels' is there more than once"):
+        load(path)
+
+
 def test_a_wrong_card_is_left_out_of_the_list(cards, caplog):
     folder = cards("bad", lables=["a"])
     (folder.parent / "worse.json").write_text("{")
