@@ -165,9 +165,7 @@ def test_a_backends_own_order_of_precisions_decides_between_its_artifacts():
     assert [option.plan.precision for option in found.options] == ["fp16", "fp32"]
 
 
-@pytest.mark.parametrize(
-    ("device", "first"), [("cpu", "fp32"), ("cuda:0", "fp16")]
-)
+@pytest.mark.parametrize(("device", "first"), [("cpu", "fp32"), ("cuda:0", "fp16")])
 def test_a_cpu_takes_the_artifact_of_full_precision_wherever_the_card_has_it(
     device, first
 ):
