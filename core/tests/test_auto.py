@@ -1244,6 +1244,8 @@ def test_what_is_for_a_named_provider_is_not_for_who_has_the_base(cards, monkeyp
     "parameters",
     [
         {},
+        {"api_key": f"{SECRET} {SECRET}"},
+        {"api_key": [SECRET]},
         {"wieghts": SECRET},
         {"sha256": "12"},
         {"device": "no device"},
