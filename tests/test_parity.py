@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pickle
+import random
+import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,6 +184,60 @@ def test_a_model_that_was_pickled_predicts_the_same(model, photos):
     np.testing.assert_array_equal(
         logits(again, photos["coffee"]), logits(model, photos["coffee"])
     )
+
+
+def settings_of_the_process():
+    return {
+        "random": random.getstate(),
+        "numpy": pickle.dumps(np.random.get_state()),
+        "torch": torch.get_rng_state().tolist(),
+        "dtype": torch.get_default_dtype(),
+        "products": torch.get_float32_matmul_precision(),
+        "gradients": torch.is_grad_enabled(),
+        "log": (logging.root.level, list(logging.root.handlers)),
+        "path": (list(sys.path), Path.cwd()),
+        "interrupt": signal.getsignal(signal.SIGINT),
+    }
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_loading_and_calling_leave_settings_of_the_process_as_they_were(
+    backend, cards, photos
+):
+    before = settings_of_the_process()
+    AutoModel.from_pretrained("resnet18", backend=backend)(photos["coffee"])
+
+    assert settings_of_the_process() == before
+
+
+INTERRUPT = """
+import signal, threading
+import numpy as np
+from inference_models import AutoModel, ModelClosed
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+pictures = [np.zeros((240, 320, 3), np.uint8)] * 4
+model = AutoModel.from_pretrained("resnet18", backend={backend!r})
+expected = model(pictures).confidence
+threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+try:
+    while True:
+        model(pictures)
+except KeyboardInterrupt:
+    np.testing.assert_allclose(model(pictures).confidence, expected, atol=1e-6)
+model.close()
+try:
+    model(pictures)
+except ModelClosed:
+    print("closed")
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_after_an_interrupt_a_model_predicts_the_same_and_closes(
+    backend, run, tmp_path
+):
+    assert run(INTERRUPT.format(backend=backend), tmp_path) == "closed\n"
 
 
 def test_mixed_sizes_keep_their_order_whatever_the_batch_size(cards, photos):

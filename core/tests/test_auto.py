@@ -627,6 +627,12 @@ def test_a_wrong_input_is_named(acme):
         load("acme-colors").forward({"image": np.zeros((1, 3, 4, 4), np.float32)})
 
 
+def test_what_is_no_mapping_of_inputs_is_told(acme):
+    model = load("acme-colors")
+    with pytest.raises(InvalidInput, match=r"given a tuple; .* pre_process"):
+        model.forward(model.pre_process(RED))
+
+
 # Closing
 
 
@@ -957,6 +963,21 @@ def test_a_wrong_card_says_where_it_lies_and_what_is_wrong(cards):
         InvalidCard, match=r"mine.card.json': ModelCard has no field 'labl"
     ):
         load("mine")
+
+
+def test_a_card_may_begin_with_a_byte_order_mark(cards):
+    path = cards("mine") / "card.json"
+    path.write_text(path.read_text("utf-8"), "utf-8-sig")
+
+    assert load("mine").card.id == load(path.parent).card.id == "mine"
+
+
+def test_a_card_that_says_something_twice_is_refused(cards):
+    path = cards("mine") / "card.json"
+    path.write_text(path.read_text("utf-8").replace("{", '{"labels": ["a"],', 1))
+
+    with pytest.raises(InvalidCard, match="key 'labels' is there more than once"):
+        load(path)
 
 
 def test_a_wrong_card_is_left_out_of_the_list(cards, caplog):
@@ -1311,6 +1332,8 @@ def test_what_is_for_a_named_provider_is_not_for_who_has_the_base(cards, monkeyp
     "parameters",
     [
         {},
+        {"api_key": f"{SECRET} {SECRET}"},
+        {"api_key": [SECRET]},
         {"wieghts": SECRET},
         {"sha256": "12"},
         {"device": "no device"},

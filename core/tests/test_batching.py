@@ -76,6 +76,14 @@ def test_a_graph_of_one_batch_gets_it_though_its_card_says_nothing():
     assert session.sizes == [4, 4]
 
 
+def test_the_first_input_of_a_graph_may_be_a_single_number():
+    session = Doubling()
+    session.inputs = {"step": TensorSpec("int64", ()), **session.inputs}
+    outputs = named(session)(step=np.array(3), x=rows(2))
+
+    assert np.array_equal(outputs["y"], rows(2) * 2)
+
+
 def test_inputs_of_several_first_sides_are_no_batch():
     session = Doubling()
     session.inputs = {

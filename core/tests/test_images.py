@@ -130,6 +130,7 @@ SAME = {
     ),
     "Path": lambda rgb, bgr, path: saved(rgb, path),
     "str": lambda rgb, bgr, path: str(saved(rgb, path)),
+    "entry of a folder": lambda rgb, bgr, path: entry(saved(rgb, path)),
     "bytes": lambda rgb, bgr, path: png(rgb),
     "bytearray": lambda rgb, bgr, path: bytearray(png(rgb)),
     "memoryview": lambda rgb, bgr, path: memoryview(png(rgb)),
@@ -347,6 +348,25 @@ def turned(picture, orientation):
     exif = PIL.Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
     return (picture if stored is None else picture.transpose(stored)), exif
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_of_several_pictures_in_a_file_the_first_is_read(form, rgb):
+    first = PIL.Image.fromarray(rgb).quantize(16).convert("RGB")
+    others = {"save_all": True, "append_images": [first.rotate(180)]}
+    exact = {"lossless": True} if form == "WEBP" else {}
+    (image,) = read_images(encoded(first, form, **others, **exact))
+
+    assert np.array_equal(image.host(), np.asarray(first))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("progressive", [True, False])
+def test_a_jpeg_of_any_kind_is_read(mode, progressive):
+    flat = PIL.Image.new("RGB", (16, 8), (200, 100, 50)).convert(mode)
+    (image,) = read_images(encoded(flat, "JPEG", progressive=progressive))
+
+    assert image.host() == pytest.approx(np.asarray(flat.convert("RGB")), abs=3)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

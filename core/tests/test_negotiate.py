@@ -166,6 +166,19 @@ def test_a_backends_own_order_of_precisions_decides_between_its_artifacts():
     assert [option.plan.precision for option in found.options] == ["fp16", "fp32"]
 
 
+@pytest.mark.parametrize(("device", "first"), [("cpu", "fp32"), ("cuda:0", "fp16")])
+def test_a_cpu_takes_the_artifact_of_full_precision_wherever_the_card_has_it(
+    device, first
+):
+    found = negotiated(
+        [backend("a", formats=("onnx",), devices=on(device))],
+        artifact(precision="fp16"),
+        artifact(precision="fp32"),
+    )
+
+    assert found.options[0].plan.precision == first
+
+
 @pytest.mark.parametrize(
     ("batch", "first"),
     [
@@ -619,10 +632,13 @@ def test_a_derived_artifact_is_asked_about_in_its_new_format():
     [
         ({"backend": 3}, "backend 3 is neither a name, such as 'onnx', nor a Backend"),
         ({"backend": [None]}, "backend None is neither"),
+        ({"backend": []}, r"backend \[\] names none; leave it out"),
         ({"device": "my gpu"}, "device 'my gpu' is not a name such as 'cpu'"),
         ({"device": "cuda:x"}, "device 'cuda:x' is not a name"),
         ({"precision": "fp8"}, "quantization 'fp8' is not one of 'fp32', 'fp16'"),
         ({"batch": 0}, "batch_size 0 is not a number above 0"),
+        ({"batch": np.int64(0)}, "is not a number above 0"),
+        ({"batch": 1.5}, "batch_size 1.5"),
         ({"batch": True}, "batch_size True"),
         ({"batch": "8"}, "batch_size '8'"),
         ({"batch": np.True_}, "batch_size np.True_"),

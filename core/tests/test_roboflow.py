@@ -122,6 +122,26 @@ def test_roboflow_may_be_asked_alone(server, plugin):
     assert load("roboflow://project/3").card.id == "ws/project/3"
 
 
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(401, Unauthorized), (403, Forbidden), (404, ModelNotFound), (503, Unreachable)],
+)
+def test_a_bare_id_that_roboflow_alone_is_asked_for_fails_for_its_reason(
+    server, acme, status, error
+):
+    server.faults = [(status,)] * 9
+    with pytest.raises(error, match="public-one") as raised:
+        load("roboflow://public-one", key=None)
+
+    assert type(raised.value) is error
+
+
+def test_offline_a_bare_id_that_roboflow_alone_is_asked_for_says_so(acme, monkeypatch):
+    monkeypatch.setenv("INFERENCE_MODELS_OFFLINE", "1")
+    with pytest.raises(Offline, match="'public-one' was not loaded here before"):
+        load("public-one", weights_provider="roboflow")
+
+
 def test_extra_headers_and_queries_override_neither_key_nor_model(server):
     access = Access(
         KEY,

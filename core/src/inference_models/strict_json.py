@@ -29,7 +29,7 @@ def parse(content: bytes, place: str, limit: int) -> Node:
     try:
         data = json.loads(
             content.decode("utf-8-sig"),
-            object_pairs_hook=_without_repeats,
+            object_pairs_hook=without_repeats,
             parse_constant=_refuse_constant,
         )
         _check_depth(data)
@@ -42,7 +42,8 @@ def parse(content: bytes, place: str, limit: int) -> Node:
     return Node(data, place)
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping that json reads; `ValueError` for a key that is there twice."""
     mapping: dict[str, Any] = {}
     for name, value in pairs:
         if name in mapping:

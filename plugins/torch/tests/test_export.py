@@ -56,6 +56,17 @@ def test_gives_what_torch_gives_for_any_batch(
     assert tuple(capfd.readouterr()) == ("", "")
 
 
+def test_the_callers_autocast_is_not_written(workshop, open_onnx):
+    bundle = workshop.bundle(workshop.safetensors())
+    folder = workshop.folder / "onnx"
+    with torch.autocast("cpu", torch.bfloat16):
+        artifact = derive(bundle, workshop.Tiny(bundle), folder)
+    batch = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
+    (output,) = open_onnx(folder / artifact.graphs["main"]).run(None, {"input": batch})
+
+    np.testing.assert_allclose(output, workshop.reference(batch), atol=1e-4)
+
+
 def test_threads_that_export_at_the_same_time_leave_the_process_as_it_was(workshop):
     bundle = workshop.bundle(workshop.safetensors())
     state = sys.stdout, warnings.filters, logging.getLogger("torch").level

@@ -48,6 +48,18 @@ def test_gives_what_torch_gives(workshop, channels_last):
         np.testing.assert_allclose(output, workshop.reference(batch), atol=1e-5)
 
 
+def test_computes_in_its_own_precision_within_the_callers_autocast(workshop):
+    session = workshop.session(workshop.safetensors())
+    outside = session(input=BATCH)["output"]
+    with torch.autocast("cpu", torch.bfloat16):
+        within = session(input=BATCH)["output"]
+        still = torch.is_autocast_enabled("cpu")
+
+    assert within.dtype == torch.float32
+    assert torch.equal(within, outside)
+    assert still
+
+
 def test_describes_itself_in_its_precision(workshop):
     session = workshop.session(workshop.safetensors(), "bf16")
 

@@ -244,11 +244,14 @@ def encrypted(url: str) -> bool:
 
 def sendable_key(key: object, settings: str) -> str:
     """A key as it is sent; `InvalidOption` names the settings that it may be from."""
-    if not isinstance(key, str) or not _KEY.fullmatch(key.strip()):
+    sent = key.strip() if isinstance(key, str) else ""
+    del key  # whoever prints a traceback's locals sees none
+    if not _KEY.fullmatch(sent):
+        del sent
         raise InvalidOption(
             f"the key holds a space or a character that no key has; check {settings}"
         )
-    return key.strip()
+    return sent
 
 
 def headers_of(access: Access) -> dict[str, str]:

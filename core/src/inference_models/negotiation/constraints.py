@@ -69,6 +69,8 @@ def _read_backends(backend: Any) -> tuple[str | Backend, ...] | None:
     if backend is None:
         return None
     named = backend if isinstance(backend, (list, tuple, set)) else [backend]
+    if not named:
+        raise InvalidOption(f"backend {backend!r} names none; leave it out")
     values = tuple(str(n.value) if hasattr(n, "value") else n for n in named)
     for value in values:
         if not isinstance(value, (str, Backend)):
@@ -113,23 +115,18 @@ def _with_own(backends: Iterable[type[Backend]]) -> list[str]:
 def _read_batch(batch: Any) -> Batch | None:
     if batch is None:
         return None
-    sizes = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
-    whole = all(map(_counts, sizes))
-    if not whole or len(sizes) not in (1, 2, 3) or list(sizes) != sorted(sizes):
+    given = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
+    numbers = [isinstance(n, Integral) and not isinstance(n, bool) for n in given]
+    sizes = tuple(map(int, given)) if all(numbers) else ()
+    ordered = list(sizes) == sorted(sizes) and all(n > 0 for n in sizes)
+    if not ordered or len(sizes) not in (1, 2, 3):
         raise InvalidOption(
             f"batch_size {batch!r} is not a number above 0, nor (min, max), nor "
             "(min, best, max)"
         )
-    sizes = tuple(map(int, sizes))
     if len(sizes) == 1:
         return 1, sizes[0], sizes[0]
     return sizes[0], sizes[1], sizes[-1]  # of (min, max) the best is the largest
-
-
-def _counts(number: Any) -> bool:
-    """Whether it is a whole number above 0, of Python's or of NumPy's."""
-    whole = isinstance(number, Integral) and not isinstance(number, bool)
-    return whole and number > 0
 
 
 def _read_derive(derive: Any) -> bool:

@@ -371,11 +371,15 @@ def _wanted(
 def _key(option: Option, place: int, number: int) -> tuple[Any, ...]:
     """A total order; nothing in it depends on how plugins were found."""
     kind, _, index = option.plan.device.partition(":")
+    precision, misfit = option.place
     return (
         kind == "cpu",
         place,
         -option.backend.rank,
-        option.place,
+        precision,
+        # A CPU gains nothing by halves, whatever comes first in the card.
+        kind == "cpu" and option.plan.precision in ("fp16", "bf16"),
+        misfit,
         number,
         int(index or 0),
         option.backend.name,

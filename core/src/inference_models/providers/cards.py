@@ -16,6 +16,7 @@ from inference_models.download.sources import scheme
 from inference_models.errors import InferenceModelsError, InvalidCard, told
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.registry import installed, returned
+from inference_models.strict_json import without_repeats
 from inference_models.trust import Origin
 
 log = logging.getLogger("inference_models")
@@ -90,9 +91,13 @@ def _pack_cards() -> Iterator[ModelCard]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping; `InvalidCard` names the file."""
+    """A JSON mapping, with or without a byte order mark; `InvalidCard` names the file.
+
+    Unlike that of a stranger it is not bounded, and an error tells line and column.
+    """
     try:
-        data = json.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8-sig")
+        data = json.loads(text, object_pairs_hook=without_repeats)
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidCard(f"{str(path)!r} cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):

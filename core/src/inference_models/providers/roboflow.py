@@ -46,6 +46,7 @@ class RoboflowProvider(WeightsProvider):
     def find(self, model_id: str, access: Access) -> ModelCard | None:
         """The card of a model; None for what is no id here, or no bare id of Roboflow.
 
+        A bare id is as certain to be Roboflow's as a project where it alone is asked.
         Raises `ModelNotFound` for a project that is not there, `Offline`, the
         `DownloadFailed` of a status (`Unauthorized` …), `InvalidCard` for an answer
         that cannot be read, and `InvalidOption` for a wrong address in the environment.
@@ -56,7 +57,7 @@ class RoboflowProvider(WeightsProvider):
             return None
         server = Server.read(access)
         answers = _answers(server)
-        if own or answers.read(model_id) is not None:
+        if own or access.alone or answers.read(model_id) is not None:
             return answers.latest(
                 model_id,
                 access,

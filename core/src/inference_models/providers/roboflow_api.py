@@ -118,7 +118,10 @@ def _key(access: Access) -> str | None:
     named = access.key or os.environ.get("ROBOFLOW_API_KEY") or None
     if named is None or named == "local":  # how the API's own clients say "no key"
         return None
-    return sendable_key(named, "api_key= or ROBOFLOW_API_KEY")
+    try:
+        return sendable_key(named, "api_key= or ROBOFLOW_API_KEY")
+    finally:
+        del named  # whoever prints a traceback's locals sees none
 
 
 def _extra_query(given: Mapping[str, str]) -> dict[str, str]:

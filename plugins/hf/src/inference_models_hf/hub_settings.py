@@ -102,7 +102,10 @@ def _token(access: Access, may_ask: bool) -> str | None:
     if _is_on((name,), constants.HF_HUB_DISABLE_IMPLICIT_TOKEN):
         return None
     found = _own_token() if may_ask else _kept_token()
-    return sendable_key(found, TOKENS) if found else None
+    try:
+        return sendable_key(found, TOKENS) if found else None
+    finally:
+        del found  # whoever prints a traceback's locals sees none
 
 
 def _own_token() -> str | None:

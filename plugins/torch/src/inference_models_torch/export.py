@@ -72,7 +72,8 @@ def export_modules(
         names = _output_names(signature)
         rename.update({file: ours for file, ours in names.items() if file != ours})
         wrapped = _Positional(module, signature, DTYPES[precision])
-        with _EXPORTING, _quiet(), _explained(graph):
+        plain = torch.autocast("cpu", enabled=False)  # of the caller's own code
+        with _EXPORTING, _quiet(), plain, _explained(graph):
             _write(wrapped, signature, list(names), folder / graphs[graph])
     report("written", 1.0)
     return Artifact(

@@ -75,7 +75,8 @@ class TorchSession(Session):
             for n in self.inputs
         ]
         try:
-            return self._run(module, [*map(self._accept, self.inputs, tensors)])
+            with _without_autocast(self._device.type):
+                return self._run(module, [*map(self._accept, self.inputs, tensors)])
         except _REJECTIONS as error:
             raise self._explained(error, tensors) from error
 
@@ -153,6 +154,14 @@ class TorchSession(Session):
             f"the network cannot take {given}; it takes {_described(self.inputs)} "
             f"({type(error).__name__}: {reason})"
         )
+
+
+def _without_autocast(kind: str) -> contextlib.AbstractContextManager[Any]:
+    """The precision is the plan's, whatever the caller's own code computes in."""
+    context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if torch.is_autocast_enabled(kind):  # a context of torch's costs some 20 us
+        context = torch.autocast(kind, enabled=False)
+    return context
 
 
 def _contiguous(tensor: Tensor) -> Tensor:
