@@ -629,7 +629,7 @@ def test_a_wrong_input_is_named(acme):
 
 def test_what_is_no_mapping_of_inputs_is_told(acme):
     model = load("acme-colors")
-    with pytest.raises(InvalidInput, match=r"given a tuple; .* pre_process"):
+    with pytest.raises(InvalidInput, match=r"pre_process.* and not a tuple"):
         model.forward(model.pre_process(RED))
 
 

@@ -130,7 +130,6 @@ SAME = {
     ),
     "Path": lambda rgb, bgr, path: saved(rgb, path),
     "str": lambda rgb, bgr, path: str(saved(rgb, path)),
-    "entry of a folder": lambda rgb, bgr, path: entry(saved(rgb, path)),
     "bytes": lambda rgb, bgr, path: png(rgb),
     "bytearray": lambda rgb, bgr, path: bytearray(png(rgb)),
     "memoryview": lambda rgb, bgr, path: memoryview(png(rgb)),
