@@ -344,7 +344,7 @@ def deformable_detr():
     return _detr("DeformableDetr", ["stage4"], num_feature_levels=1)
 
 
-def rf_detr():
+def rf_detr(kind="ObjectDetection"):
     """RF-DETR, whose processor needs torchvision: its file is written by hand."""
     backbone = t.RfDetrDinov2Config(
         hidden_size=48,
@@ -365,7 +365,7 @@ def rf_detr():
         id2label=CLASSES,
         group_detr=1,
     )
-    return t.RfDetrForObjectDetection(config)
+    return getattr(t, f"RfDetrFor{kind}")(config)
 
 
 def enlivened(model, seed=0):

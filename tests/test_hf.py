@@ -263,23 +263,39 @@ def test_a_relative_of_resnet_runs_on_hf_alone(tmp_path, pictures):
     assert np.abs(expected - np.asarray(found(pictures).confidence)).max() <= 1e-3
 
 
-def test_rf_detr_runs_through_its_pack(tmp_path, pictures):
-    network = enlivened(hf_folders.rf_detr())
-    folder = saved(tmp_path / "rf-detr", network)
+def rf_detr_folder(folder, network):
     processor = {"image_processor_type": "RfDetrImageProcessor"}
     processor |= {"size": {"height": 128, "width": 128}}
+    saved(folder, network)
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-    model = AutoModel.from_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["ObjectDetection", "InstanceSegmentation"])
+def test_rf_detr_runs_through_its_pack(kind, tmp_path, pictures):
+    network = enlivened(hf_folders.rf_detr(kind))
+    model = AutoModel.from_pretrained(rf_detr_folder(tmp_path / "rf-detr", network))
     inputs, _ = model.pre_process(pictures)
     found = model.forward(inputs)
     with torch.no_grad():
         expected = network(torch.as_tensor(inputs["input"]))
 
     assert (model.card.architecture, model.backend) == ("rfdetr", "hf")
-    for theirs, ours in (("logits", "logits"), ("pred_boxes", "boxes")):
-        difference = np.asarray(expected[theirs]) - np.asarray(found[ours])
-        assert np.abs(difference).max() <= 1e-4
+    for ours in found:
+        theirs = expected[ours if ours == "logits" else f"pred_{ours}"].numpy()
+        difference = np.abs(theirs - np.asarray(found[ours])).max()
+        assert difference <= 1e-4 * max(1, np.abs(theirs).max())
+    assert ("masks" in found) == (kind == "InstanceSegmentation")
     assert model.class_names == list(hf_folders.CLASSES.values())
+
+
+def test_rf_detr_of_transformers_gives_masks_of_the_pictures_sizes(tmp_path, pictures):
+    network = enlivened(hf_folders.rf_detr("InstanceSegmentation"))
+    model = AutoModel.from_pretrained(rf_detr_folder(tmp_path / "rf-detr", network))
+
+    assert model.task == "instance-segmentation"
+    for image, found in zip(pictures, model(pictures, confidence=0), strict=True):
+        assert found.masks.shape == (20, image.height, image.width)
 
 
 # What a folder says

@@ -141,9 +141,37 @@ def test_a_package_with_names_too_many_is_refused(server, detector):
 
 def test_a_package_of_another_task_is_refused(server, detector):
     serve_detector(server, detector)
-    server.models["my-project/3"]["taskType"] = "instance-segmentation"
-    with pytest.raises(InvalidCard, match="for object-detection alone"):
+    server.models["my-project/3"]["taskType"] = "keypoint-detection"
+    with pytest.raises(InvalidCard, match="RF-DETR for object-detection and instance-"):
         load()
+
+
+def test_weights_without_masks_are_not_taken_for_others(server, detector):
+    serve_detector(server, detector)
+    server.models["my-project/3"]["taskType"] = "instance-segmentation"
+    with pytest.raises(InvalidWeights, match="lacks segmentation_head"):
+        load()
+
+
+def test_a_package_with_masks_gives_instances(server, photos, tmp_path):
+    state = rfdetr_state("seg-nano", 8)
+    weights = save_checkpoint(tmp_path / "weights.pth", state).read_bytes()
+    contents = {"weights.pth": weights, **side_files(312, NAMES)}
+    server.adds(
+        "ws/my-project/3",
+        package(files=contents, manifest=TORCH),
+        contents=contents,
+        aliases=("my-project/3",),
+        modelArchitecture="rfdetr",
+        modelVariant="rfdetr-seg-nano",
+        taskType="instance-segmentation",
+    )
+    model = load()
+    (found,) = model(photos["coffee"], confidence=0)
+
+    assert model.task == "instance-segmentation"
+    assert len(found) == 100
+    assert found.masks.shape == (100, *photos["coffee"].shape[:2])
 
 
 # ResNet

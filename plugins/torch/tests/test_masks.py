@@ -39,6 +39,20 @@ def test_masks_are_those_of_the_host(frame, dtype):
     assert is_clear.mean() > 0.99
 
 
+def test_a_stretched_mask_is_where_torch_interpolates_it():
+    """As the official post-processing of detectors with masks does."""
+    logits = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    levels = torch.nn.functional.interpolate(logits[None], (37, 53), mode="bilinear")[0]
+    frame = frame_of(size=(64, 64))
+    is_clear = levels.abs().numpy() > 1e-4
+
+    for found in (
+        masks_to_original(logits, frame),
+        frame.masks_to_original(logits.numpy()),
+    ):
+        np.testing.assert_array_equal(found[is_clear], (levels > 0).numpy()[is_clear])
+
+
 def test_no_masks_are_none_of_the_photos_size():
     found = masks_to_original(torch.empty(0, 8, 12), FRAMES["a crop"])
 
