@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference_models import AutoModel, InvalidOption, InvalidWeights
+from inference_models import AutoModel, InvalidOption, InvalidWeights, sigmoid
 from inference_models.testing.pictures import picture
 from inference_models_rfdetr.layout import SIZES
 
@@ -56,7 +56,7 @@ def nano(checkpoint):
 
 
 def scores(logits) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.asarray(logits)))
+    return sigmoid(np.asarray(logits))
 
 
 def outputs(model, images) -> dict[str, np.ndarray]:
