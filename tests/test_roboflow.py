@@ -86,17 +86,16 @@ def detector(tmp_path_factory):
     return save_checkpoint(path, rfdetr_state("nano", 8))
 
 
-def serve_detector(server, checkpoint, names=NAMES, **fields):
-    contents = {"weights.pth": checkpoint.read_bytes(), **side_files(384, names)}
+def serve_detector(server, checkpoint, names=NAMES, side=384, **fields):
+    contents = {"weights.pth": checkpoint.read_bytes(), **side_files(side, names)}
+    usual = {"modelVariant": "rfdetr-nano", "taskType": "object-detection"}
     server.adds(
         "ws/my-project/3",
         package(files=contents, manifest=TORCH),
         contents=contents,
         aliases=("my-project/3",),
         modelArchitecture="rfdetr",
-        modelVariant="rfdetr-nano",
-        taskType="object-detection",
-        **fields,
+        **{**usual, **fields},
     )
 
 
@@ -140,32 +139,21 @@ def test_a_package_with_names_too_many_is_refused(server, detector):
 
 
 def test_a_package_of_another_task_is_refused(server, detector):
-    serve_detector(server, detector)
-    server.models["my-project/3"]["taskType"] = "keypoint-detection"
+    serve_detector(server, detector, taskType="keypoint-detection")
     with pytest.raises(InvalidCard, match="RF-DETR for object-detection and instance-"):
         load()
 
 
 def test_weights_without_masks_are_not_taken_for_others(server, detector):
-    serve_detector(server, detector)
-    server.models["my-project/3"]["taskType"] = "instance-segmentation"
+    serve_detector(server, detector, taskType="instance-segmentation")
     with pytest.raises(InvalidWeights, match="lacks segmentation_head"):
         load()
 
 
 def test_a_package_with_masks_gives_instances(server, photos, tmp_path):
-    state = rfdetr_state("seg-nano", 8)
-    weights = save_checkpoint(tmp_path / "weights.pth", state).read_bytes()
-    contents = {"weights.pth": weights, **side_files(312, NAMES)}
-    server.adds(
-        "ws/my-project/3",
-        package(files=contents, manifest=TORCH),
-        contents=contents,
-        aliases=("my-project/3",),
-        modelArchitecture="rfdetr",
-        modelVariant="rfdetr-seg-nano",
-        taskType="instance-segmentation",
-    )
+    weights = save_checkpoint(tmp_path / "weights.pth", rfdetr_state("seg-nano", 8))
+    named = {"modelVariant": "rfdetr-seg-nano", "taskType": "instance-segmentation"}
+    serve_detector(server, weights, side=312, **named)
     model = load()
     (found,) = model(photos["coffee"], confidence=0)
 
