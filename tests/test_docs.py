@@ -47,6 +47,7 @@ from inference_models_trt.installed import Installed
 from inference_models_trt.needs import refuse_needs
 
 from . import reference
+from .checkpoints import rfdetr_cards
 from .test_roboflow import side_files
 
 ROOT = Path(__file__).parents[1]
@@ -93,13 +94,16 @@ def test_page_of_a_part_runs(page, run, folder, overview_cards):
     run(code, folder, INFERENCE_MODELS_CARDS=overview_cards)
 
 
-def test_page_on_rfdetr_runs(run, folder, overview_cards):
+def test_page_on_rfdetr_runs(run, folder, overview_cards, photos, tmp_path_factory):
+    masks = tmp_path_factory.mktemp("seg-nano")
+    rfdetr_cards(masks, "seg-nano", photos["coffee"])
+    cards = os.pathsep.join([overview_cards, str(masks)])
     (folder / "output").mkdir()
     trained = Path(overview_cards.split(os.pathsep)[-1], "base.pth")
     shutil.copy(trained, folder / "output/checkpoint_best_total.pth")
     code = "\n".join(blocks("plugins/rfdetr/README.md", "python"))
 
-    run(code, folder, INFERENCE_MODELS_CARDS=overview_cards)
+    run(code, folder, INFERENCE_MODELS_CARDS=cards)
 
 
 def test_recipes_run_from_top_to_bottom(run, folder, overview_cards, photos):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inference_models import Facts, InvalidWeights, Plan, TensorSpec
-from inference_models_torch import TorchBackend, facts
+from inference_models_torch import TorchBackend, header
 
 EIGHT = b"\0" * 8
 
@@ -96,7 +96,7 @@ def test_what_is_given_twice_is_refused(workshop, header):
 
 def test_a_header_that_would_take_all_memory_to_check_is_refused(workshop, monkeypatch):
     path = workshop.safetensors({"a": torch.zeros(1)})
-    monkeypatch.setattr(facts, "_LONGEST_HEADER", 8)
+    monkeypatch.setattr(header, "_LONGEST_HEADER", 8)
 
     with pytest.raises(InvalidWeights, match="bytes, as no tensors need; fetch"):
         inspect(path)
