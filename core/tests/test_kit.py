@@ -1380,6 +1380,7 @@ class TestToy(ArchitectureTests):
 
 def test_without_any_card_results_are_not_silently_left_untested(tmp_path):
     (tmp_path / "test_toy.py").write_text(CARDLESS)
+    (tmp_path / "pytest.ini").write_text("[pytest]")  # no settings of a folder above
     chosen = ["-k", "results_keep", "test_toy.py"]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen],
