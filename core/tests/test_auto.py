@@ -455,7 +455,9 @@ def test_results_of_another_number_than_the_images_are_told(
 def test_steps_that_are_given_what_another_gives_say_so(acme):
     model = load("acme-colors")
     prepared = model.pre_process(RED)
-    with pytest.raises(InvalidInput, match=r"the first of the two .* not a tuple"):
+    with pytest.raises(
+        InvalidInput, match=r"the first of the two .*pre_process.* not a tuple"
+    ):
         model.forward(prepared)
     with pytest.raises(InvalidInput, match="was given a tuple and a list"):
         model.post_process(prepared, prepared[1])
@@ -625,12 +627,6 @@ def test_an_output_that_is_not_there_cannot_be_renamed(acme, cards, number):
 def test_a_wrong_input_is_named(acme):
     with pytest.raises(InvalidInput, match="takes 'pixels', not 'image'"):
         load("acme-colors").forward({"image": np.zeros((1, 3, 4, 4), np.float32)})
-
-
-def test_what_is_no_mapping_of_inputs_is_told(acme):
-    model = load("acme-colors")
-    with pytest.raises(InvalidInput, match=r"pre_process.* and not a tuple"):
-        model.forward(model.pre_process(RED))
 
 
 # Closing

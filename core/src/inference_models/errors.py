@@ -141,6 +141,12 @@ def no_numbers() -> RunFailed:
     )
 
 
+def shown_name(name: str, longest: int) -> str:
+    """A stranger's name as it is, unless it is too long for a message or garbles it."""
+    plain = len(name) <= longest and name.isprintable()
+    return name if plain else f"{name[:longest]!a}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x' or 'y'?"` for the nearest known words, else `""`."""
     from difflib import get_close_matches

@@ -266,11 +266,11 @@ class Frame:
 
     def to_original(self, xyxy: np.ndarray) -> np.ndarray:
         """Boxes (N, 4) in the network's pixels -> the original's, clipped, float32."""
-        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
-        offset = np.array([self.offset_x, self.offset_y] * 2, np.float32)
-        limit = np.array([self.width, self.height] * 2, np.float32)
-        moved = np.asarray(xyxy, np.float32) * scale + offset
-        return np.asarray(np.minimum(np.maximum(moved, 0), limit))
+        boxes = np.asarray(xyxy, np.float32)
+        corners = self.points_to_original(boxes.reshape(*boxes.shape[:-1], 2, 2))
+        limit = np.array([self.width, self.height], np.float32)
+        inside = np.minimum(np.maximum(corners, 0), limit)
+        return np.asarray(inside.reshape(boxes.shape))
 
     def from_normalized(self, xyxy: np.ndarray) -> np.ndarray:
         """Boxes (N, 4) in 0–1 of the network's input -> the original's pixels."""

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import attrs
 
-from inference_models.errors import InvalidCard, did_you_mean
+from inference_models.errors import InvalidCard, did_you_mean, shown_name
 
 T = TypeVar("T")
 
@@ -86,11 +86,6 @@ def _is_cut(text: str) -> bool:
     return re.search("[\ud800-\udfff]", text) is not None
 
 
-def _shown(key: str) -> str:
-    """A key as it is, unless it is too long for a message or would garble it."""
-    return key if len(key) <= 100 and key.isprintable() else f"{key[:100]!a}"
-
-
 @attrs.frozen
 class Node:
     """A mapping of parsed JSON, and where it stands.
@@ -104,7 +99,7 @@ class Node:
 
     def wrong(self, key: str, sentence: str) -> InvalidCard:
         """An error about one key."""
-        return InvalidCard(f"{self.place}: {_shown(key)} {sentence}")
+        return InvalidCard(f"{self.place}: {shown_name(key, 100)} {sentence}")
 
     def text(self, key: str) -> str:
         """A text that is not empty."""

@@ -165,22 +165,29 @@ class RfDetr(Architecture[ConfidenceOptions]):
         """
         inputs, _ = super().signature(graph)
         if self.bundle.artifact.format == "hf":
-            shapes = self._shapes("queries", "rows", "columns")
+            shapes = self._shapes("queries", ("rows", "columns"))
         else:
             layout = self.layout
-            shapes = self._shapes(layout.queries, layout.mask_side, layout.mask_side)
-            shapes["objectness"] = (layout.cells,)
-        order = ("logits", "boxes", "objectness", "masks")
+            grid = (layout.mask_side, layout.mask_side)
+            shapes = self._shapes(layout.queries, grid, {"objectness": (layout.cells,)})
         return inputs, {
             name: TensorSpec("float32", ("batch", *shape))
-            for name, shape in sorted(shapes.items(), key=lambda s: order.index(s[0]))
+            for name, shape in shapes.items()
         }
 
-    def _shapes(self, queries: Any, rows: Any, columns: Any) -> dict[str, Any]:
-        """Of all that queries give, for one image."""
-        masks = {"masks": (queries, rows, columns)} if self.segments else {}
-        logits = (queries, len(self.card.labels))
-        return {"logits": logits, "boxes": (queries, 4), **masks}
+    def _shapes(
+        self,
+        queries: int | str,
+        grid: tuple[int | str, int | str],
+        between: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> dict[str, tuple[int | str, ...]]:
+        """Of all outputs, for one image; `between` stands before the masks."""
+        found: dict[str, tuple[int | str, ...]] = {
+            "logits": (queries, len(self.card.labels)),
+            "boxes": (queries, 4),
+            **(between or {}),
+        }
+        return {**found, "masks": (queries, *grid)} if self.segments else found
 
     def difference(
         self, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]

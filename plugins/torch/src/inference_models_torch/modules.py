@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from inference_models import Architecture, Bundle, InvalidWeights
+from inference_models.errors import shown_name
 from inference_models_torch.weights import read_tensors
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -172,13 +173,9 @@ def listed(what: str, names: Iterable[str]) -> str:
     Empty if there are none.
     """
     known = sorted(names)
+    shown = [shown_name(name, 200) for name in known[:3]]
     more = f" and {len(known) - 3} more" if len(known) > 3 else ""
-    return f"{what} {', '.join(map(_shown, known[:3]))}{more}" if known else ""
-
-
-def _shown(name: str) -> str:
-    """A name as it is, unless it is too long for a message or would garble it."""
-    return name if len(name) <= 200 and name.isprintable() else f"{name[:200]!a}"
+    return f"{what} {', '.join(shown)}{more}" if known else ""
 
 
 def set_precision(
