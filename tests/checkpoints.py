@@ -15,14 +15,18 @@ import torch
 from inference_models import AutoModel
 from inference_models_rfdetr import RfDetr
 from inference_models_rfdetr.layout import SIZES
-from inference_models_rfdetr.network import RfDetr as Network
+from inference_models_rfdetr.network import network
 
 
-def rfdetr_state(size: str, classes: int = 91, seed: int = 0) -> dict[str, Any]:
+def rfdetr_state(
+    size: str, classes: int | None = None, seed: int = 0
+) -> dict[str, Any]:
     """Weights that make every tensor matter, and logits and boxes of a usual range."""
-    network = Network(attrs.evolve(SIZES[size], classes=classes))
+    published = SIZES[size]
+    layout = attrs.evolve(published, classes=classes or published.classes)
+    made = network(layout)
     generator = torch.Generator().manual_seed(seed)
-    state = network.state_dict()
+    state = made.state_dict()
     for name, tensor in state.items():
         drawn = torch.randn(tensor.shape, generator=generator)
         if tensor.ndim > 1:
@@ -34,6 +38,9 @@ def rfdetr_state(size: str, classes: int = 91, seed: int = 0) -> dict[str, Any]:
         # As after training: boxes are not far from where their cells are.
         near = "bbox_embed" in name and "layers.2" in name
         tensor.copy_(drawn / 5 if near or "refpoint" in name else drawn)
+    if layout.keypoints:
+        counts = torch.tensor(layout.keypoints)
+        state["_kp_active_mask"] = torch.arange(int(counts.max())) < counts[:, None]
     return state
 
 
@@ -48,7 +55,9 @@ def rfdetr_cards(folder: Path, size: str, picture: np.ndarray, found: int = 40) 
     state = rfdetr_state(size)
     path = save_checkpoint(folder / f"{size}.pth", state)
     model = AutoModel.from_pretrained(path, backend="torch")
-    scores = np.sort(model(picture, confidence=0)[0].confidence)[::-1]
+    (things,) = model(picture, confidence=0)
+    sure = getattr(things, "detection_confidence", things.confidence)
+    scores = np.sort(sure)[::-1]
     state["class_embed.bias"] -= float(np.log(scores[found] / (1 - scores[found])))
     save_checkpoint(path, state)
     (card,) = (card for card in RfDetr.cards() if card.id == f"rfdetr-{size}")

@@ -21,9 +21,9 @@ section names no other module, names are imported from `inference_models`.
 
 GROUPS = {
     "Models": """AutoModel Model ObjectDetectionModel InstanceSegmentationModel
-        ClassificationModel MultiLabelClassificationModel VisionLanguageModel
-        Encoding Explanation Candidate""",
-    "Results": """Detections InstanceDetections ClassificationPrediction
+        KeyPointsDetectionModel ClassificationModel MultiLabelClassificationModel
+        VisionLanguageModel Encoding Explanation Candidate""",
+    "Results": """Detections InstanceDetections KeyPoints ClassificationPrediction
         MultiLabelClassificationPrediction Scores""",
     "Cards": "ModelCard Artifact File Preprocessing Bundle Plan",
     "Contracts of plugins": """hookimpl Architecture ConfidenceOptions NoOptions Backend

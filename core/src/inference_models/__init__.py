@@ -80,12 +80,14 @@ if TYPE_CHECKING:
         ClassificationPrediction,
         Detections,
         InstanceDetections,
+        KeyPoints,
         MultiLabelClassificationPrediction,
-        Scores,
     )
+    from inference_models.scores import Scores
     from inference_models.tasks import (
         ClassificationModel,
         InstanceSegmentationModel,
+        KeyPointsDetectionModel,
         MultiLabelClassificationModel,
         ObjectDetectionModel,
     )
@@ -120,6 +122,8 @@ _HOMES = {
     "InvalidInput": "errors",
     "InvalidOption": "errors",
     "InvalidWeights": "errors",
+    "KeyPoints": "results",
+    "KeyPointsDetectionModel": "tasks",
     "LicenseNotAllowed": "errors",
     "MissingDependency": "errors",
     "Model": "model",
@@ -138,7 +142,7 @@ _HOMES = {
     "Preprocessing": "preprocess",
     "RateLimited": "errors",
     "RunFailed": "errors",
-    "Scores": "results",
+    "Scores": "scores",
     "Session": "interfaces",
     "TensorSpec": "card",
     "Unauthorized": "errors",
@@ -186,6 +190,8 @@ __all__ = [
     "InvalidInput",
     "InvalidOption",
     "InvalidWeights",
+    "KeyPoints",
+    "KeyPointsDetectionModel",
     "LicenseNotAllowed",
     "MissingDependency",
     "Model",

@@ -19,6 +19,7 @@ from inference_models.registry import installed
 from inference_models.tasks import (
     ClassificationModel,
     InstanceSegmentationModel,
+    KeyPointsDetectionModel,
     MultiLabelClassificationModel,
     ObjectDetectionModel,
 )
@@ -67,6 +68,16 @@ class AutoModel:
         task: Literal["instance-segmentation"],
         **parameters: Unpack[_Parameters],
     ) -> InstanceSegmentationModel: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id_or_path: str | os.PathLike[str],
+        *,
+        task: Literal["keypoint-detection"],
+        **parameters: Unpack[_Parameters],
+    ) -> KeyPointsDetectionModel: ...
 
     @overload
     @classmethod

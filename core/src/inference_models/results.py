@@ -10,141 +10,12 @@ import attrs
 import numpy as np
 
 from inference_models.activations import softmax
-from inference_models.errors import (
-    InvalidCard,
-    InvalidOption,
-    MissingDependency,
-    RunFailed,
-    did_you_mean,
-    no_numbers,
-)
+from inference_models.errors import InvalidOption, MissingDependency
+from inference_models.scores import Scores, named_scores
 
 if TYPE_CHECKING:
     import supervision
     from typing_extensions import Self
-
-
-class Scores(np.ndarray):
-    """An array whose last axis is classes: `scores["tabby, tabby cat"]` is its column.
-
-    Behaves as any `ndarray` otherwise. The names survive indexing, copies, pickling and
-    element-wise arithmetic, and follow a selection of classes; `names` is empty where
-    the last axis is classes no longer.
-    """
-
-    names: tuple[str, ...]
-
-    def __new__(cls, values: Any, names: Iterable[str] = ()) -> Scores:
-        """View `values` (..., C) with the C class names, which must be unique."""
-        scores = np.asarray(values).view(cls)
-        scores.names = tuple(names)
-        if scores.names and scores.shape[-1:] != (len(scores.names),):
-            raise InvalidCard(
-                f"there are {len(scores.names)} class names for scores of shape "
-                f"{scores.shape}; correct the labels of the card"
-            )
-        return scores
-
-    def __array_finalize__(self, source: Any) -> None:
-        self.names = ()
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, str):
-            column = self._column(key)
-            key = column if self.ndim == 1 else (..., column)
-        item = super().__getitem__(key)
-        return _named(item, _names_after(key, self)) if self.names else item
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[index] for index in range(len(self)))
-
-    def copy(self, order: Any = "C") -> Scores:
-        """A copy, with the names."""
-        copied: Scores = super().copy(order)
-        copied.names = self.names
-        return copied
-
-    def sort(self, *arguments: Any, **keywords: Any) -> None:
-        """Sort in place as any `ndarray` does; the names are lost."""
-        super().sort(*arguments, **keywords)
-        self.names = ()
-
-    def __copy__(self) -> Scores:
-        return self.copy()
-
-    def __deepcopy__(self, memory: Any) -> Scores:
-        return self.copy()
-
-    def __reduce__(self) -> Any:
-        parts: Any = super().__reduce__()
-        return parts[0], parts[1], (parts[2], self.names)
-
-    def __setstate__(self, state: Any) -> None:
-        super().__setstate__(state[0])
-        self.names = state[1]
-
-    def __array_wrap__(self, array: Any, context: Any = None, *rest: Any) -> Any:
-        if array.ndim == 0:
-            return array[()]
-        wrapped = super().__array_wrap__(array, context, *rest)
-        elementwise = context is not None and context[0].signature is None
-        return _named(wrapped, self.names) if elementwise else wrapped
-
-    def _column(self, name: str) -> int:
-        try:
-            return self.names.index(name)
-        except ValueError:
-            raise InvalidOption(
-                f"there is no class {name!r}{did_you_mean(name, self.names)}"
-            ) from None
-
-
-def _named(item: Any, names: Sequence[str]) -> Any:
-    if isinstance(item, Scores) and item.shape[-1:] == (len(names),):
-        item.names = tuple(names)
-    return item
-
-
-def _names_after(key: Any, scores: Scores) -> tuple[str, ...]:
-    """The classes of the last axis of `scores[key]`; none where it is another axis."""
-    keys = list(key) if isinstance(key, tuple) else [key]
-    used = [part for part in keys if part is not None]
-    axes = sum(_axes(part) for part in used)
-    spread = any(part is Ellipsis for part in used)
-    if keys and keys[-1] is None and (spread or axes == scores.ndim):
-        return ()
-    if not used or used[-1] is Ellipsis or (not spread and axes < scores.ndim):
-        return scores.names if axes < scores.ndim else ()
-    *others, last = used
-    if isinstance(last, slice):
-        return scores.names[last]
-    # Next to another array, or apart from a number, an array takes its axis elsewhere.
-    alone = all(isinstance(part, slice) or part is Ellipsis for part in others)
-    row = scores.ndim == 2 and len(others) == 1 and np.ndim(others[0]) == 0
-    if isinstance(last, (list, np.ndarray)) and np.ndim(last) == 1 and (alone or row):
-        return tuple(np.asarray(scores.names, object)[last])
-    return ()
-
-
-def _axes(part: Any) -> int:
-    """How many axes one part of an index speaks of."""
-    if part is Ellipsis:
-        return 0
-    mask = isinstance(part, (list, np.ndarray)) and np.asarray(part).dtype == bool
-    return np.ndim(part) if mask else 1
-
-
-def _scores(values: Any, names: Sequence[str], *axes: str) -> Scores:
-    """A network's scores as float32; `RunFailed` for other axes, and for no numbers."""
-    array = np.asarray(values, np.float32)
-    if array.ndim != len(axes):
-        raise RunFailed(
-            f"the network's scores have the shape {array.shape}, and not "
-            f"({', '.join(axes)})"
-        )
-    if not np.isfinite(array).all():
-        raise no_numbers()
-    return Scores(array, names)
 
 
 def _supervision() -> Any:
@@ -314,6 +185,120 @@ def _name(class_names: Sequence[str], index: int) -> str:
     return class_names[index] if known else f"class_{index}"
 
 
+def _alike(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other, equal_nan=True)
+
+
+_maybe = attrs.cmp_using(eq=_alike)
+
+
+@attrs.frozen(repr=False)
+class KeyPoints:
+    """Things of one image and the points of each, the surest thing first.
+
+    `xy` is float32 (N, K, 2) in pixels of the original image, and may lie outside it;
+    `confidence` float32 (N, K) in 0–1 says how sure each point is. Things have a
+    `detection_confidence`, float32 (N,) in 0–1, a `class_id`, int64 (N,), and a box in
+    `xyxy`, float32 (N, 4) in the image. K is that of the class with most points; a
+    point that is not there is (0, 0), with confidence 0. `covariance`, float32
+    (N, K, 2, 2) in pixels squared, says where each may be instead; it is NaN for one
+    that is not there, and None for networks that do not tell it.
+    """
+
+    xy: np.ndarray = attrs.field(eq=_array)
+    confidence: np.ndarray = attrs.field(eq=_array)
+    class_id: np.ndarray = attrs.field(eq=_array)
+    detection_confidence: np.ndarray = attrs.field(eq=_array)
+    xyxy: np.ndarray = attrs.field(eq=_array)
+    class_names: Sequence[str] = attrs.field(default=(), converter=_to_tuple)
+    covariance: np.ndarray | None = attrs.field(default=None, eq=_maybe)
+
+    @classmethod
+    def sort(
+        cls,
+        xy: np.ndarray,
+        confidence: np.ndarray,
+        class_id: np.ndarray,
+        detection_confidence: np.ndarray,
+        xyxy: np.ndarray,
+        class_names: Sequence[str] = (),
+        covariance: np.ndarray | None = None,
+    ) -> KeyPoints:
+        """Things from arrays in any order and of any numeric dtype.
+
+        Raises `InvalidOption` unless there is one of each for every box.
+        """
+        boxes, scores, classes = _typed(xyxy, detection_confidence, class_id)
+        points, sure = np.asarray(xy, np.float32), np.asarray(confidence, np.float32)
+        spread = None if covariance is None else np.asarray(covariance, np.float32)
+        _check_points(points, sure, spread, len(boxes))
+        found = cls(points, sure, classes, scores, boxes, class_names, spread)
+        return found[np.argsort(-scores, kind="stable")]
+
+    @property
+    def detections(self) -> Detections:
+        """The things alone, without their points."""
+        arrays = (self.xyxy, self.detection_confidence, self.class_id)
+        return Detections(*arrays, self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    def __getitem__(self, key: Any) -> KeyPoints:
+        """Choose things by number, slice, mask or list of numbers."""
+        chosen = _chosen(key, len(self))
+        names = {field.name for field in attrs.fields(KeyPoints)} - {"class_names"}
+        arrays = {name: getattr(self, name) for name in names}
+        rows = {name: a[chosen] for name, a in arrays.items() if a is not None}
+        return attrs.evolve(self, **rows)
+
+    def __iter__(self) -> Iterator[KeyPoints]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each thing; `"class_<id>"` where the card names none."""
+        return self.detections.names
+
+    def __repr__(self) -> str:
+        shown = _shown(self.names, self.detection_confidence)
+        return f"<KeyPoints {len(self)}: {', '.join(shown) or 'nothing'}>"
+
+    def to_supervision(self) -> supervision.KeyPoints:
+        """The same as `supervision.KeyPoints`, whose `data` has what it lacks.
+
+        That is "class_name", "xyxy" and, where it is known, "covariance". Since its
+        version 0.29 it also says how sure each thing is, and which points are there.
+        """
+        data = {"class_name": np.asarray(self.names, dtype=str), "xyxy": self.xyxy}
+        if self.covariance is not None:
+            data["covariance"] = self.covariance
+        arrays = (self.xy, self.class_id.astype(int), self.confidence)
+        found: Any = _supervision().KeyPoints(*arrays, data=data)
+        if hasattr(found, "visible"):
+            found.detection_confidence = self.detection_confidence
+            found.visible = self.confidence > 0
+        return found
+
+
+def _check_points(
+    xy: np.ndarray, confidence: np.ndarray, covariance: np.ndarray | None, count: int
+) -> None:
+    """Raise `InvalidOption` unless there are as many points for each of the boxes."""
+    points = confidence.shape[1:2]
+    wanted = {(count, *points, 2): xy, (count, *points): confidence}
+    spread = {} if covariance is None else {(count, *points, 2, 2): covariance}
+    for shape, array in (wanted | spread).items():
+        if array.shape != shape or not points:
+            raise InvalidOption(
+                f"there are {count} boxes, points of shape {xy.shape} and confidences "
+                f"of {confidence.shape}; give (N, K, 2), (N, K) and, if any, "
+                "covariances (N, K, 2, 2)"
+            )
+
+
 @attrs.frozen(repr=False)
 class ClassificationPrediction:
     """One class for each image of a batch.
@@ -334,7 +319,7 @@ class ClassificationPrediction:
 
         Raises `RunFailed` for scores of another shape, and for NaN.
         """
-        scores = _scores(confidence, class_names, "images", "classes")
+        scores = named_scores(confidence, class_names, "images", "classes")
         return cls(np.asarray(scores.argmax(axis=-1), np.int64), scores, class_names)
 
     @classmethod
@@ -399,7 +384,7 @@ class MultiLabelClassificationPrediction:
         A class whose name is "" is never among them. Raises `RunFailed` for scores of
         another shape, and for NaN.
         """
-        scores = _scores(confidence, class_names, "classes")
+        scores = named_scores(confidence, class_names, "classes")
         plain = np.asarray(scores)
         nameless = [number for number, name in enumerate(scores.names) if not name]
         present = np.setdiff1d(np.flatnonzero(plain >= threshold), nameless)

@@ -24,6 +24,19 @@ def parse(content: bytes, place: str, limit: int) -> Node:
     Refused beside what is no JSON: NaN and infinities, keys that repeat, and nesting
     of more than 32 levels. A byte order mark is skipped.
     """
+    data = _data(content, place, limit)
+    if not isinstance(data, dict):
+        raise InvalidCard(f"{place} holds {_kind(data)} and no mapping")
+    return Node(data, place)
+
+
+def parse_list(content: bytes, place: str, limit: int, most: int) -> list[Node]:
+    """A JSON list of at most so many mappings; otherwise as `parse`."""
+    data = _data(content, place, limit)
+    return Node({"list": data}, place).nodes("list", most)
+
+
+def _data(content: bytes, place: str, limit: int) -> Any:
     if len(content) > limit:
         raise InvalidCard(f"{place} is larger than {limit} bytes")
     try:
@@ -37,9 +50,7 @@ def parse(content: bytes, place: str, limit: int) -> Node:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         # Not chained: the parser's error holds the text, which may be signed.
         raise InvalidCard(f"{place} cannot be read as JSON: {reason}") from None
-    if not isinstance(data, dict):
-        raise InvalidCard(f"{place} holds {_kind(data)} and no mapping")
-    return Node(data, place)
+    return data
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

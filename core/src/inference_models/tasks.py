@@ -10,8 +10,10 @@ from inference_models.results import (
     ClassificationPrediction,
     Detections,
     InstanceDetections,
+    KeyPoints,
     MultiLabelClassificationPrediction,
 )
+from inference_models.skeletons import Skeleton, skeletons_of
 from inference_models.vision_language import VisionLanguageModel
 
 if TYPE_CHECKING:
@@ -50,6 +52,37 @@ class InstanceSegmentationModel(Model):
             **options: Any,
         ) -> list[InstanceDetections]:
             """Boxes and masks of each image; options as the architecture's."""
+
+
+class KeyPointsDetectionModel(Model):
+    """Returns one `KeyPoints` an image, in a list, also for a single image."""
+
+    task = "keypoint-detection"
+
+    @property
+    def key_points_classes(self) -> list[list[str]]:
+        """By class id, a name for each of the class's points, as the card has them."""
+        return [list(skeleton.names) for skeleton in self._skeletons()]
+
+    @property
+    def skeletons(self) -> list[list[tuple[int, int]]]:
+        """By class id, which points a line joins: pairs of their numbers, from 0."""
+        return [list(skeleton.edges) for skeleton in self._skeletons()]
+
+    def _skeletons(self) -> list[Skeleton]:
+        bundle = self._loaded.bundle
+        return skeletons_of(bundle.config, len(bundle.card.labels))
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            images: Any,
+            *,
+            input_color_format: Color | None = None,
+            **options: Any,
+        ) -> list[KeyPoints]:
+            """Things and their points; options as the architecture's."""
 
 
 class ClassificationModel(Model):
@@ -107,6 +140,7 @@ TASKS: dict[str, type[Model]] = {
     for cls in (
         ObjectDetectionModel,
         InstanceSegmentationModel,
+        KeyPointsDetectionModel,
         ClassificationModel,
         MultiLabelClassificationModel,
         VisionLanguageModel,

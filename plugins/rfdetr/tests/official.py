@@ -13,9 +13,12 @@ PRETRAINED = 37  # patches of 14 pixels along a side of the images DINOv2 learne
 
 
 def tensors(layout: Layout, groups: int = 13, keypoints: bool = True) -> Named:
-    """Every tensor of a detection checkpoint; older ones have no keypoint mask."""
+    """Every tensor of a checkpoint; older ones have no mask of points."""
     if keypoints:
-        yield "_kp_active_mask", (0, 0)
+        yield (
+            "_kp_active_mask",
+            (len(layout.keypoints), max(layout.keypoints, default=0)),
+        )
     yield from _decoder(layout)
     yield from _proposals(layout, groups)
     yield from _linear("class_embed", layout.hidden, layout.classes)
@@ -26,6 +29,8 @@ def tensors(layout: Layout, groups: int = 13, keypoints: bool = True) -> Named:
     yield from _projector("backbone.0.projector", layout)
     if layout.segments:
         yield from _masks("segmentation_head", layout)
+    if layout.keypoints:
+        yield from _points(layout, groups)
 
 
 def _decoder(layout: Layout) -> Named:
@@ -106,6 +111,37 @@ def _masks(name: str, layout: Layout) -> Named:
     yield from _linear(f"{name}.query_features_block.layers.0", hidden, 4 * hidden)
     yield from _linear(f"{name}.query_features_block.layers.2", 4 * hidden, hidden)
     yield from _linear(f"{name}.query_features_proj", hidden, hidden)
+
+
+def _points(layout: Layout, groups: int) -> Named:
+    hidden, count = layout.hidden, sum(layout.keypoints)
+    yield "transformer.decoder.keypoint_pos_embed", (count, hidden)
+    yield "transformer.decoder.keypoint_class_mask", (1 + count, 1 + count)
+    for number in range(layout.decoder_layers):
+        yield from _point_layer(f"transformer.decoder.layers.{number}", layout)
+    for end in ("", "_enc"):
+        name = f"transformer.keypoint_query_initializer{end}"
+        yield f"{name}.queries", (count, hidden)
+        yield from _linear(f"{name}.adaLN_modulation.0", hidden, hidden)
+        yield from _linear(f"{name}.adaLN_modulation.2", hidden, 3 * hidden)
+        yield from _linear(f"{name}.out_proj", hidden, hidden)
+    heads = (f"transformer.enc_out_keypoint_embed.{group}" for group in range(groups))
+    for head in ("keypoint_embed", *heads):
+        yield from _perceptron(head, hidden, hidden, 8, 3)
+    yield from _projector("backbone.0.cross_attn_projector", layout)
+
+
+def _point_layer(name: str, layout: Layout) -> Named:
+    hidden = layout.hidden
+    yield f"{name}.instance_kp_layer_scale", (1,)
+    yield f"{name}.kp_inst_self_attn.in_proj_weight", (3 * hidden, hidden)
+    yield f"{name}.kp_inst_self_attn.in_proj_bias", (3 * hidden,)
+    yield from _linear(f"{name}.kp_inst_self_attn.out_proj", hidden, hidden)
+    yield from _deformable(f"{name}.kp_cross_attn", layout)
+    yield from _linear(f"{name}.kp_linear1", hidden, 4 * hidden)
+    yield from _linear(f"{name}.kp_linear3", 4 * hidden, hidden)
+    for norm in ("kp_inst_norm", "kp_norm", "kp_cross_attn_norm", "kp_norm5"):
+        yield from _norm(f"{name}.{norm}", hidden)
 
 
 def _projector(name: str, layout: Layout) -> Named:

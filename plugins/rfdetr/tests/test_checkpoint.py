@@ -31,8 +31,11 @@ KINDS = {
     "one map": {},
     "two maps": {"scales": [2.0, 0.5]},
     "masks": {"task": "instance-segmentation"},
+    "points": {"task": "keypoint-detection", "keypoints": [2, 0, 3]},
 }
-"""One feature map, two that are resized, and a head for masks."""
+"""One feature map, two that are resized, a head for masks, and one for points."""
+
+TASKS = {"seg": "instance-segmentation", "keypoint": "keypoint-detection"}
 
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
@@ -51,8 +54,9 @@ def model(classes=91, resolution=64, task="object-detection", **config) -> RfDet
 
 def published(size: str) -> RfDetr:
     layout = SIZES[size]
-    task = "instance-segmentation" if layout.segments else "object-detection"
-    return model(size=size, resolution=layout.resolution, task=task)
+    task = TASKS.get(size.split("-")[0], "object-detection")
+    facts = {"size": size, "resolution": layout.resolution, "task": task}
+    return model(layout.classes, **facts)
 
 
 def tiny(task="object-detection", **changes) -> RfDetr:
@@ -197,6 +201,46 @@ def test_positions_that_are_no_square_are_refused(rows):
         resized(torch.zeros(1, rows, 6))
 
 
+# Points
+
+
+def points(*counts: int):
+    """The mask of a checkpoint whose classes have so many points, and nothing else."""
+    numbers = torch.tensor(counts)
+    return {"_kp_active_mask": torch.arange(max(counts)) < numbers[:, None]}
+
+
+def test_classes_with_other_points_than_the_card_says_are_refused():
+    wanted = tiny(task="keypoint-detection", keypoints=[0, 3])
+    with pytest.raises(InvalidWeights, match=r"\(3, 0\) points, .* model \(0, 3\)"):
+        wanted.weights("main", points(3, 0))
+
+    assert wanted.weights("main", points(0, 3)) == {}
+
+
+def test_a_model_without_points_takes_no_weights_with_them():
+    with pytest.raises(InvalidWeights, match=r"have \(0, 17\) points"):
+        published("nano").weights("main", points(0, 17))
+
+
+def test_what_an_earlier_design_left_is_not_taken():
+    given = {"keypoint_head.keypoint_proj.weight": torch.zeros(4, 4)}
+
+    assert published("keypoint-preview").weights("main", given) == {}
+
+
+def test_a_class_without_points_has_slots_of_zeros():
+    architecture = tiny(task="keypoint-detection", keypoints=[2, 0, 3])
+    *_, slots = network(architecture)(pictures(2))
+    there = slots.unflatten(2, (3, 3)).any(dim=-1)
+
+    assert (
+        there.all(dim=1).tolist()
+        == [[[True, True, False], [False, False, False], [True, True, True]]] * 2
+    )
+    assert not slots.unflatten(2, (3, 3))[:, :, 1].any()
+
+
 # The network
 
 
@@ -224,8 +268,8 @@ def test_outputs_have_the_shapes_that_the_signature_states(kind, count):
     outputs = network(architecture)(pictures(count))
     expected = [(count, *spec.shape[1:]) for spec in stated.values()]
 
-    masks = ["masks"] if architecture.segments else []
-    assert list(stated) == ["logits", "boxes", "objectness", *masks]
+    further = [architecture.further] if architecture.further else []
+    assert list(stated) == ["logits", "boxes", "objectness", *further]
     assert [tuple(output.shape) for output in outputs] == expected
 
 

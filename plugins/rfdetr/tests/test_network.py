@@ -20,10 +20,12 @@ torch = pytest.importorskip("torch")
 from inference_models_rfdetr.checkpoint import for_inference  # noqa: E402
 from inference_models_rfdetr.layout import SIZES, Layout  # noqa: E402
 from inference_models_rfdetr.network import RfDetr  # noqa: E402
+from inference_models_rfdetr.network import network as network_of  # noqa: E402
 
 from .official import tensors  # noqa: E402
 
 OFFICIAL = Path(__file__).parent / "official_large_legacy.npz"
+POINTS = Path(__file__).parent / "official_key_points.npz"
 
 
 def draw(layout: Layout, groups: int = 1) -> dict[str, torch.Tensor]:
@@ -39,12 +41,14 @@ def draw(layout: Layout, groups: int = 1) -> dict[str, torch.Tensor]:
         else:
             values /= 10
         state[name] = torch.from_numpy(values)
-    state["_kp_active_mask"] = torch.zeros(0, 0, dtype=torch.bool)
+    counts = torch.tensor(layout.keypoints or (0,))[: len(layout.keypoints)]
+    most = max(layout.keypoints, default=0)
+    state["_kp_active_mask"] = torch.arange(most) < counts[:, None]
     return state
 
 
 def network(layout: Layout, state: dict[str, torch.Tensor]) -> RfDetr:
-    made = RfDetr(layout).eval()
+    made = network_of(layout).eval()
     made.load_state_dict(for_inference(state, layout), strict=True)
     return made
 
@@ -57,7 +61,7 @@ def pixels(seed: int, side: int) -> torch.Tensor:
 def run(module: RfDetr, batch: torch.Tensor) -> dict[str, torch.Tensor]:
     with torch.inference_mode():
         outputs = module(batch)
-    names = ("logits", "boxes", "objectness", "masks")
+    names = ("logits", "boxes", "objectness", "further")
     return dict(zip(names[: len(outputs)], outputs, strict=True))
 
 
@@ -96,7 +100,8 @@ def reference(layout: Layout, state: dict[str, torch.Tensor]):
     return made.eval()
 
 
-DETECTORS = [size for size in SIZES if not size.startswith(("seg-", "large-legacy"))]
+OTHERS = ("seg-", "keypoint-", "large-legacy")
+DETECTORS = [size for size in SIZES if not size.startswith(OTHERS)]
 
 
 @pytest.mark.parametrize("size", [*DETECTORS, "seg-nano", "seg-medium"])
@@ -119,7 +124,7 @@ def test_scores_boxes_and_masks_are_those_of_transformers(size):
     ]
     equal = torch.cat(apart, dim=-1).amax(dim=(1, 2)) <= 1e-4
     if layout.segments:  # logits of any size, compared in what they vary by
-        masks = (expected.pred_masks - found["masks"]).abs().amax(dim=(1, 2, 3))
+        masks = (expected.pred_masks - found["further"]).abs().amax(dim=(1, 2, 3))
         assert expected.pred_masks.std() > 1
         equal &= masks <= 1e-3 * expected.pred_masks.std()
     print(f"{size}: {int(equal.sum())} of {len(equal)} pictures in the same order")
@@ -138,6 +143,25 @@ def test_large_legacy_gives_what_the_official_package_gives():
         assert np.abs(official["boxes"] - found["boxes"].numpy()).max() <= 1e-4
 
 
+def test_points_are_those_of_the_official_package():
+    """transformers has none. `rfdetr` 1.11.2 made the file."""
+    with np.load(POINTS) as official:
+        layout = attrs.evolve(
+            SIZES["keypoint-preview"],
+            resolution=int(official["resolution"]),
+            classes=int(official["classes"]),
+            keypoints=official["keypoints"].tolist(),
+        )
+        batch = pixels(int(official["seed"]), layout.resolution)
+        found = run(network(layout, draw(layout)), batch)
+
+        scores = torch.from_numpy(official["logits"]).sigmoid()
+        assert layout.keypoints == (3, 0, 4, 2)
+        assert (scores - found["logits"].sigmoid()).abs().max() <= 1e-4
+        assert np.abs(official["boxes"] - found["boxes"].numpy()).max() <= 1e-4
+        assert np.abs(official["points"] - found["further"].numpy()).max() <= 1e-4
+
+
 def test_a_batch_gives_what_single_pictures_give():
     layout = attrs.evolve(SIZES["nano"], resolution=320, queries=20)
     module = network(layout, draw(layout))
@@ -149,9 +173,16 @@ def test_a_batch_gives_what_single_pictures_give():
         torch.testing.assert_close(values, expected, rtol=0, atol=1e-4)
 
 
-def test_a_network_is_traced_with_a_free_batch():
+@pytest.mark.parametrize("keypoints", [(), (2, 0, 3)], ids=["boxes", "points"])
+def test_a_network_is_traced_with_a_free_batch(keypoints):
     layout = Layout(
-        64, width=128, features=(1, 2), hidden=64, decoder_layers=1, queries=5
+        64,
+        width=128,
+        features=(1, 2),
+        hidden=64,
+        decoder_layers=1,
+        queries=5,
+        keypoints=keypoints,
     )
     module = network(layout, draw(layout))
     batch = torch.export.Dim("batch")

@@ -14,6 +14,7 @@ from inference_models import (
     Frame,
     InstanceDetections,
     InvalidCard,
+    KeyPoints,
     ModelCard,
     Operations,
     TensorSpec,
@@ -27,7 +28,7 @@ from .official import tensors
 
 CARDS = {card.id: card for card in RfDetr.cards()}
 NANO, SMALL, BASE = (SIZES[name] for name in ("nano", "small", "base"))
-SEG_NANO = SIZES["seg-nano"]
+SEG_NANO, POSE = SIZES["seg-nano"], SIZES["keypoint-preview"]
 LOW = -20.0
 """A logit of what is not there."""
 
@@ -91,6 +92,30 @@ class TestSegmentation(TestRfDetr):
         return checkpoint(SEG_NANO, groups=1)
 
 
+class TestKeyPoints(TestRfDetr):
+    @pytest.fixture
+    def card(self) -> ModelCard:
+        return CARDS["rfdetr-keypoint-preview"]
+
+    @pytest.fixture
+    def outputs(self) -> dict[str, np.ndarray]:
+        chance = np.random.default_rng(0)
+        shape = (2, POSE.queries)
+        slots = chance.normal(1, 1, (*shape, POSE.slots, 8))
+        slots[:, :, :17] = 0  # the first column means no object
+        found = {
+            "logits": chance.normal(-1, 3, (*shape, POSE.classes)),
+            "boxes": chance.uniform(0, 1, (*shape, 4)),
+            "objectness": chance.normal(0, 1, (2, POSE.cells)),
+            "keypoints": slots,
+        }
+        return {name: array.astype(np.float32) for name, array in found.items()}
+
+    @pytest.fixture
+    def facts(self) -> Facts:
+        return checkpoint(POSE, groups=1)
+
+
 # What is claimed: checkpoints
 
 
@@ -103,7 +128,7 @@ def test_shapes_alone_tell_a_published_size(size):
     assert made(card).layout == SIZES[size]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [size for size in SIZES if not SIZES[size].keypoints])
 def test_a_checkpoint_without_a_keypoint_mask_is_claimed_alike(size):
     expected = claimed(checkpoint(SIZES[size]))
 
@@ -659,10 +684,243 @@ def test_an_empty_scene_has_no_masks_of_the_photos_size():
 
 
 def test_a_model_for_another_task_is_refused():
-    card = attrs.evolve(CARDS["rfdetr-nano"], task="keypoint-detection")
+    card = attrs.evolve(CARDS["rfdetr-nano"], task="depth-estimation")
 
-    with pytest.raises(InvalidCard, match="object-detection and instance-segmentation"):
+    with pytest.raises(InvalidCard, match="-detection, instance-segmentation and key"):
         made(card)
+
+
+# Points
+
+POSE_FRAME = Frame(100, 200, 576, 576, scale_x=200 / 576, scale_y=100 / 576)
+OFFICIAL = Path(__file__).parent / "official_key_points.npz"
+
+
+def pose(*found, points=(), frame=POSE_FRAME, classes=2, groups=2, **options):
+    """What (query, class, logit) and points give: (query, slot, x, y, logit, factor).
+
+    The factor is the logarithm on both places of a precision's diagonal.
+    """
+    logits = np.full((1, 100, classes), LOW, np.float32)
+    for query, label, logit in found:
+        logits[0, query, label] = logit
+    slots = np.zeros((1, 100, groups * 17, 8), np.float32)
+    for query, slot, x, y, logit, factor in points:
+        slots[0, query, slot] = [x, y, logit, 0, factor, 0, factor, 0.5]
+    boxes = np.tile(np.float32(MIDDLE), (1, 100, 1))
+    outputs = {"logits": logits, "boxes": boxes, "keypoints": slots}
+    model = made(CARDS["rfdetr-keypoint-preview"])
+    (things,) = model.postprocess(
+        outputs, [frame], RfDetr.Options(**options), Operations()
+    )
+    return things
+
+
+def test_things_and_their_points_are_those_of_the_official_package():
+    """`rfdetr` 1.11.2 made the file, with each step's results."""
+    config = {"layout": {"keypoints": [3, 0, 4, 2]}}
+    public = CARDS["rfdetr-keypoint-preview"]
+    labels = [f"class {number}" for number in range(5)]
+    model = made(attrs.evolve(public, labels=labels), **config)
+    frame = Frame(480, 640, 288, 288, scale_x=640 / 288, scale_y=480 / 288)
+    with np.load(OFFICIAL) as official:
+        outputs = {name: official[name] for name in ("logits", "boxes")}
+        outputs["keypoints"] = official["points"]
+        order = np.argsort(-official["scores"], kind="stable")
+        options = RfDetr.Options(confidence=0, key_points_threshold=0)
+        (found,) = model.postprocess(outputs, [frame], options, Operations())
+        names = ("labels", "scores", "xyxy", "xy", "covariance")
+        expected = {name: official[name][order] for name in names}
+
+    assert found.class_id.tolist() == expected["labels"].tolist()
+    assert found.detection_confidence == pytest.approx(expected["scores"], abs=1e-6)
+    assert found.xyxy == pytest.approx(expected["xyxy"], abs=1e-3)
+    assert found.xy == pytest.approx(expected["xy"][..., :2], abs=1e-3)
+    assert found.confidence == pytest.approx(expected["xy"][..., 2], abs=1e-6)
+    np.testing.assert_allclose(found.covariance, expected["covariance"], rtol=1e-5)
+
+
+def test_a_point_is_in_the_pixels_of_the_photo():
+    found = pose((7, 1, 3.0), points=[(7, 17, 0.5, 0.25, 2.0, 3.0)])
+
+    assert found.names == ["person"]
+    assert found.xy[0, 0] == pytest.approx([100, 25], abs=1e-3)
+    assert found.confidence[0, 0] == pytest.approx(1 / (1 + np.exp(-2.0)), abs=1e-6)
+
+
+def test_a_point_may_lie_outside_the_photo():
+    found = pose((7, 1, 3.0), points=[(7, 17, -0.5, 1.5, 2.0, 3.0)])
+
+    assert found.xy[0, 0] == pytest.approx([-100, 150], abs=1e-3)
+
+
+def test_where_a_point_may_be_is_in_the_pixels_of_the_photo():
+    found = pose((7, 1, 3.0), points=[(7, 17, 0.5, 0.5, 2.0, np.log(10))])
+
+    assert found.covariance[0, 0] == pytest.approx(
+        np.array([[20**2, 0], [0, 10**2]]), rel=1e-4
+    )
+
+
+def test_a_point_below_the_threshold_is_returned_as_none():
+    points = [(7, 17, 0.5, 0.5, 0.0, 3.0), (7, 18, 0.5, 0.5, -1.0, 3.0)]
+    found = pose((7, 1, 3.0), points=points)
+    every = pose((7, 1, 3.0), points=points, key_points_threshold=0)
+
+    assert found.confidence[0].nonzero()[0].tolist() == [0]
+    assert not found.xy[0, 1:].any()
+    assert np.isnan(found.covariance[0, 1:]).all()
+    assert every.confidence[0].nonzero()[0].tolist() == [0, 1]
+
+
+def test_what_has_points_in_one_place_is_surer_than_what_has_not():
+    points = [(3, 17, 0.5, 0.5, 2.0, 1.0), (7, 17, 0.5, 0.5, 2.0, 4.0)]
+    found = pose((3, 1, 1.0), (7, 1, 1.0), points=points, confidence=0)
+    odds = found.detection_confidence / (1 - found.detection_confidence)
+
+    assert odds[0] / odds[1] == pytest.approx(np.exp(2 * (4 - 1) * 0.2), rel=1e-4)
+
+
+def test_a_point_of_no_number_is_returned_as_none():
+    points = [(7, 17, np.nan, 0.5, 2.0, 3.0), (7, 18, 0.5, 0.5, 2.0, 3.0)]
+    found = pose((7, 1, 3.0), points=points)
+
+    assert found.confidence[0].nonzero()[0].tolist() == [1]
+    assert np.isfinite(found.xy).all()
+    assert np.isfinite(found.detection_confidence).all()
+
+
+def test_an_empty_scene_has_no_points_of_the_usual_types():
+    found = pose()
+
+    assert type(found) is KeyPoints
+    assert (found.xy.shape, found.xy.dtype) == ((0, 17, 2), np.float32)
+    assert (found.confidence.shape, found.confidence.dtype) == ((0, 17), np.float32)
+    assert found.covariance.shape == (0, 17, 2, 2)
+
+
+@pytest.mark.parametrize("groups", [1, 2], ids=["behind", "before"])
+def test_a_column_for_no_object_stands_before_or_behind(groups):
+    """A network of one class of 17 points, from either side of a change in training."""
+    slot = (groups - 1) * 17
+    found = pose(
+        (7, 1, 3.0), points=[(7, slot, 0.5, 0.5, 2.0, 3.0)], groups=groups, confidence=0
+    )
+    sure = found.confidence[found.class_id == 1]
+
+    assert bool(sure.any()) == (groups == 2)
+
+
+def test_a_card_of_points_says_what_a_person_has():
+    (skeleton,) = CARDS["rfdetr-keypoint-preview"].config["key_points"]
+
+    assert skeleton["class_id"] == 1
+    assert len(skeleton["names"]) == 17
+    assert [skeleton["names"][end] for end in skeleton["skeleton"][0]] == [
+        "left_ankle",
+        "left_knee",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "task"),
+    [("nano", "keypoint-detection"), ("keypoint-preview", "object-detection")],
+)
+def test_points_are_there_for_their_task_alone(size, task):
+    card = attrs.evolve(CARDS[f"rfdetr-{size}"], task=task)
+    with pytest.raises(InvalidCard, match=f"is not for {task}; correct the task"):
+        made(card).layout  # noqa: B018 - the property checks
+
+
+@pytest.mark.parametrize("value", [[0], [-1, 2], [True, 3], ["17"], [9999], 17])
+def test_absurd_points_are_refused(value):
+    model = made(CARDS["rfdetr-keypoint-preview"], layout={"keypoints": value})
+    with pytest.raises(InvalidCard, match="cannot be read"):
+        model.layout  # noqa: B018 - the property checks
+
+
+def test_points_of_more_classes_than_there_are_labels_are_refused():
+    model = made(CARDS["rfdetr-keypoint-preview"], layout={"keypoints": [1, 1, 1]})
+    with pytest.raises(InvalidCard, match="2 classes, and points for 3 of them"):
+        model.layout  # noqa: B018 - the property checks
+
+
+# Claims of what has points
+
+
+def test_a_checkpoint_with_points_is_claimed_with_a_persons_skeleton():
+    card = claimed(checkpoint(POSE))
+
+    assert card.task == "keypoint-detection"
+    assert card.labels == (None, "person")
+    assert (
+        card.config["key_points"]
+        == (CARDS["rfdetr-keypoint-preview"].config["key_points"])
+    )
+
+
+def of_points(counts, classes, **args) -> Facts:
+    layout = attrs.evolve(POSE, classes=classes, keypoints=counts)
+    return checkpoint(layout, groups=1, args=args)
+
+
+@pytest.mark.parametrize(
+    ("counts", "classes", "told", "labels"),
+    [
+        ((17,), 2, {}, ("person", None)),
+        ((0, 17), 2, {"class_names": ["player"]}, (None, "player")),
+        ((17,), 2, {"class_names": ["player"]}, ("player", None)),
+        ((4,), 2, {}, ("class_0", None)),
+        ((0, 4, 4), 3, {}, (None, "class_1", "class_2")),
+        ((4, 4), 3, {"class_names": ["left", "right"]}, ("left", "right", None)),
+        ((5, 0, 4), 4, {"num_keypoints_per_class": [5, 0, 4]}, None),
+    ],
+)
+def test_points_of_ones_own_classes_are_claimed(counts, classes, told, labels):
+    card = claimed(of_points(counts, classes, **told))
+
+    assert made(card).layout.keypoints == counts
+    assert card.labels == (labels or ("class_0", "class_1", "class_2", None))
+
+
+@pytest.mark.parametrize("told", [None, "5,4", [4, 5], [9], [5.0, 4], [-1, 10]])
+def test_unequal_points_that_nothing_tells_of_are_not_claimed(told):
+    facts = of_points((5, 4), 3, num_keypoints_per_class=told)
+    if told == [4, 5]:  # they fit as well, and the weights say that they are not
+        assert made(claimed(facts)).layout.keypoints == (4, 5)
+    else:
+        assert RfDetr.claims(facts) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer.register_tokens",
+        "transformer.decoder.layers.0.inst_in_proj.weight",
+        "transformer.decoder.layers.0.memory_in_proj.weight",
+        "transformer.decoder.layers.3.inter_inst_kp_attn.in_proj_weight",
+    ],
+)
+def test_a_relative_whose_points_are_found_otherwise_is_not_claimed(name):
+    facts = checkpoint(POSE, groups=1)
+    strange = {**facts.tensors, name: TensorSpec("float32", (4, 4))}
+
+    assert RfDetr.claims(attrs.evolve(facts, tensors=strange)) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_kp_active_mask",
+        "backbone.0.cross_attn_projector.stages.0.1.weight",
+        "transformer.decoder.layers.0.kp_cross_attn.value_proj.weight",
+    ],
+)
+def test_a_relative_without_a_part_for_points_is_not_claimed(name):
+    facts = checkpoint(POSE, groups=1)
+    rest = {n: spec for n, spec in facts.tensors.items() if n != name}
+
+    assert RfDetr.claims(attrs.evolve(facts, tensors=rest)) is None
 
 
 # How far two runs are apart

@@ -1,4 +1,4 @@
-"""A package's own files, `inference_config.json` and `class_names.txt`, as a card."""
+"""A package's own files, such as `inference_config.json`, as a card."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from inference_models.preprocess import Preprocessing
 from inference_models.providers.claims import claim
 from inference_models.providers.roboflow_packages import BASE
 from inference_models.registry import installed
-from inference_models.strict_json import Node, parse
+from inference_models.strict_json import Node, parse, parse_list
 
 CONFIG = "inference_config.json"
 NAMES = "class_names.txt"
+POINTS = "keypoints_metadata.json"
 
 _LARGEST = 4_000_000  # bytes of a side file
 _MOST_CLASSES = 100_000
+_MOST_POINTS = 10_000
 _LARGEST_SIDE = 8192  # pixels
 
 _RESIZES = {
@@ -44,6 +46,7 @@ _CONTRASTS = {
     "Histogram Equalization": "histogram-equalization",
 }
 _PADDINGS = {"black": 0.0, "grey": 127.0, "gray": 127.0, "white": 255.0}
+_ENDS = ("from", "to")
 _TASKS = {
     "softmax": "classification",
     "sigmoid": "multi-label-classification",
@@ -208,12 +211,35 @@ def _card_config(
     recommended = config.pop("recommended", None)
     if recommended:
         config["confidence"] = {"best": _best(recommended, labels)}
+    config |= _key_points(bundle)
     if package.config is None:
         return config
     _check_initialization(package.config, labels)
     trained_with = (package.architecture or Architecture).trained_with
     config["preprocessing"] = _preprocessing(package.config, trained_with)
     return {**config, **_beside(package.config)}
+
+
+def _key_points(bundle: Bundle) -> dict[str, Any]:
+    """Under the config's key for them, the points of each class and what joins them."""
+    content = _read(bundle, POINTS)
+    if content is None:
+        return {}
+    classes = parse_list(content, POINTS, _LARGEST, _MOST_CLASSES)
+    return {"key_points": [_class_points(node) for node in classes]}
+
+
+def _class_points(node: Node) -> dict[str, Any]:
+    column = node.whole("object_class_id", 0, _MOST_CLASSES)
+    if column is None:
+        raise node.wrong("object_class_id", "is missing")
+    named = node.node("keypoints")
+    names = [named.maybe_text(str(number)) for number in range(len(named.data))]
+    if None in names or len(names) > _MOST_POINTS:
+        raise node.wrong("keypoints", "are not numbered from 0")
+    edges = node.nodes("edges", _MOST_POINTS)
+    ends = [[edge.whole(end, 0, len(names) - 1) for end in _ENDS] for edge in edges]
+    return {"class_id": column, "names": names, "skeleton": ends}
 
 
 def _best(recommended: dict[str, Any], labels: Sequence[str | None]) -> Any:

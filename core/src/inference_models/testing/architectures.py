@@ -22,6 +22,7 @@ from inference_models.interfaces import Architecture, Operations
 from inference_models.model import make_options
 from inference_models.negotiation.constraints import known_precisions
 from inference_models.preprocess import Frame, Preprocessing
+from inference_models.skeletons import skeletons_of
 from inference_models.testing.imports import runtimes_imported
 from inference_models.testing.networks import check_network, has_modules
 from inference_models.testing.pictures import picture
@@ -200,6 +201,13 @@ class ArchitectureTests(StandardTests):
             made = self.architecture(Bundle(card, artifact, tmp_path))
 
             assert isinstance(made.preprocessing, Preprocessing)
+
+    def test_cards_have_skeletons_that_can_be_read(self, tmp_path: Path) -> None:
+        """They are read when a user asks for them, long after the download."""
+        for card, artifact in self._artifacts():
+            bundle = Bundle(card, artifact, tmp_path)
+
+            assert skeletons_of(bundle.config, len(card.labels)) is not None
 
     def test_artifacts_hold_the_files_of_their_graphs(self) -> None:
         """A graph's entry is a file of the artifact, or its folder."""

@@ -15,9 +15,10 @@ from inference_models.results import (
     ClassificationPrediction,
     Detections,
     InstanceDetections,
+    KeyPoints,
     MultiLabelClassificationPrediction,
-    Scores,
 )
+from inference_models.scores import Scores
 from inference_models.tasks import TASKS
 
 
@@ -104,6 +105,23 @@ def _check_instances(
     _check_detections(results, frames, class_names)
 
 
+def _check_key_points(
+    results: list[Any], frames: Sequence[Frame], class_names: Sequence[str]
+) -> None:
+    assert all(isinstance(found, KeyPoints) for found in results)
+    _check_detections([found.detections for found in results], frames, class_names)
+    for found in results:
+        shape = found.confidence.shape
+        _check_confidence(found.confidence, (len(found), *shape[1:2]))
+        assert found.xy.dtype == np.float32
+        assert found.xy.shape == (*shape, 2)
+        assert np.isfinite(found.xy).all(), "a point is somewhere"
+        assert not found.xy[found.confidence == 0].any(), "what is not there is (0, 0)"
+        if found.covariance is not None:
+            assert found.covariance.dtype == np.float32
+            assert found.covariance.shape == (*shape, 2, 2)
+
+
 def _check_fields(found: Detections) -> None:
     """What a pack's own class adds, such as the points of each box."""
     for field in attrs.fields(type(found)):
@@ -171,6 +189,7 @@ def _check_class_ids(
 _PROMISES: Mapping[str, Callable[[list[Any], Sequence[Frame], Sequence[str]], None]] = {
     "object-detection": _check_detections,
     "instance-segmentation": _check_instances,
+    "keypoint-detection": _check_key_points,
     "classification": _check_classification,
     "multi-label-classification": _check_multi_label,
 }

@@ -1,4 +1,4 @@
-"""RF-DETR detection and segmentation, under the names of its own checkpoints."""
+"""RF-DETR for boxes, masks and key points, under the names of its own checkpoints."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import attrs
 import numpy as np
+from attrs.validators import ge, le
 
 from inference_models import (
     Architecture,
-    Artifact,
     Bundle,
     ConfidenceOptions,
     Detections,
@@ -21,6 +21,7 @@ from inference_models import (
     Frame,
     InstanceDetections,
     InvalidCard,
+    KeyPoints,
     ModelCard,
     Operations,
     TensorSpec,
@@ -28,84 +29,75 @@ from inference_models import (
     hookimpl,
     sigmoid,
 )
-from inference_models_rfdetr.labels import COCO_LABELS, labels_of
-from inference_models_rfdetr.layout import SIZES, Layout, recognise, size_of
+from inference_models_rfdetr import points
+from inference_models_rfdetr.claims import (
+    DETECTION,
+    FURTHER,
+    KEY_POINTS,
+    PERSONS,
+    SEGMENTATION,
+    claimed,
+)
+from inference_models_rfdetr.labels import COCO_LABELS, PERSON
+from inference_models_rfdetr.layout import SIZES, Layout
 
 log = logging.getLogger("inference_models")
-
-_EXPORT = {"dets": "boxes", "labels": "logits"}
-"""Outputs as the official ONNX export names them, and as they are named here."""
-
-DETECTION = "object-detection"
-SEGMENTATION = "instance-segmentation"
-
-_CONVERTED = {
-    "RfDetrForObjectDetection": DETECTION,
-    "RfDetrForInstanceSegmentation": SEGMENTATION,
-}
-"""Classes of transformers."""
-
-_NAMES = (
-    ["dets", "labels"],
-    ["boxes", "logits"],
-    ["logits", "boxes", "objectness"],
-)
-"""What ONNX files call their outputs, and may have masks behind."""
 
 _BACKGROUND = re.compile(r"(background(_class\d+)?)?")
 
 _THRESHOLD = 0.5
-_MOST_CLASSES = 100_000  # a file that says more asks for memory
-
-NORMALISED = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-"""ImageNet's statistics. Training resizes with antialias, which is the default here."""
 
 
-class RfDetr(Architecture[ConfidenceOptions]):
+@attrs.frozen
+class RfDetrOptions(ConfidenceOptions):
+    """Options of a call; the second is for models that find key points.
+
+    A point that is less sure than `key_points_threshold` is returned as none.
+    """
+
+    key_points_threshold: float = attrs.field(default=0.3, validator=[ge(0), le(1)])
+
+
+class RfDetr(Architecture[RfDetrOptions]):
     """RF-DETR, as published in 2025 and 2026: Robinson et al., arXiv:2511.09554.
 
     Graph `main`: "input" (B, 3, S, S) -> "logits" (B, Q, C), "boxes" (B, Q, 4) cxcywh
-    as shares of the input, "objectness" (B, cells), and where the task is instance
-    segmentation logits "masks" (B, Q, S / 4, S / 4). The config says which `size` it is
-    ("nano", "base", "seg-nano" …), and may lay fields of `layout.Layout` over it under
-    `layout`.
+    as shares of the input, "objectness" (B, cells), and by the task logits "masks"
+    (B, Q, S / 4, S / 4), or "keypoints" (B, Q, slots, 8) as `key_points` has them. The
+    config says which `size` it is ("nano", "base", "seg-nano" …), and may lay fields of
+    `layout.Layout` over it under `layout`.
     """
 
     name = "rfdetr"
     aliases = ("rf-detr",)
-    Options = ConfidenceOptions
-    outputs = ("boxes", "logits")  # masks, behind them, are called so by all exports
+    Options = RfDetrOptions
+    outputs = ("boxes", "logits")  # what is behind them is called so by all exports
     fp32_modules = ("transformer",)
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
-        if self.card.task not in (DETECTION, SEGMENTATION):
+        if self.card.task not in (DETECTION, *FURTHER):
             raise InvalidCard(
                 f"{self.card.id!r} is for {self.card.task}, and this pack has RF-DETR "
-                f"for {DETECTION} and {SEGMENTATION}; choose a model of these tasks"
+                f"for {DETECTION}, {SEGMENTATION} and {KEY_POINTS}; choose a model of "
+                "these tasks"
             )
-        self.segments = self.card.task == SEGMENTATION
+        self.further = FURTHER.get(self.card.task)
 
     @classmethod
     def cards(cls) -> Iterator[ModelCard]:
-        """The public weights; all of them name COCO's categories by their ids."""
+        """The public weights, with the names of COCO's categories."""
         for card in super().cards():
-            yield attrs.evolve(card, labels=COCO_LABELS)
+            if card.task == KEY_POINTS:
+                config = {**card.config, "key_points": [{"class_id": 1, **PERSONS}]}
+                yield attrs.evolve(card, labels=PERSON, config=config)
+            else:
+                yield attrs.evolve(card, labels=COCO_LABELS)
 
     @classmethod
     def claims(cls, facts: Facts) -> ModelCard | None:
         """A trainer's checkpoint, an exporter's ONNX file, or a transformers folder."""
-        if facts.format == "hf":
-            return _converted(facts)
-        if facts.format == "onnx":
-            return _exported(facts)
-        shapes = {name: spec.shape for name, spec in facts.tensors.items()}
-        told = _told(facts.metadata)
-        layout = recognise(shapes, told) if facts.format == "torch" else None
-        if layout is None:
-            return None
-        artifact = Artifact(facts.format, {"main": "weights"})
-        return _card(layout, labels_of(layout.classes, told), artifact)
+        return claimed(facts)
 
     @classmethod
     def trained_with(cls, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,10 +129,17 @@ class RfDetr(Architecture[ConfidenceOptions]):
             raise InvalidCard(f"RF-DETR needs a square input, not {spec.size!r}")
         given, classes = config.get("layout", {}), len(self.card.labels)
         try:
-            fields = {**given, "resolution": height, "segments": self.segments}
-            return attrs.evolve(SIZES[size], classes=classes, **fields)
+            segments = self.card.task == SEGMENTATION
+            fields = {**given, "resolution": height, "segments": segments}
+            layout = attrs.evolve(SIZES[size], classes=classes, **fields)
         except (TypeError, ValueError) as error:
             raise InvalidCard(f"layout {given!r} cannot be read: {error}") from error
+        if bool(layout.keypoints) != (self.card.task == KEY_POINTS):
+            raise InvalidCard(
+                f"RF-DETR with the points {layout.keypoints} is not for "
+                f"{self.card.task}; correct the task, the size or the layout"
+            )
+        return layout
 
     def modules(self, loaded: Any = None) -> Mapping[str, Any]:
         """The network of the config's layout, one logit a label; or what was loaded."""
@@ -148,7 +147,7 @@ class RfDetr(Architecture[ConfidenceOptions]):
             return {"main": loaded}
         from inference_models_rfdetr import network
 
-        return {"main": network.RfDetr(self.layout)}
+        return {"main": network.network(self.layout)}
 
     def weights(self, graph: str, tensors: dict[str, Any]) -> dict[str, Any]:
         """What inference uses of a checkpoint, positions at the model's resolution."""
@@ -159,7 +158,7 @@ class RfDetr(Architecture[ConfidenceOptions]):
     def signature(
         self, graph: str
     ) -> tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]:
-        """One image batch in; logits, boxes and masks of queries, objectness of cells.
+        """One image batch in; logits, boxes and more of queries, objectness of cells.
 
         The network of transformers keeps objectness to itself.
         """
@@ -169,7 +168,8 @@ class RfDetr(Architecture[ConfidenceOptions]):
         else:
             layout = self.layout
             grid = (layout.mask_side, layout.mask_side)
-            shapes = self._shapes(layout.queries, grid, {"objectness": (layout.cells,)})
+            each = (layout.slots, points.VALUES) if layout.keypoints else grid
+            shapes = self._shapes(layout.queries, each, {"objectness": (layout.cells,)})
         return inputs, {
             name: TensorSpec("float32", ("batch", *shape))
             for name, shape in shapes.items()
@@ -178,16 +178,19 @@ class RfDetr(Architecture[ConfidenceOptions]):
     def _shapes(
         self,
         queries: int | str,
-        grid: tuple[int | str, int | str],
+        each: tuple[int | str, int | str],
         between: Mapping[str, tuple[int, ...]] | None = None,
     ) -> dict[str, tuple[int | str, ...]]:
-        """Of all outputs, for one image; `between` stands before the masks."""
+        """Of all outputs, for one image: `each` of a query's further output.
+
+        What is `between` stands before that.
+        """
         found: dict[str, tuple[int | str, ...]] = {
             "logits": (queries, len(self.card.labels)),
             "boxes": (queries, 4),
             **(between or {}),
         }
-        return {**found, "masks": (queries, *grid)} if self.segments else found
+        return {**found, self.further: (queries, *each)} if self.further else found
 
     def difference(
         self, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
@@ -215,27 +218,57 @@ class RfDetr(Architecture[ConfidenceOptions]):
         self,
         outputs: dict[str, Any],
         frames: Sequence[Frame],
-        options: ConfidenceOptions,
+        options: RfDetrOptions,
         ops: Operations,
-    ) -> list[Detections]:
+    ) -> list[Any]:
         """The best pairs of query and class, as many as there are queries."""
         logits, boxes = ops.hosts([outputs["logits"], outputs["boxes"]])
         logits = self.columns(logits, hidden=-np.inf)
         threshold = self.threshold(options.confidence, _THRESHOLD)
+        if self.further == "keypoints":
+            slots = ops.host(outputs["keypoints"])
+            images = zip(logits, boxes, slots, frames, strict=True)
+            least = options.key_points_threshold
+            return [self._key_points(*image, threshold, least) for image in images]
         pairs = zip(logits, boxes, strict=True)
         best = [_best(*pair, threshold) for pair in pairs]
         found = [
-            self._detections(*each) for each in zip(best, boxes, frames, strict=True)
+            self._detections(*one) for one in zip(best, boxes, frames, strict=True)
         ]
-        if not self.segments:
+        if not self.further:
             return found
-        queries = [each.query for each in best]
+        queries = [one.query for one in best]
         masks = ops.masks(outputs["masks"], queries, frames)
         return [_with_masks(*pair) for pair in zip(found, masks, strict=True)]
 
     def _detections(self, best: _Best, cxcywh: np.ndarray, frame: Frame) -> Detections:
         xyxy = frame.from_normalized(cxcywh_to_xyxy(cxcywh[best.query]))
         return Detections(xyxy, best.score, best.label, self.class_names)
+
+    def _key_points(
+        self,
+        logits: np.ndarray,
+        cxcywh: np.ndarray,
+        slots: np.ndarray,
+        frame: Frame,
+        threshold: Any,
+        least: float,
+    ) -> KeyPoints:
+        """The best pairs, by how sure things and their points are together."""
+        best = _best(logits, cxcywh, 0.0)
+        classes = points.classes_of(slots, logits.shape[1])
+        found = points.of_pairs(slots, classes, best.query, best.label)
+        score = points.fused(best.score, found, best.label < classes)
+        limit = threshold[best.label] if np.ndim(threshold) else threshold
+        kept = score >= limit
+        found, sure = found[kept], points.confidences(found[kept])
+        sure[sure < least] = 0
+        gone = sure == 0
+        xy, spread = points.located(found, frame), points.covariances(found, frame)
+        xy[gone], spread[gone] = 0, np.nan
+        boxes = frame.from_normalized(cxcywh_to_xyxy(cxcywh[best.query[kept]]))
+        things = (best.label[kept], score[kept], boxes, self.class_names)
+        return KeyPoints.sort(xy, sure, *things, spread)
 
 
 @attrs.frozen
@@ -291,7 +324,8 @@ def _means(outputs: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any
 
 
 def _of_queries(outputs: Mapping[str, np.ndarray]) -> list[str]:
-    return [name for name in ("logits", "boxes", "masks") if name in outputs]
+    names = ("logits", "boxes", *FURTHER.values())
+    return [name for name in names if name in outputs]
 
 
 def _same_order(
@@ -307,100 +341,6 @@ def _same_order(
         same &= (np.diff(best, axis=1) != 0).all(axis=1)  # which of equals is open
         orders.append(order[:, :count])
     return np.asarray(same & (orders[0] == orders[1]).all(axis=1))
-
-
-def _told(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What the trainer wrote of the model; newer versions keep it apart from `args`."""
-    told: dict[str, Any] = {}
-    for part in ("args", "hyper_parameters", "model_config"):
-        value = metadata.get(part)
-        told |= value if isinstance(value, Mapping) else {}
-    return told
-
-
-def _card(
-    layout: Layout, labels: Sequence[str | None], artifact: Artifact
-) -> ModelCard:
-    size = size_of(layout)
-    fields = attrs.asdict(layout)
-    sides = [fields.pop("resolution")] * 2
-    task = SEGMENTATION if fields.pop("segments") else DETECTION
-    fields.pop("classes")
-    return ModelCard(
-        id=f"rfdetr-{size}" if size else "rfdetr",
-        architecture=RfDetr.name,
-        task=task,
-        artifacts=(artifact,),
-        labels=tuple(labels),
-        config={
-            **({"size": size} if size else {}),
-            "layout": fields,
-            "preprocessing": {"size": sides, **NORMALISED},
-        },
-    )
-
-
-def _exported(facts: Facts) -> ModelCard | None:
-    """The card of an ONNX file with an export's inputs and outputs."""
-    names: list[str] = facts.metadata.get("outputs") or []
-    image = facts.tensors.get("input")
-    segments = names[-1:] == ["masks"]
-    if image is None or (names[:-1] if segments else names) not in _NAMES:
-        return None
-    shapes = {_EXPORT.get(name, name): facts.tensors[name].shape for name in names}
-    boxes, logits = shapes["boxes"], shapes["logits"]
-    if [len(shape) for shape in (image.shape, boxes, logits)] != [4, 3, 3]:
-        return None
-    batch, _, height, width = image.shape
-    classes = logits[-1]
-    if segments and len(shapes["masks"]) != 4:
-        return None
-    if boxes[-1] != 4 or not isinstance(classes, int) or classes > _MOST_CLASSES:
-        return None
-    if not (isinstance(height, int) and isinstance(width, int)):
-        return None
-    artifact = Artifact(
-        facts.format,
-        {"main": "weights"},
-        batch=(batch,) * 3 if isinstance(batch, int) else None,
-        rename={name: ours for name, ours in _EXPORT.items() if name in names},
-        needs={"opset": facts.metadata["opset"]},
-    )
-    return ModelCard(
-        id="rfdetr",
-        architecture=RfDetr.name,
-        task=SEGMENTATION if segments else DETECTION,
-        artifacts=(artifact,),
-        labels=labels_of(classes, {}),
-        config={"preprocessing": {"size": [height, width], **NORMALISED}},
-    )
-
-
-def _converted(facts: Facts) -> ModelCard | None:
-    """The card of a folder that transformers wrote."""
-    known = facts.metadata
-    task = _CONVERTED.get(known.get("class", ""))
-    if task is None:
-        return None
-    reason = known["unsupported"]
-    rename = {"pred_boxes": "boxes"}
-    if task == SEGMENTATION:
-        rename["pred_masks"] = "masks"
-    artifact = Artifact(
-        facts.format,
-        {"main": "."},
-        files=[{"name": name} for name in known["files"]],
-        rename=rename,
-        needs={"unsupported": reason} if reason else {},
-    )
-    return ModelCard(
-        id="rfdetr",
-        architecture=RfDetr.name,
-        task=task,
-        artifacts=(artifact,),
-        labels=known["labels"],
-        config={"preprocessing": known["preprocessing"] or {}},
-    )
 
 
 @hookimpl

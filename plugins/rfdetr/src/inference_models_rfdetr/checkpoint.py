@@ -14,17 +14,20 @@ from inference_models_rfdetr.layout import Layout, without_prefix
 
 _POSITIONS = "backbone.0.encoder.encoder.embeddings.position_embeddings"
 _QUERIES = ("query_feat.weight", "refpoint_embed.weight")
+_POINT_SLOTS = "_kp_active_mask"
 
 # What training needs and inference does not.
 _DROPPED = re.compile(
-    r"_kp_active_mask"  # which keypoints a class has; a detector has none
+    r"_kp_active_mask|transformer\.decoder\.keypoint_class_mask"  # said by the layout
     r"|.*\.embeddings\.mask_token"  # stands for patches that pretraining hides
     r"|transformer\.enc_out\w+\.[1-9]\d*\..*"  # Group DETR: all groups but the first
+    r"|transformer\.(enc_out_keypoint_embed|keypoint_query_initializer_enc)\..*"
+    r"|keypoint_head\..*"  # of an earlier design, still in the published file
 )
 _ENCODER_LAYER = re.compile(r"backbone\.0\.encoder\.encoder\.encoder\.layer\.(\d+)\.")
 # Convolutions that the network computes as linear layers.
 _POINTWISE = re.compile(
-    r"backbone\.0\.projector\.stages\.\d+\.0\.cv\d\.conv\.weight"
+    r"backbone\.0\.(cross_attn_)?projector\.stages\.\d+\.0\.cv\d\.conv\.weight"
     r"|segmentation_head\.spatial_features_proj\.weight"
 )
 
@@ -32,6 +35,7 @@ _POINTWISE = re.compile(
 def for_inference(tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     """The tensors that inference uses, under their own names, shaped for `layout`."""
     named = without_prefix(tensors)
+    _check_points(named.get(_POINT_SLOTS), layout)
     kept = {name: named[name] for name in named if not _is_dropped(name, layout)}
     for name in _QUERIES:
         if name in kept:
@@ -41,6 +45,18 @@ def for_inference(tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Te
     if _POSITIONS in kept:
         kept[_POSITIONS] = _resized(kept[_POSITIONS], layout.side)
     return kept
+
+
+def _check_points(slots: Tensor | None, layout: Layout) -> None:
+    """Raise `InvalidWeights` where classes have other numbers of points, (C, most)."""
+    if slots is None or slots.is_meta:
+        return
+    counts = tuple(slots.sum(dim=1).tolist())
+    if counts != layout.keypoints:
+        raise InvalidWeights(
+            f"the classes of these weights have {counts} points, and those of the "
+            f"model {layout.keypoints}; correct `keypoints` in the card's layout"
+        )
 
 
 def _is_dropped(name: str, layout: Layout) -> bool:

@@ -31,15 +31,16 @@ _BORDER = 0.01  # anchors whose centre is nearer to the border are no proposals
 class Transformer(nn.Module):
     """The two-stage decoder: the best cells become proposals, which queries refine."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, decoder: type[Decoder] | None = None) -> None:
         super().__init__()
         hidden, self.queries = layout.hidden, layout.queries
+        self.levels = len(layout.scales)
         self.enc_output = nn.ModuleList([nn.Linear(hidden, hidden)])
         self.enc_output_norm = nn.ModuleList([nn.LayerNorm(hidden)])
         head = nn.Linear(hidden, layout.classes)
         self.enc_out_class_embed = nn.ModuleList([head])
         self.enc_out_bbox_embed = nn.ModuleList([MLP(hidden, hidden, 4, 3)])
-        self.decoder = Decoder(layout)
+        self.decoder = (decoder or Decoder)(layout)
         boxes, inside = anchors([layout.side_of(scale) for scale in layout.scales])
         self.register_buffer("anchors", boxes, persistent=False)
         self.register_buffer("inside", inside, persistent=False)
@@ -50,13 +51,15 @@ class Transformer(nn.Module):
         """Queries (B, Q, C), their boxes (B, Q, 4) and all cells' objectness (B, n).
 
         From maps (B, h, w, C), one for each level, the learned queries (Q, C) and the
-        learned deltas (Q, 4) of their boxes. Boxes are cxcywh in 0–1.
+        learned deltas (Q, 4) of their boxes. Boxes are cxcywh in 0–1. The proposals
+        are cells of the first map of each level.
         """
-        cells = torch.cat([level.flatten(1, 2) for level in maps], dim=1)
+        firsts = maps[: self.levels]
+        cells = torch.cat([level.flatten(1, 2) for level in firsts], dim=1)
         proposals, objectness = self._propose(cells)
         boxes = refine(proposals, deltas)
-        queries = self.decoder(queries.expand(cells.shape[0], -1, -1), boxes, maps)
-        return queries, boxes, objectness
+        learned = queries.expand(cells.shape[0], *queries.shape)
+        return self.decoder(learned, boxes, maps), boxes, objectness
 
     def _propose(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Cells (B, n, C) -> boxes cxcywh (B, Q, 4) of the best, and objectness (B, n).
@@ -99,10 +102,10 @@ def refine(boxes: Tensor, deltas: Tensor) -> Tensor:
 class Decoder(nn.Module):
     """The decoder's layers; they all look around the proposals' boxes, as those are."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, layer: type[Layer] | None = None) -> None:
         super().__init__()
         hidden = layout.hidden
-        layers = [Layer(layout) for _ in range(layout.decoder_layers)]
+        layers = [(layer or Layer)(layout) for _ in range(layout.decoder_layers)]
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(hidden)
         self.ref_point_head = MLP(2 * hidden, hidden, hidden, 2)
@@ -112,9 +115,17 @@ class Decoder(nn.Module):
 
     def forward(self, queries: Tensor, boxes: Tensor, maps: list[Tensor]) -> Tensor:
         """Queries (B, Q, C) and boxes (B, Q, 4) -> queries (B, Q, C)."""
-        positions = self.ref_point_head(self._sines(boxes))
+        positions = self.positions(boxes)
         for layer in self.layers:
             queries = layer(queries, positions, boxes, maps)
+        return self.normalised(queries)
+
+    def positions(self, boxes: Tensor) -> Tensor:
+        """An embedding (B, Q, C) of where each box (B, Q, 4) is."""
+        return self.ref_point_head(self._sines(boxes))
+
+    def normalised(self, queries: Tensor) -> Tensor:
+        """Queries as the heads take them."""
         return self.norm(queries)
 
     def _sines(self, boxes: Tensor) -> Tensor:
@@ -161,15 +172,17 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(hidden, hidden)
         self.heads = hidden // 32
 
-    def forward(self, queries: Tensor, positions: Tensor) -> Tensor:
-        """Queries (B, Q, C) -> (B, Q, C)."""
+    def forward(
+        self, queries: Tensor, positions: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Queries (B, Q, C) -> (B, Q, C); `mask` (Q, Q) is true for what is seen."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         placed = queries + positions
         query, key, value = (
             self._by_head(linear(*each))
             for each in zip((placed, placed, queries), weights, biases, strict=True)
         )
-        attended = scaled_dot_product_attention(query, key, value)
+        attended = scaled_dot_product_attention(query, key, value, mask)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
     def _by_head(self, queries: Tensor) -> Tensor:

@@ -29,14 +29,42 @@ COCO = {
 COCO_LABELS = tuple(COCO.get(column) for column in range(91))
 
 
-def labels_of(classes: int, told: Mapping[str, Any]) -> tuple[str | None, ...]:
+PERSON = (None, "person")
+"""Of the published weights with key points: column 0 means no object."""
+
+COCO_POINTS = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder",
+    "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+)  # fmt: skip
+"""COCO's points of a person, in its order."""
+
+COCO_SKELETON = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7),
+    (6, 8), (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)  # fmt: skip
+"""Which of them a line joins, counted from 0."""
+
+
+def labels_of(
+    classes: int, told: Mapping[str, Any], points: Sequence[int] = ()
+) -> tuple[str | None, ...]:
     """A label for each of `classes` columns; None is a column never returned.
 
     The trainer keeps the names and not always the columns. Since version 1.5 the first
     name is column 0, and the last column means no object. Before, `num_classes` counted
     all columns, and category 0 of a dataset from Roboflow was none of the names.
+    `points` says how many points each class has, if any.
     """
-    names = _names(told.get("class_names"))
+    if points:
+        return _with_points(classes, told, points)
+    return _in_order(classes, told, _names(told.get("class_names")))
+
+
+def _in_order(
+    classes: int, told: Mapping[str, Any], names: tuple[str | None, ...]
+) -> tuple[str | None, ...]:
+    """Labels of columns that stand in the order of the names."""
     if classes == len(COCO_LABELS) and len(names) in (0, len(COCO)):
         return COCO_LABELS
     if len(names) == classes:
@@ -45,6 +73,34 @@ def labels_of(classes: int, told: Mapping[str, Any]) -> tuple[str | None, ...]:
         shifted = told.get("num_classes") == classes
         return (None, *names) if shifted else (*names, None)
     return tuple(f"class_{column}" for column in range(classes))
+
+
+def _with_points(
+    classes: int, told: Mapping[str, Any], points: Sequence[int]
+) -> tuple[str | None, ...]:
+    """Labels of things with points, of which old networks have "no object" first.
+
+    That column has no points; names are those of the columns that have some. Where no
+    names are told, 17 points are a person's.
+    """
+    names = _names(told.get("class_names"))
+    if points[0] == 0:
+        pointed = [column for column, count in enumerate(points) if count]
+        given = dict(zip(pointed, names, strict=False))
+        known = {
+            column: given.get(column) or _guess(points, column) for column in pointed
+        }
+        return tuple(known.get(column) for column in range(classes))
+    if names:
+        return _in_order(classes, told, names)
+    found = [_guess(points, column) for column in range(len(points))]
+    return (*found, *[None] * (classes - len(found)))
+
+
+def _guess(points: Sequence[int], column: int) -> str:
+    alone = sum(points) == points[column]
+    person = alone and points[column] == len(COCO_POINTS)
+    return "person" if person else f"class_{column}"
 
 
 def _names(value: Any) -> tuple[str | None, ...]:

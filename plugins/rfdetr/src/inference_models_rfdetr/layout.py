@@ -14,6 +14,7 @@ from inference_models import InvalidCard
 T = TypeVar("T")
 
 _LARGEST = 4096  # pixels; a file that asks for more asks for memory
+_MOST_POINTS = 4096
 
 
 def _to_ints(values: Iterable[int]) -> tuple[int, ...]:
@@ -30,12 +31,22 @@ def _check(name: str, value: Any) -> None:
         if not isinstance(value, bool):
             raise TypeError(f"{name} {value!r} is neither true nor false")
         return
+    if name == "keypoints":
+        _check_points(value)
+        return
     values = value if isinstance(value, tuple) else (value,)
     kinds = (int, float) if name == "scales" else (int,)
     if not values or any(
         not isinstance(v, kinds) or isinstance(v, bool) or v <= 0 for v in values
     ):
         raise TypeError(f"{name} {value!r} is no number above 0")
+
+
+def _check_points(counts: tuple[int, ...]) -> None:
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise TypeError(f"keypoints {counts!r} are no numbers from 0")
+    if counts and not 0 < sum(counts) <= _MOST_POINTS:
+        raise TypeError(f"keypoints {counts!r} are not 1 to {_MOST_POINTS} together")
 
 
 @attrs.frozen
@@ -63,10 +74,17 @@ class Layout:
     feedforward: int = 2048
     segments: bool = False
     """Whether it has a mask for each query."""
+    keypoints: tuple[int, ...] = attrs.field(default=(), converter=_to_ints)
+    """How many points each class has, from column 0 on; empty where it finds none."""
 
     def __attrs_post_init__(self) -> None:
         for field in attrs.fields(Layout):
             _check(field.name, getattr(self, field.name))
+        if len(self.keypoints) > self.classes:
+            raise InvalidCard(
+                f"RF-DETR has {self.classes} classes, and points for "
+                f"{len(self.keypoints)} of them; correct the labels or the layout"
+            )
         step = self.patch * self.windows
         if self.resolution % step:
             raise InvalidCard(
@@ -83,6 +101,11 @@ class Layout:
     def mask_side(self) -> int:
         """Cells along a side of a mask, which are of four pixels."""
         return self.resolution // 4
+
+    @property
+    def slots(self) -> int:
+        """Places for points: of each class as many as of the one with most."""
+        return len(self.keypoints) * max(self.keypoints, default=0)
 
     def side_of(self, scale: float) -> int:
         """Cells along a side of a feature map."""
@@ -117,6 +140,9 @@ SIZES = {
     "seg-2xlarge": attrs.evolve(
         _SEGMENTS, resolution=768, decoder_layers=6, queries=300
     ),
+    "keypoint-preview": Layout(
+        576, patch=12, decoder_layers=4, queries=100, classes=2, keypoints=(0, 17)
+    ),
 }
 """The published models; those that segment begin with "seg-"."""
 
@@ -130,6 +156,19 @@ _HEAD = "class_embed.weight"
 _ENCODER_LAYER = "backbone.0.encoder.encoder.encoder.layer"
 _QUERIES = "query_feat.weight"
 _MASKS = "segmentation_head."
+_POINT_SLOTS = "_kp_active_mask"
+_TOKENS = "transformer.keypoint_query_initializer.queries"
+_NEEDED_POINTS = {
+    _POINT_SLOTS: 2,
+    _TOKENS: 2,
+    "keypoint_embed.layers.0.weight": 2,
+    "backbone.0.cross_attn_projector.stages.0.1.weight": 1,
+    f"{_LAYER}.0.kp_cross_attn.value_proj.weight": 2,
+}
+# Relatives whose tokens are narrower, or look at other queries', and more queries.
+_OTHER = re.compile(
+    r"transformer\.(register_|decoder\.layers\.\d+\.((inst|memory)_\w+|inter_inst_))"
+)
 _NEEDED = {
     _PATCHES: 4,
     _POSITIONS: 3,
@@ -155,20 +194,21 @@ def without_prefix(tensors: Mapping[str, T]) -> dict[str, T]:
 def recognise(
     shapes: Mapping[str, Sequence[int | str]], told: Mapping[str, Any]
 ) -> Layout | None:
-    """The layout of a checkpoint for detection or segmentation, or None.
+    """The layout of a checkpoint of RF-DETR, or None.
 
-    Shapes cannot tell the resolution, the windows and the depths of features: `told` is
-    what the trainer wrote beside the tensors, under its names. Where that is silent,
-    they are those of a published model with the same patches.
+    Shapes cannot tell the resolution, the windows, the depths of features and, for
+    several classes, how many points each has: `told` is what the trainer wrote beside
+    the tensors, under its names. Where that is silent, they are those of a published
+    model with the same patches, and as many points as fit.
     """
     names = without_prefix(shapes)
-    other = any(name.startswith("keypoint") for name in names)
-    if other or not all(_fits(names.get(name), rank) for name, rank in _NEEDED.items()):
+    if not all(_fits(names.get(name), rank) for name, rank in _NEEDED.items()):
         return None
     found = {name: tuple(map(int, names[name])) for name in _NEEDED}
+    points = _points(names, told, found[_HEAD])
     patch, hidden = found[_PATCHES][-1], found[_HEAD][-1]
     similar = _similar(patch, found[_POSITIONS][1])
-    if hidden < 32:
+    if hidden < 32 or points is None:
         return None
     levels = _count(names, r"backbone\.0\.projector\.stages\.(\d+)\.")
     layers = _count(names, rf"{re.escape(_ENCODER_LAYER)}\.(\d+)\.")
@@ -191,7 +231,42 @@ def recognise(
         classes=found[_HEAD][0],
         feedforward=found[_FEEDFORWARD][0],
         segments=any(name.startswith(_MASKS) for name in names),
+        keypoints=points,
     )
+
+
+def _points(
+    names: Mapping[str, Sequence[int | str]],
+    told: Mapping[str, Any],
+    head: tuple[int, ...],
+) -> tuple[int, ...] | None:
+    """How many points each class has, () for a network without; None for another."""
+    if not any(name.startswith("keypoint") for name in names):
+        return ()
+    fit = all(_fits(names.get(name), rank) for name, rank in _NEEDED_POINTS.items())
+    if not fit or any(map(_OTHER.match, names)):
+        return None
+    (groups, most), (total, width) = (
+        tuple(map(int, names[name])) for name in (_POINT_SLOTS, _TOKENS)
+    )
+    if width != head[1] or groups > head[0] or total > _MOST_POINTS:
+        return None
+    known = told.get("num_keypoints_per_class")
+    counts = known if isinstance(known, list) else []
+    if not counts or not all(type(n) is int and n >= 0 for n in counts):
+        counts = _counts(groups, most, total, head[0])
+    same = (len(counts), max(counts, default=0), sum(counts)) == (groups, most, total)
+    return tuple(counts) if same else None
+
+
+def _counts(groups: int, most: int, total: int, classes: int) -> list[int]:
+    """As many points for each class, but for none of a first that is background.
+
+    Old checkpoints have that, and so a group for each column of the head.
+    """
+    if groups == classes and total == most * (groups - 1):
+        return [0] + [most] * (groups - 1)
+    return [most] * groups
 
 
 def _similar(patch: int, positions: int) -> Layout:
@@ -202,9 +277,13 @@ def _similar(patch: int, positions: int) -> Layout:
 
 
 def size_of(layout: Layout) -> str | None:
-    """The published model that this is, whatever its classes; None if it is none."""
+    """The published model that this is, whatever its classes and points, or None."""
     for name, size in SIZES.items():
-        if layout == attrs.evolve(size, classes=layout.classes):
+        points = layout.keypoints if size.keypoints else ()
+        classes = layout.classes
+        if classes >= len(points) and layout == attrs.evolve(
+            size, classes=classes, keypoints=points
+        ):
             return name
     return None
 
