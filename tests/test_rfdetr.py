@@ -76,6 +76,9 @@ def assert_equal_outputs(expected, found):
     after = scores(expected["logits"][same]) - scores(found["logits"][same])
     assert np.abs(after).max() <= 1e-4
     assert np.abs(expected["boxes"][same] - found["boxes"][same]).max() <= 1e-4
+    if "keypoints" in expected:
+        points = expected["keypoints"][same] - found["keypoints"][same]
+        assert np.abs(points).max() <= 1e-3
     if "masks" in expected:  # their logits are far from 0 at most pixels
         masks = scores(expected["masks"][same]) - scores(found["masks"][same])
         assert np.abs(masks).max() <= 1e-3
@@ -192,6 +195,25 @@ def test_a_segmenter_gives_masks_of_the_photos_own_sizes(checkpoint, photos):
     for image, found in zip(images, model(images, confidence=0.3), strict=True):
         assert found.masks.shape == (len(found), *image.shape[:2])
         assert found.to_supervision().mask is found.masks
+
+
+def test_a_model_of_people_gives_points_in_the_photos_pixels(checkpoint, photos):
+    model = AutoModel.from_pretrained(checkpoint("keypoint-preview"), backend="torch")
+    images = [photos["coffee"][:37, :501], photos["chelsea"]]
+    named = {"confidence": 0, "key_points_threshold": 0}
+
+    assert (model.task, model.class_names) == ("keypoint-detection", ["", "person"])
+    assert model.key_points_classes[1][0] == "nose"
+    assert model.skeletons[1][0] == (15, 13)
+    for image, found in zip(images, model(images, **named), strict=True):
+        height, width = image.shape[:2]
+        assert (found.xyxy <= [width, height, width, height]).all()
+        assert found.xy.shape == (100, 17, 2)
+        # Each point is near its thing's box, wherever in the photo that is.
+        centres = found.xyxy.reshape(-1, 2, 2).mean(axis=1)
+        apart = np.abs(found.xy - centres[:, None]) / [width, height]
+        assert np.median(apart) < 0.5
+        assert found.to_supervision().xy is found.xy
 
 
 def finetuned(folder: Path, classes: int, **beside) -> Path:

@@ -86,8 +86,9 @@ def detector(tmp_path_factory):
     return save_checkpoint(path, rfdetr_state("nano", 8))
 
 
-def serve_detector(server, checkpoint, names=NAMES, side=384, **fields):
+def serve_detector(server, checkpoint, names=NAMES, side=384, beside=None, **fields):
     contents = {"weights.pth": checkpoint.read_bytes(), **side_files(side, names)}
+    contents |= beside or {}
     usual = {"modelVariant": "rfdetr-nano", "taskType": "object-detection"}
     server.adds(
         "ws/my-project/3",
@@ -139,8 +140,8 @@ def test_a_package_with_names_too_many_is_refused(server, detector):
 
 
 def test_a_package_of_another_task_is_refused(server, detector):
-    serve_detector(server, detector, taskType="keypoint-detection")
-    with pytest.raises(InvalidCard, match="RF-DETR for object-detection and instance-"):
+    serve_detector(server, detector, taskType="depth-estimation")
+    with pytest.raises(InvalidCard, match="RF-DETR for object-detection, instance-"):
         load()
 
 
@@ -160,6 +161,37 @@ def test_a_package_with_masks_gives_instances(server, photos, tmp_path):
     assert model.task == "instance-segmentation"
     assert len(found) == 100
     assert found.masks.shape == (100, *photos["coffee"].shape[:2])
+
+
+def test_a_package_with_points_gives_key_points_and_their_names(
+    server, photos, tmp_path
+):
+    state = rfdetr_state("keypoint-preview")
+    weights = save_checkpoint(tmp_path / "weights.pth", state)
+    points = {str(number): f"point {number}" for number in range(17)}
+    person = {
+        "object_class_id": 1,
+        "keypoints": points,
+        "edges": [{"from": 3, "to": 4}],
+    }
+    serve_detector(
+        server,
+        weights,
+        names=["background", "person"],
+        side=576,
+        beside={"keypoints_metadata.json": json.dumps([person]).encode()},
+        modelVariant="rfdetr-keypoint-preview",
+        taskType="keypoint-detection",
+    )
+    model = load()
+    (found,) = model(photos["coffee"], confidence=0, key_points_threshold=0)
+
+    assert model.class_names == ["", "person"]
+    assert model.key_points_classes == [[], list(points.values())]
+    assert model.skeletons == [[], [(3, 4)]]
+    assert set(found.names) == {"person"}
+    assert found.xy.shape == (100, 17, 2)
+    assert (found.confidence > 0).all()
 
 
 # ResNet

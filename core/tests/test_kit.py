@@ -32,6 +32,7 @@ from inference_models import (
     InstanceDetections,
     InvalidInput,
     InvalidWeights,
+    KeyPoints,
     Model,
     ModelCard,
     MultiLabelClassificationPrediction,
@@ -834,6 +835,46 @@ class TestShapes(ShapesKit):
     pass
 
 
+class Poses(Tiny):
+    """The boxes of `Tiny`, and output "points" (N, K, 3): x, y and how sure."""
+
+    @classmethod
+    def cards(cls):
+        return [tiny_card(9, task="keypoint-detection")]
+
+    def postprocess(self, outputs, frames, options, ops):
+        threshold = self.threshold(options.confidence, default=0.5)
+        points = ops.host(outputs["points"])
+        triples = zip(ops.host(outputs["boxes"]), points, frames, strict=True)
+        return [self.poses(*triple, threshold) for triple in triples]
+
+    def poses(self, rows, points, frame, threshold):
+        kept = (rows[:, 4] >= threshold) & (rows[:, 5] != 1)
+        xyxy = frame.from_normalized(rows[kept, :4])
+        things = (rows[kept, 5], rows[kept, 4], xyxy, self.class_names)
+        return KeyPoints.sort(*self.points(points[kept], frame), *things)
+
+    def points(self, points, frame):
+        sure = points[..., 2]
+        return frame.points_to_original(points[..., :2]) * (sure > 0)[..., None], sure
+
+
+class PosesKit(ArchitectureTests):
+    architecture = Poses
+    slot = "architecture"
+
+    @pytest.fixture
+    def outputs(self):
+        boxes = [[0.1, 0.2, 0.3, 0.4, 0.6, 0], [0, 0, 1, 1, 0.9, 2]]
+        points = [[[3, 4, 0.5], [0, 0, 0]], [[-1, 9, 1], [5, 5, 0.25]]]
+        found = {"boxes": [boxes] * 2, "points": [points] * 2}
+        return {name: np.array(rows, np.float32) for name, rows in found.items()}
+
+
+class TestPoses(PosesKit):
+    pass
+
+
 @attrs.frozen(repr=False)
 class Marked(Detections):
     marks: np.ndarray = attrs.field(kw_only=True)
@@ -1037,6 +1078,55 @@ class HasMasksOfAnotherType(Shapes):
 class LeavesTheMasksOut(Shapes):
     def shapes(self, rows, masks, frame, threshold):
         return self.found(rows, frame, threshold)
+
+
+@broken(PosesKit, *PROMISES)
+class HasPointsThatAreNotThere(Poses):
+    def points(self, points, frame):
+        return frame.points_to_original(points[..., :2]) + 1, points[..., 2]
+
+
+@broken(PosesKit, *PROMISES)
+class IsMoreThanSureOfPoints(Poses):
+    def points(self, points, frame):
+        xy, sure = super().points(points, frame)
+        return xy, sure * 2
+
+
+@broken(PosesKit, *PROMISES)
+class HasPointsNowhere(Poses):
+    def points(self, points, frame):
+        xy, sure = super().points(points, frame)
+        return np.where(sure[..., None] == 1, np.nan, xy), sure
+
+
+@broken(PosesKit, *PROMISES)
+class HasPointsOfAnotherType(Poses):
+    def poses(self, *arguments):
+        found = super().poses(*arguments)
+        return attrs.evolve(found, xy=found.xy.astype(np.float64))
+
+
+@broken(PosesKit, *PROMISES)
+class HasSpreadForNothing(Poses):
+    def poses(self, *arguments):
+        found = super().poses(*arguments)
+        return attrs.evolve(found, covariance=np.zeros((len(found), 2), np.float32))
+
+
+@broken(PosesKit, *PROMISES)
+class LeavesThePointsOut(Poses):
+    def poses(self, *arguments):
+        return super().poses(*arguments).detections
+
+
+@broken(PosesKit, "test_cards_have_skeletons_that_can_be_read")
+class JoinsPointsThatThereAreNot(Poses):
+    @classmethod
+    def cards(cls):
+        (card,) = super().cards()
+        wrong = {"class_id": 0, "names": ["tip"], "skeleton": [[0, 1]]}
+        yield attrs.evolve(card, config={**card.config, "key_points": [wrong]})
 
 
 @broken(MarksKit, *PROMISES)

@@ -15,6 +15,7 @@ from inference_models import (
     InstanceDetections,
     InvalidCard,
     InvalidOption,
+    KeyPoints,
     MultiLabelClassificationPrediction,
     RunFailed,
     Scores,
@@ -36,6 +37,17 @@ def instances():
     """Each mask covers as many pixels as its class has as a number."""
     masks = [np.arange(12).reshape(3, 4) < number for number in (0, 2, 1)]
     return InstanceDetections.sort(BOXES, [0.2, 0.9, 0.5], [0, 2, 1], NAMES, masks)
+
+
+@pytest.fixture
+def poses():
+    """Of each thing as many points are there as its class has as a number."""
+    sure = [[0.5, 0.5], [0, 0], [0.5, 0]]
+    xy = np.arange(12).reshape(3, 2, 2) * (np.array(sure) > 0)[..., None]
+    spread = np.arange(24, dtype=np.float64).reshape(3, 2, 2, 2)
+    spread[np.array(sure) == 0] = np.nan
+    scores, classes = [0.2, 0.9, 0.5], [2, 0, 1]
+    return KeyPoints.sort(xy, sure, classes, scores, BOXES, NAMES, spread)
 
 
 @pytest.fixture
@@ -225,6 +237,111 @@ def test_instances_show_what_they_found(instances):
 def test_instances_are_not_made_without_masks():
     with pytest.raises(InvalidOption, match="instances have masks; give masks="):
         InstanceDetections.sort(BOXES, [0.2, 0.9, 0.5], [0, 2, 1])
+
+
+# Key points
+
+
+def there(poses):
+    """The class each thing must have, by its points."""
+    return (poses.confidence > 0).sum(axis=1).tolist()
+
+
+def test_things_are_sorted_with_their_points(poses):
+    assert poses.detection_confidence.tolist() == f32(0.9, 0.5, 0.2).tolist()
+    assert poses.class_id.tolist() == there(poses) == [0, 1, 2]
+    assert poses.xyxy.tolist() == [[1, 1, 5, 5], [2, 2, 6, 6], [0, 0, 4, 4]]
+    assert poses.xy[1, 0].tolist() == [8, 9]
+    assert poses.covariance[1, 0].tolist() == [[16, 17], [18, 19]]
+
+
+def test_points_have_the_usual_types(poses):
+    found = {
+        field.name: getattr(poses, field.name) for field in attrs.fields(KeyPoints)
+    }
+    types = {n: a.dtype.name for n, a in found.items() if n != "class_names"}
+
+    assert types.pop("class_id") == "int64"
+    assert set(types.values()) == {"float32"}
+
+
+@pytest.mark.parametrize(
+    "key", [0, -1, slice(1, None), [2, 0], [], [False, True, True]]
+)
+def test_things_are_chosen_with_their_points(poses, key):
+    chosen = poses[key]
+
+    assert isinstance(chosen, KeyPoints)
+    assert chosen.class_id.tolist() == there(chosen)
+    assert chosen.covariance.shape == (len(chosen), 2, 2, 2)
+    assert chosen.detections == poses.detections[key]
+
+
+def test_things_are_iterated_one_by_one(poses):
+    assert [there(one) for one in poses] == [[0], [1], [2]]
+
+
+def test_things_are_equal_where_their_points_are(poses):
+    assert poses == attrs.evolve(poses)
+    assert poses != attrs.evolve(poses, xy=poses.xy + 1)
+    assert poses != attrs.evolve(poses, covariance=None)
+
+
+def test_covariances_are_not_needed(poses):
+    bare = attrs.evolve(poses, covariance=None)
+
+    assert bare == attrs.evolve(bare)
+    assert bare[1:].covariance is None
+    assert "covariance" not in bare.to_supervision().data
+
+
+def test_key_points_show_what_they_found(poses):
+    assert repr(poses[:2]) == "<KeyPoints 2: cat 0.90, dog 0.50>"
+    assert repr(poses[:0]) == "<KeyPoints 0: nothing>"
+
+
+def test_key_points_become_those_of_supervision(poses):
+    found = poses.to_supervision()
+
+    assert found.xy is poses.xy
+    assert found.class_id.tolist() == [0, 1, 2]
+    assert found.data["class_name"].tolist() == list(NAMES)
+    assert found.data["xyxy"] is poses.xyxy
+    assert found.data["covariance"] is poses.covariance
+    if hasattr(found, "visible"):
+        assert found.keypoint_confidence is poses.confidence
+        assert found.detection_confidence is poses.detection_confidence
+        assert found.visible.sum(axis=1).tolist() == [0, 1, 2]
+
+
+POINTS = np.zeros((3, 2, 2))
+SURE = np.zeros((3, 2))
+
+
+@pytest.mark.parametrize(
+    ("xy", "confidence", "covariance"),
+    [
+        (POINTS[:2], SURE, None),
+        (POINTS, SURE[:2], None),
+        (POINTS[:, :1], SURE, None),
+        (POINTS[..., :1], SURE, None),
+        (POINTS, SURE[:, 0], None),
+        (POINTS, 0.5, None),
+        (POINTS, SURE, np.zeros((3, 2, 2))),
+        (POINTS, SURE, np.zeros((2, 2, 2, 2))),
+    ],
+)
+def test_points_that_are_not_those_of_the_boxes_are_told(xy, confidence, covariance):
+    with pytest.raises(InvalidOption, match=r"there are 3 boxes, .* give \(N, K, 2\)"):
+        KeyPoints.sort(xy, confidence, [0, 1, 2], [0.5] * 3, BOXES, NAMES, covariance)
+
+
+def test_no_things_have_no_points():
+    nothing = KeyPoints.sort(
+        np.zeros((0, 17, 2)), np.zeros((0, 17)), [], [], np.empty((0, 4)), NAMES
+    )
+
+    assert (len(nothing), nothing.names, list(nothing)) == (0, [], [])
 
 
 # Scores

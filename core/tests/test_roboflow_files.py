@@ -21,6 +21,7 @@ from inference_models import (
 from inference_models.providers import roboflow_files
 from inference_models.providers.roboflow import RoboflowProvider
 from inference_models.registry import build
+from inference_models.skeletons import skeletons_of
 
 from .fakes import architecture, backend, plugin
 
@@ -42,9 +43,13 @@ NETWORK = {
 def complete(tmp_path):
     """Completes a bundle whose folder holds these side files."""
 
-    def of(config=None, names="a\nb\n", card=None, artifact=None, **network):
+    def of(
+        config=None, names="a\nb\n", card=None, artifact=None, points=None, **network
+    ):
         data = {"network_input": NETWORK | network} | (config or {})
         contents = {"class_names.txt": names, "inference_config.json": data}
+        if points is not None:
+            contents["keypoints_metadata.json"] = points
         for name, content in contents.items():
             if not isinstance(content, (str, bytes)):
                 content = json.dumps(content)
@@ -628,6 +633,54 @@ def test_files_that_disagree_on_the_number_of_classes_are_refused(complete):
     config = {"model_initialization": {"num_classes": 7, "model_name": "resnet18"}}
     with pytest.raises(InvalidWeights, match=r"has 7 classes and .* 2"):
         complete(config)
+
+
+# Key points
+
+FACE = {
+    "object_class_id": 1,
+    "keypoints": {"0": "eye", "2": "nose", "1": "ear"},
+    "edges": [{"from": 0, "to": 2}, {"from": 2, "to": 1}],
+}
+
+
+def test_points_are_named_by_their_numbers(complete):
+    config = complete(points=[FACE]).config
+
+    assert config["key_points"] == [
+        {"class_id": 1, "names": ["eye", "ear", "nose"], "skeleton": [[0, 2], [2, 1]]}
+    ]
+    assert skeletons_of(config, 2)[1].names == ("eye", "ear", "nose")
+
+
+def test_a_package_without_points_says_nothing_of_them(complete):
+    assert "key_points" not in complete().config
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"object_class_id": None}, "object_class_id is missing"),
+        ({"object_class_id": -1}, "object_class_id -1 is not from 0"),
+        ({"keypoints": None}, "keypoints is missing"),
+        ({"keypoints": {"1": "ear"}}, "keypoints are not numbered from 0"),
+        ({"keypoints": {"0": 7}}, "0 must be a text"),
+        ({"edges": [{"from": 0, "to": 3}]}, "to 3 is not from 0 to 2"),
+        ({"edges": [[0, 1]]}, "edges entry 0 is a list, no mapping"),
+        ({"edges": [{"from": 0}]}, "to is missing"),
+    ],
+)
+def test_points_that_cannot_be_read_are_refused_with_their_place(
+    complete, change, words
+):
+    with pytest.raises(InvalidCard, match=rf"^keypoints_metadata\.json.*: {words}"):
+        complete(points=[FACE | change])
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"null", b'[{"a":' * 99])
+def test_points_that_are_no_list_of_mappings_are_refused(complete, content):
+    with pytest.raises(InvalidCard, match=r"^keypoints_metadata\.json"):
+        complete(points=content)
 
 
 def test_a_package_without_side_files_keeps_its_card(complete):

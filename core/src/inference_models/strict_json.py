@@ -33,6 +33,8 @@ def parse(content: bytes, place: str, limit: int) -> Node:
 def parse_list(content: bytes, place: str, limit: int, most: int) -> list[Node]:
     """A JSON list of at most so many mappings; otherwise as `parse`."""
     data = _data(content, place, limit)
+    if not isinstance(data, list):
+        raise InvalidCard(f"{place} holds {_kind(data)} and no list")
     return Node({"list": data}, place).nodes("list", most)
 
 

@@ -46,7 +46,6 @@ _CONTRASTS = {
     "Histogram Equalization": "histogram-equalization",
 }
 _PADDINGS = {"black": 0.0, "grey": 127.0, "gray": 127.0, "white": 255.0}
-_ENDS = ("from", "to")
 _TASKS = {
     "softmax": "classification",
     "sigmoid": "multi-label-classification",
@@ -238,8 +237,15 @@ def _class_points(node: Node) -> dict[str, Any]:
     if None in names or len(names) > _MOST_POINTS:
         raise node.wrong("keypoints", "are not numbered from 0")
     edges = node.nodes("edges", _MOST_POINTS)
-    ends = [[edge.whole(end, 0, len(names) - 1) for end in _ENDS] for edge in edges]
+    ends = [[_end(edge, end, len(names)) for end in ("from", "to")] for edge in edges]
     return {"class_id": column, "names": names, "skeleton": ends}
+
+
+def _end(edge: Node, key: str, points: int) -> int:
+    number = edge.whole(key, 0, points - 1)
+    if number is None:
+        raise edge.wrong(key, "is missing")
+    return number
 
 
 def _best(recommended: dict[str, Any], labels: Sequence[str | None]) -> Any:
