@@ -39,6 +39,7 @@ from inference_models.hardware import Gpu, Hardware
 from inference_models.negotiation.find import elsewhere
 from inference_models.preprocess import place
 from inference_models.registry import installed
+from inference_models.skeletons import Skeleton, skeletons_of
 from inference_models.testing import plugged
 from inference_models_onnx import OnnxBackend
 from inference_models_resnet.network import ResNet
@@ -95,9 +96,11 @@ def test_page_of_a_part_runs(page, run, folder, overview_cards):
 
 
 def test_page_on_rfdetr_runs(run, folder, overview_cards, photos, tmp_path_factory):
-    masks = tmp_path_factory.mktemp("seg-nano")
-    rfdetr_cards(masks, "seg-nano", photos["coffee"])
-    cards = os.pathsep.join([overview_cards, str(masks)])
+    further = [
+        str(rfdetr_cards(tmp_path_factory.mktemp(size), size, photos["coffee"]))
+        for size in ("seg-nano", "keypoint-preview")
+    ]
+    cards = os.pathsep.join([overview_cards, *further])
     (folder / "output").mkdir()
     trained = Path(overview_cards.split(os.pathsep)[-1], "base.pth")
     shutil.copy(trained, folder / "output/checkpoint_best_total.pth")
@@ -254,7 +257,7 @@ def test_page_on_models_names_those_of_the_packs():
 
 
 def test_example_card_is_a_sound_card():
-    (text,) = blocks("docs/cards.md", "json")
+    text, *_ = blocks("docs/cards.md", "json")
     data = json.loads(text.replace("<64 hexadecimal digits>", "0" * 64))
 
     card = ModelCard.from_json(data)
@@ -416,19 +419,48 @@ def test_network_of_the_page_on_plugins_runs_in_torch_and_onnx(tmp_path, monkeyp
     assert (found.masks != same.masks).mean() < 0.01
 
 
-def test_poses_of_the_page_on_plugins_keep_their_points():
-    poses = shown("class Poses(")["poses"]
+def test_key_points_of_the_page_on_plugins_are_in_pixels_of_the_image(tmp_path):
+    pack = shown("class Fishes(")["Fishes"]
+    config = {"preprocessing": {"size": [10, 10]}}
+    task, artifact = "keypoint-detection", Artifact("onnx", {"main": "fishes.onnx"})
+    card = ModelCard("fishes", pack.name, task, [artifact], ["fish"], config)
+    outputs = {
+        "boxes": np.array([[[0.5, 0.5, 0.5, 0.5], [0.2, 0.2, 0.2, 0.2]]]),
+        "scores": np.array([[0.9, 0.2]]),
+        "points": np.array([[[[5, 5], [6, 5]], [[1, 1], [2, 2]]]]),
+        "visible": np.array([[[0.75, 0.5], [0.5, 0.5]]]),
+    }
+    frame = place(Preprocessing(size=(10, 10)), 20, 40).frame
+
+    made = pack(Bundle(card, artifact, tmp_path))
+    (found,) = made.postprocess(outputs, [frame], made.Options(), Operations())
+
+    assert repr(found) == "<KeyPoints 1: fish 0.90>"
+    assert found.xyxy.tolist() == [[10, 5, 30, 15]]
+    assert found.xy.tolist() == [[[22, 11], [26, 11]]]
+    assert found.confidence.tolist() == [[0.75, 0.5]]
+
+
+def test_key_points_of_the_page_on_cards_can_be_read():
+    (config,) = [json.loads(b) for b in blocks("docs/cards.md", "json")[1:]]
+
+    edges = ((0, 1), (0, 2))
+    expected = [Skeleton(), Skeleton(("head", "tail", "fin"), edges)]
+    assert skeletons_of(config, 2) == expected
+
+
+def test_more_of_a_box_of_the_page_on_plugins_stays_with_it():
+    oriented = shown("class Oriented(")["oriented"]
     frame = place(Preprocessing(size=(10, 10)), 20, 40).frame
     boxes = np.array([[0, 0, 5, 5], [1, 1, 3, 4]])
-    points = np.array([[[1, 2]], [[3, 4]]])
 
-    found = poses(boxes, np.float32([0.5, 0.9]), points, frame, ["person"])
+    found = oriented(boxes, np.float32([0.5, 0.9]), np.float32([1, 2]), frame, ["bolt"])
 
-    assert found.points.tolist() == [[[12, 8]], [[4, 4]]]
-    assert found[1:].points.tolist() == [[[4, 4]]]
+    assert found.angle.tolist() == [2, 1]
+    assert found[1:].angle.tolist() == [1]
     assert found == found[:]
     assert found != found[::-1]
-    assert repr(found) == "<Poses 2: person 0.90, person 0.50>"
+    assert repr(found) == "<Oriented 2: bolt 0.90, bolt 0.50>"
 
 
 def test_embeddings_of_the_page_on_plugins_come_in_one_array(tmp_path):

@@ -358,12 +358,12 @@ SHARES = {"fp32": (0.95, 1.4), "fp16": (0.47, 0.85)}
 
 
 # The other segmenters are "seg-nano" with more layers, on larger images.
-DETECTORS = [size for size in SIZES if not size.startswith("seg-")]
+RFDETRS = [*(size for size in SIZES if not size.startswith("seg-")), "seg-nano"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", SHARES)
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", *DETECTORS, "seg-nano"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", *RFDETRS])
 def test_every_model_is_built_in_both_precisions_for_batches(weights, name, precision):
     wishes = {"quantization": precision, "batch_size": (1, 4, 8)}
     bundle = compiled(named(name, weights), **wishes)
