@@ -437,7 +437,7 @@ def test_key_points_of_the_page_on_plugins_are_in_pixels_of_the_image(tmp_path):
 
     assert repr(found) == "<KeyPoints 1: fish 0.90>"
     assert found.xyxy.tolist() == [[10, 5, 30, 15]]
-    assert found.xy.tolist() == [[[22, 11], [26, 11]]]
+    assert found.xy.tolist() == [[[20, 10], [24, 10]]]
     assert found.confidence.tolist() == [[0.75, 0.5]]
 
 

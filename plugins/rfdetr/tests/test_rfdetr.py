@@ -260,6 +260,7 @@ def onnx(outputs=("dets", "labels"), batch="batch", **changes) -> Facts:
         **dict.fromkeys(["dets", "boxes"], (batch, 300, 4)),
         **dict.fromkeys(["labels", "logits"], (batch, 300, 91)),
         "masks": (batch, 300, 96, 96),
+        "keypoints": (batch, 300, 34, 8),
         "objectness": (batch, 576),
     }
     shapes = {name: shapes[name] for name in ("input", *outputs)} | changes
@@ -302,6 +303,38 @@ def test_an_official_export_with_masks_segments():
 
     assert card.task == "instance-segmentation"
     assert card.artifacts[0].rename == {"dets": "boxes", "labels": "logits"}
+
+
+def export_of_points(columns, slots, values=8) -> Facts:
+    """An official export whose head has so many columns, and slots of points."""
+    shapes = {
+        "labels": ("batch", 300, columns),
+        "keypoints": ("batch", 300, slots, values),
+    }
+    return onnx(("dets", "labels", "keypoints"), **shapes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "slots", "labels", "counts"),
+    [
+        (2, 34, (None, "person"), (0, 17)),
+        (2, 17, ("person", None), (17,)),
+        (3, 8, ("class_0", "class_1", None), (4, 4)),
+    ],
+)
+def test_an_official_export_with_points_finds_them(columns, slots, labels, counts):
+    card = claimed(export_of_points(columns, slots))
+
+    assert card.task == "keypoint-detection"
+    assert card.artifacts[0].rename == {"dets": "boxes", "labels": "logits"}
+    assert (card.labels, card.config["layout"]) == (labels, {"keypoints": counts})
+
+
+@pytest.mark.parametrize(
+    ("slots", "values"), [(17, 7), (17, "values"), ("slots", 8), (0, 8), (-3, 8)]
+)
+def test_an_export_with_points_of_other_values_is_not_claimed(slots, values):
+    assert RfDetr.claims(export_of_points(2, slots, values)) is None
 
 
 def test_an_exports_card_gives_detections():
