@@ -328,6 +328,8 @@ def test_an_official_export_with_points_finds_them(columns, slots, labels, count
     assert card.task == "keypoint-detection"
     assert card.artifacts[0].rename == {"dets": "boxes", "labels": "logits"}
     assert (card.labels, card.config["layout"]) == (labels, {"keypoints": counts})
+    told = [points["class_id"] for points in card.config.get("key_points", ())]
+    assert told == [column for column, count in enumerate(counts) if count == 17]
 
 
 @pytest.mark.parametrize(

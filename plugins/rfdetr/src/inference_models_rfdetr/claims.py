@@ -99,17 +99,17 @@ def _card(
         config={
             **({"size": size} if size else {}),
             "layout": fields,
-            **_skeletons(layout, labels),
+            **_skeletons(layout.keypoints, labels),
             "preprocessing": {"size": sides, **NORMALISED},
         },
     )
 
 
-def _skeletons(layout: Layout, labels: Sequence[str | None]) -> dict[str, Any]:
+def _skeletons(counts: Sequence[int], labels: Sequence[str | None]) -> dict[str, Any]:
     """Under the config's key for them, a person's points where they are COCO's."""
     found = [
         {"class_id": column, **PERSONS}
-        for column, count in enumerate(layout.keypoints)
+        for column, count in enumerate(counts)
         if (labels[column], count) == ("person", len(COCO_POINTS))
     ]
     return {"key_points": found} if found else {}
@@ -136,13 +136,15 @@ def _exported(facts: Facts) -> ModelCard | None:
         rename={name: ours for name, ours in _EXPORT.items() if name in names},
         needs={"opset": facts.metadata["opset"]},
     )
+    labels = labels_of(classes, {}, counts)
     return ModelCard(
         id="rfdetr",
         architecture="rfdetr",
         task=next((t for t, name in FURTHER.items() if name == further), DETECTION),
         artifacts=(artifact,),
-        labels=labels_of(classes, {}, counts),
+        labels=labels,
         config={
+            **_skeletons(counts, labels),
             **({"layout": {"keypoints": counts}} if counts else {}),
             "preprocessing": {"size": list(image[2:]), **NORMALISED},
         },
