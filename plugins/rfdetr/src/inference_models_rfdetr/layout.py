@@ -155,6 +155,7 @@ _FEEDFORWARD = f"{_LAYER}.0.linear1.bias"
 _HEAD = "class_embed.weight"
 _ENCODER_LAYER = "backbone.0.encoder.encoder.encoder.layer"
 _QUERIES = "query_feat.weight"
+_GROUP = r"transformer\.enc_output\.(\d+)\."
 _MASKS = "segmentation_head."
 _POINT_SLOTS = "_kp_active_mask"
 _TOKENS = "transformer.keypoint_query_initializer.queries"
@@ -210,8 +211,7 @@ def recognise(
     similar = _similar(patch, found[_POSITIONS][1])
     if hidden < 32 or points is None:
         return None
-    levels = _count(names, r"backbone\.0\.projector\.stages\.(\d+)\.")
-    layers = _count(names, rf"{re.escape(_ENCODER_LAYER)}\.(\d+)\.")
+    scales = _scales(names)
     resolution, windows = _sides(told, similar, patch, found[_POSITIONS][1])
     if resolution % (patch * windows):
         return None
@@ -221,13 +221,12 @@ def recognise(
         patch=patch,
         windows=windows,
         width=found[_PATCHES][0],
-        features=_depths(told.get("out_feature_indexes"), layers) or similar.features,
+        features=_features(told, names) or similar.features,
         hidden=hidden,
         decoder_layers=_count(names, rf"{re.escape(_LAYER)}\.(\d+)\."),
-        points=found[_POINTS][0] // (levels * (hidden // 16)),
-        scales=tuple(_scale(names, level) for level in range(levels)),
-        queries=found[_QUERIES][0]
-        // _count(names, r"transformer\.enc_output\.(\d+)\."),
+        points=found[_POINTS][0] // (len(scales) * (hidden // 16)),
+        scales=scales,
+        queries=found[_QUERIES][0] // _count(names, _GROUP),
         classes=found[_HEAD][0],
         feedforward=found[_FEEDFORWARD][0],
         segments=any(name.startswith(_MASKS) for name in names),
@@ -293,6 +292,12 @@ def _count(names: Iterable[str], pattern: str) -> int:
     return len({match[1] for match in found if match}) or 1
 
 
+def _scales(names: Mapping[str, Any]) -> tuple[float, ...]:
+    """Of the feature maps that the projector makes."""
+    levels = _count(names, r"backbone\.0\.projector\.stages\.(\d+)\.")
+    return tuple(_scale(names, level) for level in range(levels))
+
+
 def _scale(names: Mapping[str, Any], level: int) -> float:
     """A transposed convolution doubles the resolution, a plain one halves it."""
     resize = f"backbone.0.projector.stages_sampling.{level}.0.0"
@@ -326,6 +331,9 @@ def _whole(value: Any) -> int | None:
     return value if number and 0 < value <= _LARGEST else None
 
 
-def _depths(value: Any, layers: int) -> tuple[int, ...] | None:
+def _features(told: Mapping[str, Any], names: Iterable[str]) -> tuple[int, ...] | None:
+    """The depths that the trainer wrote, if the encoder has as many layers."""
+    value = told.get("out_feature_indexes")
+    layers = _count(names, rf"{re.escape(_ENCODER_LAYER)}\.(\d+)\.")
     known = isinstance(value, list) and all(map(_whole, value))
     return tuple(value) if known and value and max(value) <= layers else None
