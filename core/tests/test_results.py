@@ -292,26 +292,11 @@ def test_covariances_are_not_needed(poses):
 
     assert bare == attrs.evolve(bare)
     assert bare[1:].covariance is None
-    assert "covariance" not in bare.to_supervision().data
 
 
 def test_key_points_show_what_they_found(poses):
     assert repr(poses[:2]) == "<KeyPoints 2: cat 0.90, dog 0.50>"
     assert repr(poses[:0]) == "<KeyPoints 0: nothing>"
-
-
-def test_key_points_become_those_of_supervision(poses):
-    found = poses.to_supervision()
-
-    assert found.xy is poses.xy
-    assert found.class_id.tolist() == [0, 1, 2]
-    assert found.data["class_name"].tolist() == list(NAMES)
-    assert found.data["xyxy"] is poses.xyxy
-    assert found.data["covariance"] is poses.covariance
-    if hasattr(found, "visible"):
-        assert found.keypoint_confidence is poses.confidence
-        assert found.detection_confidence is poses.detection_confidence
-        assert found.visible.sum(axis=1).tolist() == [0, 1, 2]
 
 
 POINTS = np.zeros((3, 2, 2))
@@ -687,6 +672,28 @@ def test_instances_become_supervisions_with_masks(instances):
     assert found.area.tolist() == [2, 1, 0]
     assert found[1:].mask.shape == (2, 3, 4)
     assert len(instances[:0].to_supervision()) == 0
+
+
+def test_key_points_become_those_of_supervision(poses):
+    pytest.importorskip("supervision")
+    found = poses.to_supervision()
+
+    assert found.xy is poses.xy
+    assert found.class_id.tolist() == [0, 1, 2]
+    assert found.data["class_name"].tolist() == list(NAMES)
+    assert found.data["xyxy"] is poses.xyxy
+    assert found.data["covariance"] is poses.covariance
+    if hasattr(found, "visible"):
+        assert found.keypoint_confidence is poses.confidence
+        assert found.detection_confidence is poses.detection_confidence
+        assert found.visible.sum(axis=1).tolist() == [0, 1, 2]
+
+
+def test_key_points_without_covariances_become_supervisions(poses):
+    pytest.importorskip("supervision")
+    bare = attrs.evolve(poses, covariance=None)
+
+    assert set(bare.to_supervision().data) == {"class_name", "xyxy"}
 
 
 def test_supervisions_of_several_images_can_be_merged(detections, none):
