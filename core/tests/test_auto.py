@@ -491,6 +491,15 @@ def test_a_fault_of_an_architecture_is_told_with_its_name(acme, monkeypatch, ste
         load("acme-bright")([RED, GREEN])
 
 
+def test_an_output_that_is_not_there_is_told_beside_those_that_are(acme, monkeypatch):
+    def seek(pack, outputs, *_):
+        return outputs["logits"]
+
+    monkeypatch.setattr(acme.Bright, "postprocess", seek)
+    with pytest.raises(RunFailed, match="'logits'; the outputs are 'means', 'scaled'"):
+        load("acme-bright")(RED)
+
+
 def test_eight_threads_get_what_one_gets(acme):
     model = load("acme-colors", batch_size=3)
     chance = np.random.default_rng(0)

@@ -211,6 +211,13 @@ def test_bench_runs_the_network_in_the_batches_of_a_call(typer, acme, capsys):
     assert acme.batches == [16, 4] * 8
 
 
+def test_bench_refuses_a_call_of_more_pictures_than_fit_in_memory(typer, acme_site):
+    ended = cli("bench", "acme-colors", "--batch", "1" + "0" * 20, site=acme_site)
+
+    assert ended.returncode == 2
+    assert "--batch" in ended.stderr
+
+
 def test_bench_takes_pictures(typer, acme_site, tmp_path):
     picture = str(tmp_path / "there is none.jpg")
     ended = cli("bench", "acme-colors", "--image", picture, site=acme_site)

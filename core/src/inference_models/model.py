@@ -226,7 +226,7 @@ class Model:
         self, outputs: dict[str, Array], frames: Sequence[Frame], options: Any
     ) -> list[Any]:
         loaded = self._loaded
-        with _step("postprocess", loaded.architecture):
+        with _step("postprocess", loaded.architecture, outputs):
             results = loaded.architecture.postprocess(
                 outputs, frames, options, loaded.operations
             )
@@ -260,15 +260,20 @@ class Model:
 
 
 @contextlib.contextmanager
-def _step(name: str, architecture: Architecture[Any]) -> Iterator[None]:
+def _step(
+    name: str, architecture: Architecture[Any], outputs: Iterable[str] = ()
+) -> Iterator[None]:
     """Say of a fault whose it is; `forward` may raise what a user's callback does."""
     try:
         yield
     except InferenceModelsError:
         raise
     except Exception as error:
+        seeks = isinstance(error, KeyError) and outputs
+        hint = f"; the outputs are {', '.join(map(repr, outputs))}" if seeks else ""
         raise RunFailed(
             f"{name}() of architecture {architecture.name!r} failed: {told(error)}"
+            f"{hint}"
         ) from error
 
 

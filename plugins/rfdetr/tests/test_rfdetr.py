@@ -863,8 +863,15 @@ def test_a_card_of_points_says_what_a_person_has():
 )
 def test_points_are_there_for_their_task_alone(size, task):
     card = attrs.evolve(CARDS[f"rfdetr-{size}"], task=task)
-    with pytest.raises(InvalidCard, match=f"is not for {task}; correct the task"):
+    with pytest.raises(InvalidCard, match=f", and not for {task}; correct one"):
         made(card).layout  # noqa: B018 - the property checks
+
+
+@pytest.mark.parametrize(("size", "segments"), [("nano", True), ("seg-nano", False)])
+def test_a_layout_for_another_task_is_refused(size, segments):
+    model = made(CARDS[f"rfdetr-{size}"], layout={"segments": segments})
+    with pytest.raises(InvalidCard, match=f"layout of 'rfdetr-{size}' are those of"):
+        model.layout  # noqa: B018 - the property checks
 
 
 @pytest.mark.parametrize("value", [[0], [-1, 2], [True, 3], ["17"], [9999], 17])

@@ -23,7 +23,7 @@ Pictures = Annotated[
     Optional[list[str]],  # noqa: UP045 - read by typer on Python 3.10
     typer.Option("--image", help="A picture; may be repeated. Else a photograph."),
 ]
-Batch = Annotated[int, typer.Option(min=1, help="Pictures in a call.")]
+Batch = Annotated[int, typer.Option(min=1, max=10_000, help="Pictures in a call.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Calls that are measured.")]
 Verify = Annotated[
     bool,

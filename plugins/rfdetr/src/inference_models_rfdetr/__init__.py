@@ -37,6 +37,7 @@ from inference_models_rfdetr.claims import (
     PERSONS,
     SEGMENTATION,
     claimed,
+    task_of,
 )
 from inference_models_rfdetr.labels import COCO_LABELS, PERSON
 from inference_models_rfdetr.layout import SIZES, Layout
@@ -130,14 +131,14 @@ class RfDetr(Architecture[RfDetrOptions]):
         given, classes = config.get("layout", {}), len(self.card.labels)
         try:
             segments = self.card.task == SEGMENTATION
-            fields = {**given, "resolution": height, "segments": segments}
+            fields = {"segments": segments, **given, "resolution": height}
             layout = attrs.evolve(SIZES[size], classes=classes, **fields)
         except (TypeError, ValueError) as error:
             raise InvalidCard(f"layout {given!r} cannot be read: {error}") from error
-        if bool(layout.keypoints) != (self.card.task == KEY_POINTS):
+        if task_of(layout) != self.card.task:
             raise InvalidCard(
-                f"RF-DETR with the points {layout.keypoints} is not for "
-                f"{self.card.task}; correct the task, the size or the layout"
+                f"the size and layout of {self.card.id!r} are those of RF-DETR for "
+                f"{task_of(layout)}, and not for {self.card.task}; correct one of them"
             )
         return layout
 

@@ -60,6 +60,13 @@ def claimed(facts: Facts) -> ModelCard | None:
     return _trained(facts) if facts.format == "torch" else None
 
 
+def task_of(layout: Layout) -> str:
+    """What a network of the layout finds."""
+    if layout.keypoints:
+        return KEY_POINTS
+    return SEGMENTATION if layout.segments else DETECTION
+
+
 def _trained(facts: Facts) -> ModelCard | None:
     """The card of a checkpoint."""
     shapes = {name: spec.shape for name, spec in facts.tensors.items()}
@@ -86,14 +93,12 @@ def _card(
     size = size_of(layout)
     fields = attrs.asdict(layout)
     sides = [fields.pop("resolution")] * 2
-    task = SEGMENTATION if fields.pop("segments") else DETECTION
-    fields.pop("classes")
-    if layout.keypoints:
-        task = KEY_POINTS
+    for told in ("classes", "segments"):  # by the labels and the task
+        fields.pop(told)
     return ModelCard(
         id=f"rfdetr-{size}" if size else "rfdetr",
         architecture="rfdetr",
-        task=task,
+        task=task_of(layout),
         artifacts=(artifact,),
         labels=tuple(labels),
         config={
