@@ -29,8 +29,8 @@ GROUPS = {
     "Contracts of plugins": """hookimpl Architecture ConfidenceOptions NoOptions Backend
         Session Operations WeightsProvider Access""",
     "What plugins are given": "Image Array Frame Facts TensorSpec",
-    "What plugins can use": """check_inputs host_array sigmoid softmax cxcywh_to_xyxy
-        nms distinct_labels""",
+    "What plugins can use": """check_inputs check_share host_array sigmoid softmax
+        cxcywh_to_xyxy nms distinct_labels""",
 }
 
 MODULES = {

@@ -1115,6 +1115,21 @@ class HasSpreadForNothing(Poses):
 
 
 @broken(PosesKit, *PROMISES)
+class SpreadsWhatIsNotThere(Poses):
+    def poses(self, *arguments):
+        found = super().poses(*arguments)
+        spread = np.zeros((*found.xy.shape, 2), np.float32)
+        return attrs.evolve(found, covariance=spread)
+
+
+@broken(PosesKit, *PROMISES)
+class HasOnePointWithoutAnAxis(Poses):
+    def poses(self, *arguments):
+        found = super().poses(*arguments)
+        return attrs.evolve(found, xy=found.xy[:, 0], confidence=found.confidence[:, 0])
+
+
+@broken(PosesKit, *PROMISES)
 class LeavesThePointsOut(Poses):
     def poses(self, *arguments):
         return super().poses(*arguments).detections

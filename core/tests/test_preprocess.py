@@ -124,6 +124,13 @@ def test_a_frame_of_sizes_alone_moves_nothing():
     assert np.array_equal(Frame(10, 10, 10, 10).to_original(box), box)
 
 
+def test_a_box_that_is_infinitely_far_is_clipped_without_a_warning():
+    frame = place(Preprocessing(size=(100, 100)), 50, 200).frame
+    far = frame.from_normalized(np.array([[-1e38, 0.5, 1e38, 1]]))
+
+    assert far.tolist() == [[0, 25, 200, 50]]
+
+
 def test_points_go_where_boxes_go_and_are_not_clipped():
     frame = place(Preprocessing(size=(100, 100), resize="letterbox"), 25, 50).frame
     points = np.array([[[50, 50], [0, 20]], [[100, 75], [10, 0]]])

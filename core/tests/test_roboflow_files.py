@@ -662,6 +662,7 @@ def test_a_package_without_points_says_nothing_of_them(complete):
     [
         ({"object_class_id": None}, "object_class_id is missing"),
         ({"object_class_id": -1}, "object_class_id -1 is not from 0"),
+        ({"object_class_id": 2}, "object_class_id 2 is not from 0 to 1"),
         ({"keypoints": None}, "keypoints is missing"),
         ({"keypoints": {"1": "ear"}}, "keypoints are not numbered from 0"),
         ({"keypoints": {"0": 7}}, "0 must be a text"),
@@ -675,6 +676,12 @@ def test_points_that_cannot_be_read_are_refused_with_their_place(
 ):
     with pytest.raises(InvalidCard, match=rf"^keypoints_metadata\.json.*: {words}"):
         complete(points=[FACE | change])
+
+
+@pytest.mark.parametrize("classes", [[FACE, FACE], [FACE] * 3])
+def test_points_of_more_classes_than_there_are_are_refused(complete, classes):
+    with pytest.raises(InvalidCard, match=r"^keypoints_metadata\.json"):
+        complete(points=classes)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"null", b'[{"a":' * 99])

@@ -48,6 +48,18 @@ def test_what_cannot_be_read_is_refused_with_its_place(change, words):
         skeletons_of({"key_points": [FACE | change]}, 2)
 
 
+def test_a_class_with_two_lists_of_points_is_refused():
+    with pytest.raises(InvalidCard, match="class_id 1 stands twice"):
+        skeletons_of({"key_points": [FACE, FACE]}, 2)
+
+
+def test_a_card_without_labels_has_as_many_classes_as_it_names_points_for():
+    nothing, face = skeletons_of({"key_points": [FACE]}, 0)
+
+    assert (nothing, face.names) == (Skeleton(), ("eye", "eye", "nose"))
+    assert skeletons_of({}, 0) == []
+
+
 @pytest.mark.parametrize("value", ["nose", {"0": []}, [None], [FACE] * 3])
 def test_key_points_that_are_no_list_of_classes_are_refused(value):
     with pytest.raises(InvalidCard, match=r"^config: key_points"):

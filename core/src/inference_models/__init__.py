@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         Operations,
         Session,
         WeightsProvider,
+        check_share,
     )
     from inference_models.model import Model
     from inference_models.negotiation.explain import Explanation
@@ -152,6 +153,7 @@ _HOMES = {
     "VisionLanguageModel": "vision_language",
     "WeightsProvider": "interfaces",
     "check_inputs": "inputs",
+    "check_share": "interfaces",
     "cxcywh_to_xyxy": "boxes",
     "distinct_labels": "card",
     "hookimpl": "hookspecs",
@@ -220,6 +222,7 @@ __all__ = [
     "VisionLanguageModel",
     "WeightsProvider",
     "check_inputs",
+    "check_share",
     "cxcywh_to_xyxy",
     "distinct_labels",
     "hookimpl",

@@ -223,6 +223,14 @@ def check_confidence(
         )
 
 
+def check_share(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """An attrs validator for an option of a call that is a number in 0–1."""
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise InvalidOption(
+            f"{attribute.name} {value!r:.100} is not a number from 0 to 1"
+        )
+
+
 def _is_number(value: Any) -> bool:
     if isinstance(value, np.number):
         value = value.item() if value.dtype.kind in "iuf" else None  # halves lack 1e9

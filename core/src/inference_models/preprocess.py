@@ -275,7 +275,8 @@ class Frame:
     def from_normalized(self, xyxy: np.ndarray) -> np.ndarray:
         """Boxes (N, 4) in 0–1 of the network's input -> the original's pixels."""
         size = np.array([self.input_width, self.input_height] * 2, np.float32)
-        return self.to_original(np.asarray(xyxy, np.float32) * size)
+        with np.errstate(over="ignore"):  # what is infinitely far is clipped
+            return self.to_original(np.asarray(xyxy, np.float32) * size)
 
     def points_to_original(self, xy: np.ndarray) -> np.ndarray:
         """Points (..., 2) in the network's pixels -> the original's, float32.
@@ -284,7 +285,8 @@ class Frame:
         """
         scale = np.array([self.scale_x, self.scale_y], np.float32)
         offset = np.array([self.offset_x, self.offset_y], np.float32)
-        return np.asarray(np.asarray(xy, np.float32) * scale + offset)
+        with np.errstate(over="ignore"):
+            return np.asarray(np.asarray(xy, np.float32) * scale + offset)
 
     def maps_to_original(self, maps: np.ndarray, outside: float = 0.0) -> np.ndarray:
         """Maps (N, h, w) of the network's input -> float32 (N, H, W) of the original.

@@ -24,15 +24,20 @@ class Skeleton:
 def skeletons_of(config: Mapping[str, Any], classes: int) -> list[Skeleton]:
     """One for each class, empty where the config's "key_points" says nothing.
 
-    Raises `InvalidCard` for what cannot be read.
+    Of a card without labels, 0 `classes`, it has as many as the config names. Raises
+    `InvalidCard` for what cannot be read.
     """
-    found = [Skeleton()] * classes
-    for node in Node(config, "config").nodes("key_points", classes):
-        number = node.whole("class_id", 0, classes - 1)
+    most = classes or _MOST
+    named: dict[int, Skeleton] = {}
+    for node in Node(config, "config").nodes("key_points", most):
+        number = node.whole("class_id", 0, most - 1)
         if number is None:
             raise node.wrong("class_id", "is missing")
-        found[number] = _skeleton(node)
-    return found
+        if number in named:
+            raise node.wrong("class_id", f"{number} stands twice")
+        named[number] = _skeleton(node)
+    count = classes or max(named, default=-1) + 1
+    return [named.get(number, Skeleton()) for number in range(count)]
 
 
 def _skeleton(node: Node) -> Skeleton:

@@ -223,6 +223,20 @@ def test_a_model_without_points_takes_no_weights_with_them():
         published("nano").weights("main", points(0, 17))
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4)])
+def test_points_of_another_model_are_told_by_their_shape(shape):
+    given = {"_kp_active_mask": torch.zeros(shape, dtype=torch.bool)}
+    with pytest.raises(InvalidWeights, match="'_kp_active_mask' has the shape"):
+        published("keypoint-preview").weights("main", given)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float8_e4m3fn])
+def test_points_are_counted_in_any_type(dtype):
+    given = {name: mask.to(dtype) for name, mask in points(0, 17).items()}
+
+    assert published("keypoint-preview").weights("main", given) == {}
+
+
 def test_what_an_earlier_design_left_is_not_taken():
     given = {"keypoint_head.keypoint_proj.weight": torch.zeros(4, 4)}
 

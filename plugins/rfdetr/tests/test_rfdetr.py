@@ -14,10 +14,13 @@ from inference_models import (
     Frame,
     InstanceDetections,
     InvalidCard,
+    InvalidOption,
     KeyPoints,
     ModelCard,
     Operations,
+    RunFailed,
     TensorSpec,
+    sigmoid,
 )
 from inference_models.testing import ArchitectureTests
 from inference_models_rfdetr import RfDetr, _largest
@@ -731,20 +734,23 @@ POSE_FRAME = Frame(100, 200, 576, 576, scale_x=200 / 576, scale_y=100 / 576)
 OFFICIAL = Path(__file__).parent / "official_key_points.npz"
 
 
-def pose(*found, points=(), frame=POSE_FRAME, classes=2, groups=2, **options):
+def pose(*found, points=(), frame=POSE_FRAME, classes=2, counts=(0, 17), **options):
     """What (query, class, logit) and points give: (query, slot, x, y, logit, factor).
 
-    The factor is the logarithm on both places of a precision's diagonal.
+    The factor is the logarithm on both places of a precision's diagonal. Classes have
+    as many points as `counts` says, from column 0 on.
     """
     logits = np.full((1, 100, classes), LOW, np.float32)
     for query, label, logit in found:
         logits[0, query, label] = logit
-    slots = np.zeros((1, 100, groups * 17, 8), np.float32)
+    slots = np.zeros((1, 100, len(counts) * max(counts), 8), np.float32)
     for query, slot, x, y, logit, factor in points:
         slots[0, query, slot] = [x, y, logit, 0, factor, 0, factor, 0.5]
     boxes = np.tile(np.float32(MIDDLE), (1, 100, 1))
     outputs = {"logits": logits, "boxes": boxes, "keypoints": slots}
-    model = made(CARDS["rfdetr-keypoint-preview"])
+    labels = [f"class {number}" for number in range(classes)]
+    card = attrs.evolve(CARDS["rfdetr-keypoint-preview"], labels=labels)
+    model = made(card, layout={"keypoints": list(counts)})
     (things,) = model.postprocess(
         outputs, [frame], RfDetr.Options(**options), Operations()
     )
@@ -778,7 +784,7 @@ def test_things_and_their_points_are_those_of_the_official_package():
 def test_a_point_is_in_the_pixels_of_the_photo():
     found = pose((7, 1, 3.0), points=[(7, 17, 0.5, 0.25, 2.0, 3.0)])
 
-    assert found.names == ["person"]
+    assert found.names == ["class 1"]
     assert found.xy[0, 0] == pytest.approx([100, 25], abs=1e-3)
     assert found.confidence[0, 0] == pytest.approx(1 / (1 + np.exp(-2.0)), abs=1e-6)
 
@@ -834,16 +840,62 @@ def test_an_empty_scene_has_no_points_of_the_usual_types():
     assert found.covariance.shape == (0, 17, 2, 2)
 
 
-@pytest.mark.parametrize("groups", [1, 2], ids=["behind", "before"])
-def test_a_column_for_no_object_stands_before_or_behind(groups):
-    """A network of one class of 17 points, from either side of a change in training."""
-    slot = (groups - 1) * 17
-    found = pose(
-        (7, 1, 3.0), points=[(7, slot, 0.5, 0.5, 2.0, 3.0)], groups=groups, confidence=0
-    )
-    sure = found.confidence[found.class_id == 1]
+@pytest.mark.parametrize(
+    ("classes", "counts", "slot", "label"),
+    [
+        (2, (17,), 0, 0),
+        (3, (17,), 0, 0),
+        (3, (4,), 0, 0),
+        (2, (0, 17), 17, 1),
+        (4, (0, 17), 17, 1),
+        (3, (0, 21), 21, 1),
+        (3, (0, 3), 3, 1),
+    ],
+)
+def test_points_are_those_of_the_class_that_the_layout_says(
+    classes, counts, slot, label
+):
+    points = [(query, slot, 0.5, 0.5, 2.0, 3.0) for query in range(classes)]
+    things = [(query, query, 3.0) for query in range(classes)]
+    found = pose(*things, points=points, classes=classes, counts=counts, confidence=0)
+    pointed = found.confidence.any(axis=1)
+    others = found.detection_confidence[found.class_id >= len(counts)]
 
-    assert bool(sure.any()) == (groups == 2)
+    assert found.xy.shape[1] == max(counts)
+    assert set(found.class_id[pointed]) == {label}
+    assert found.confidence[pointed, 0].all()
+    assert max(others, default=0) == pytest.approx(
+        sigmoid(3.0) if classes > len(counts) else 0
+    )
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 100, 17, 8), (1, 100, 34, 4), (1, 100, 34, 16), (1, 100, 34)]
+)
+def test_key_points_of_another_shape_than_the_layouts_are_told(shape):
+    outputs = {
+        "logits": np.zeros((1, 100, 2), np.float32),
+        "boxes": np.zeros((1, 100, 4), np.float32),
+        "keypoints": np.zeros(shape, np.float32),
+    }
+    model = made(CARDS["rfdetr-keypoint-preview"])
+    said = r"points of shape \(1, 100, .*\(0, 17\) points need \(1, 100, 34, 8\)"
+    with pytest.raises(RunFailed, match=said):
+        model.postprocess(outputs, [POSE_FRAME], RfDetr.Options(), Operations())
+
+
+def test_a_point_that_is_infinitely_far_is_returned_as_none():
+    points = [(7, 17, 1e38, 0.5, 2.0, 3.0), (7, 18, 0.5, 0.5, 2.0, 3.0)]
+    found = pose((7, 1, 3.0), points=points)
+
+    assert found.confidence[0].nonzero()[0].tolist() == [1]
+    assert np.isfinite(found.xy).all()
+
+
+@pytest.mark.parametrize("value", [True, -0.1, 1.1, np.nan, "0.3", None, 10**400])
+def test_a_threshold_of_points_is_a_number_from_0_to_1(value):
+    with pytest.raises(InvalidOption, match=r"key_points_threshold .* from 0 to 1"):
+        RfDetr.Options(key_points_threshold=value)
 
 
 def test_a_card_of_points_says_what_a_person_has():
@@ -859,12 +911,22 @@ def test_a_card_of_points_says_what_a_person_has():
 
 @pytest.mark.parametrize(
     ("size", "task"),
-    [("nano", "keypoint-detection"), ("keypoint-preview", "object-detection")],
+    [
+        ("keypoint-preview", "instance-segmentation"),
+        ("keypoint-preview", "object-detection"),
+    ],
 )
 def test_points_are_there_for_their_task_alone(size, task):
     card = attrs.evolve(CARDS[f"rfdetr-{size}"], task=task)
     with pytest.raises(InvalidCard, match=f", and not for {task}; correct one"):
         made(card).layout  # noqa: B018 - the property checks
+
+
+@pytest.mark.parametrize("config", [{}, {"size": None}, {"layout": []}])
+def test_a_card_for_points_says_how_many_there_are(config):
+    card = attrs.evolve(CARDS["rfdetr-nano"], task="keypoint-detection")
+    with pytest.raises(InvalidCard, match="does not say how many points"):
+        made(card, **config)
 
 
 @pytest.mark.parametrize(("size", "segments"), [("nano", True), ("seg-nano", False)])
@@ -874,9 +936,18 @@ def test_a_layout_for_another_task_is_refused(size, segments):
         model.layout  # noqa: B018 - the property checks
 
 
-@pytest.mark.parametrize("value", [[0], [-1, 2], [True, 3], ["17"], [9999], 17])
+ABSURD = [[0], [-1, 2], [True, 3], ["17"], [9999], 17, [0] * 4096 + [1]]
+
+
+@pytest.mark.parametrize("value", ABSURD)
 def test_absurd_points_are_refused(value):
-    model = made(CARDS["rfdetr-keypoint-preview"], layout={"keypoints": value})
+    with pytest.raises(InvalidCard, match="cannot be read"):
+        made(CARDS["rfdetr-keypoint-preview"], layout={"keypoints": value})
+
+
+@pytest.mark.parametrize("value", ABSURD)
+def test_absurd_points_of_a_network_are_refused(value):
+    model = made(CARDS["rfdetr-nano"], layout={"keypoints": value})
     with pytest.raises(InvalidCard, match="cannot be read"):
         model.layout  # noqa: B018 - the property checks
 
@@ -923,6 +994,24 @@ def test_points_of_ones_own_classes_are_claimed(counts, classes, told, labels):
 
     assert made(card).layout.keypoints == counts
     assert card.labels == (labels or ("class_0", "class_1", "class_2", None))
+
+
+@pytest.mark.parametrize(
+    ("counts", "classes", "told"),
+    [((17,), 2, [0, 17]), ((0, 17), 2, [17]), ((4, 4), 3, [4]), ((4, 4), 3, [4, 5])],
+)
+def test_points_as_the_weights_have_them_outweigh_what_the_trainer_wrote(
+    counts, classes, told
+):
+    facts = of_points(counts, classes, num_keypoints_per_class=told)
+
+    assert made(claimed(facts)).layout.keypoints == counts
+
+
+def test_a_guessed_name_is_not_another_classs():
+    card = claimed(of_points((0, 4, 4), 3, class_names=["class_2"]))
+
+    assert len(set(card.labels)) == 3
 
 
 @pytest.mark.parametrize("told", [None, "5,4", [4, 5], [9], [5.0, 4], [-1, 10]])

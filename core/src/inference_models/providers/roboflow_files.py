@@ -210,7 +210,7 @@ def _card_config(
     recommended = config.pop("recommended", None)
     if recommended:
         config["confidence"] = {"best": _best(recommended, labels)}
-    config |= _key_points(bundle)
+    config |= _key_points(bundle, len(labels))
     if package.config is None:
         return config
     _check_initialization(package.config, labels)
@@ -219,17 +219,20 @@ def _card_config(
     return {**config, **_beside(package.config)}
 
 
-def _key_points(bundle: Bundle) -> dict[str, Any]:
+def _key_points(bundle: Bundle, columns: int) -> dict[str, Any]:
     """Under the config's key for them, the points of each class and what joins them."""
     content = _read(bundle, POINTS)
     if content is None:
         return {}
-    classes = parse_list(content, POINTS, _LARGEST, _MOST_CLASSES)
-    return {"key_points": [_class_points(node) for node in classes]}
+    classes = parse_list(content, POINTS, _LARGEST, columns)
+    found = [_class_points(node, columns) for node in classes]
+    if len({one["class_id"] for one in found}) < len(found):
+        raise InvalidCard(f"{POINTS}: object_class_id of a class stands twice")
+    return {"key_points": found}
 
 
-def _class_points(node: Node) -> dict[str, Any]:
-    column = node.whole("object_class_id", 0, _MOST_CLASSES)
+def _class_points(node: Node, columns: int) -> dict[str, Any]:
+    column = node.whole("object_class_id", 0, columns - 1)
     if column is None:
         raise node.wrong("object_class_id", "is missing")
     named = node.node("keypoints")

@@ -111,15 +111,17 @@ def _check_key_points(
     assert all(isinstance(found, KeyPoints) for found in results)
     _check_detections([found.detections for found in results], frames, class_names)
     for found in results:
-        shape = found.confidence.shape
-        _check_confidence(found.confidence, (len(found), *shape[1:2]))
+        shape, gone = found.confidence.shape, found.confidence == 0
+        assert len(shape) == 2, "each thing has a row of points"
+        _check_confidence(found.confidence, (len(found), shape[1]))
         assert found.xy.dtype == np.float32
         assert found.xy.shape == (*shape, 2)
         assert np.isfinite(found.xy).all(), "a point is somewhere"
-        assert not found.xy[found.confidence == 0].any(), "what is not there is (0, 0)"
+        assert not found.xy[gone].any(), "what is not there is (0, 0)"
         if found.covariance is not None:
             assert found.covariance.dtype == np.float32
             assert found.covariance.shape == (*shape, 2, 2)
+            assert np.isnan(found.covariance[gone]).all(), "what is not there is NaN"
 
 
 def _check_fields(found: Detections) -> None:

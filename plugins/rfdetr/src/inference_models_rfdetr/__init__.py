@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 import numpy as np
-from attrs.validators import ge, le
 
 from inference_models import (
     Architecture,
@@ -24,7 +23,9 @@ from inference_models import (
     KeyPoints,
     ModelCard,
     Operations,
+    RunFailed,
     TensorSpec,
+    check_share,
     cxcywh_to_xyxy,
     hookimpl,
     sigmoid,
@@ -40,7 +41,7 @@ from inference_models_rfdetr.claims import (
     task_of,
 )
 from inference_models_rfdetr.labels import COCO_LABELS, PERSON
-from inference_models_rfdetr.layout import SIZES, Layout
+from inference_models_rfdetr.layout import SIZES, Layout, points_of
 
 log = logging.getLogger("inference_models")
 
@@ -56,7 +57,7 @@ class RfDetrOptions(ConfidenceOptions):
     A point that is less sure than `key_points_threshold` is returned as none.
     """
 
-    key_points_threshold: float = attrs.field(default=0.3, validator=[ge(0), le(1)])
+    key_points_threshold: float = attrs.field(default=0.3, validator=check_share)
 
 
 class RfDetr(Architecture[RfDetrOptions]):
@@ -84,6 +85,16 @@ class RfDetr(Architecture[RfDetrOptions]):
                 "these tasks"
             )
         self.further = FURTHER.get(self.card.task)
+        self.key_points = points_of(self.bundle.config) if self._is_pose else ()
+        if self._is_pose and not self.key_points:
+            raise InvalidCard(
+                f"{self.card.id!r} does not say how many points each of its classes "
+                'has; say it in the config\'s layout, such as "keypoints": [17]'
+            )
+
+    @property
+    def _is_pose(self) -> bool:
+        return self.card.task == KEY_POINTS
 
     @classmethod
     def cards(cls) -> Iterator[ModelCard]:
@@ -134,7 +145,9 @@ class RfDetr(Architecture[RfDetrOptions]):
             fields = {"segments": segments, **given, "resolution": height}
             layout = attrs.evolve(SIZES[size], classes=classes, **fields)
         except (TypeError, ValueError) as error:
-            raise InvalidCard(f"layout {given!r} cannot be read: {error}") from error
+            raise InvalidCard(
+                f"layout {given!r:.200} cannot be read: {error}"
+            ) from error
         if task_of(layout) != self.card.task:
             raise InvalidCard(
                 f"the size and layout of {self.card.id!r} are those of RF-DETR for "
@@ -227,7 +240,7 @@ class RfDetr(Architecture[RfDetrOptions]):
         logits = self.columns(logits, hidden=-np.inf)
         threshold = self.threshold(options.confidence, _THRESHOLD)
         if self.further == "keypoints":
-            slots = ops.host(outputs["keypoints"])
+            slots = self._checked(ops.host(outputs["keypoints"]), logits)
             images = zip(logits, boxes, slots, frames, strict=True)
             least = options.key_points_threshold
             return [self._key_points(*image, threshold, least) for image in images]
@@ -246,6 +259,18 @@ class RfDetr(Architecture[RfDetrOptions]):
         xyxy = frame.from_normalized(cxcywh_to_xyxy(cxcywh[best.query]))
         return Detections(xyxy, best.score, best.label, self.class_names)
 
+    def _checked(self, slots: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """Slots of points, (B, Q, slots, 8), where the network gave as many."""
+        count = len(self.key_points) * max(self.key_points)
+        wanted = (*logits.shape[:2], count, points.VALUES)
+        if slots.shape != wanted:
+            raise RunFailed(
+                f"the network of {self.card.id!r} gave key points of shape "
+                f"{slots.shape}, and classes of {self.key_points!r:.60} points need "
+                f"{wanted}; correct `keypoints` in the card's layout"
+            )
+        return slots
+
     def _key_points(
         self,
         logits: np.ndarray,
@@ -257,7 +282,7 @@ class RfDetr(Architecture[RfDetrOptions]):
     ) -> KeyPoints:
         """The best pairs, by how sure things and their points are together."""
         best = _best(logits, cxcywh, 0.0)
-        classes = points.classes_of(slots, logits.shape[1])
+        classes = len(self.key_points)
         found = points.of_pairs(slots, classes, best.query, best.label)
         score = points.fused(best.score, found, best.label < classes)
         limit = threshold[best.label] if np.ndim(threshold) else threshold

@@ -51,12 +51,21 @@ def _check_points(slots: Tensor | None, layout: Layout) -> None:
     """Raise `InvalidWeights` where classes have other numbers of points, (C, most)."""
     if slots is None or slots.is_meta:
         return
-    counts = tuple(slots.sum(dim=1).tolist())
+    if slots.ndim != 2:
+        raise InvalidWeights(
+            f"{_POINT_SLOTS!r} has the shape {tuple(slots.shape)}, and not that of "
+            "classes and their points; is it of another model?"
+        )
+    counts = tuple(slots.float().sum(dim=1).tolist())
     if counts != layout.keypoints:
         raise InvalidWeights(
-            f"the classes of these weights have {counts} points, and those of the "
-            f"model {layout.keypoints}; correct `keypoints` in the card's layout"
+            f"the classes of these weights have {_whole(counts)} points, and those of "
+            f"the model {layout.keypoints!r:.60}; correct `keypoints` in its layout"
         )
+
+
+def _whole(counts: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{count:.0f}' for count in counts)})"[:60]
 
 
 def _is_dropped(name: str, layout: Layout) -> bool:

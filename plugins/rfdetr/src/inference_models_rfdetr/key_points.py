@@ -152,9 +152,9 @@ class KeyPointHead(MLP):
         self.classes = layout.classes
         counts = layout.keypoints
         self.groups, most = len(counts), max(counts)
-        numbers = iter(range(sum(counts)))
+        numbers, none = iter(range(sum(counts))), sum(counts)  # where zeros are put
         slots = [
-            next(numbers) if place < count else sum(counts)  # where zeros are put
+            next(numbers) if place < count else none
             for count in counts
             for place in range(most)
         ]

@@ -90,7 +90,7 @@ def _with_points(
         known = {
             column: given.get(column) or _guess(points, column) for column in pointed
         }
-        return tuple(known.get(column) for column in range(classes))
+        return distinct_labels([known.get(column) for column in range(classes)])
     if names:
         return _in_order(classes, told, names)
     found = [_guess(points, column) for column in range(len(points))]

@@ -14,7 +14,7 @@ from inference_models import InvalidCard
 T = TypeVar("T")
 
 _LARGEST = 4096  # pixels; a file that asks for more asks for memory
-_MOST_POINTS = 4096
+_MOST_SLOTS = 4096  # of points: of each class as many as of the one with most
 
 
 def _to_ints(values: Iterable[int]) -> tuple[int, ...]:
@@ -44,9 +44,10 @@ def _check(name: str, value: Any) -> None:
 
 def _check_points(counts: tuple[int, ...]) -> None:
     if not all(type(count) is int and count >= 0 for count in counts):
-        raise TypeError(f"keypoints {counts!r} are no numbers from 0")
-    if counts and not 0 < sum(counts) <= _MOST_POINTS:
-        raise TypeError(f"keypoints {counts!r} are not 1 to {_MOST_POINTS} together")
+        raise TypeError(f"keypoints {counts!r:.60} are no numbers from 0")
+    slots = len(counts) * max(counts, default=0)
+    if counts and not 0 < slots <= _MOST_SLOTS:
+        raise TypeError(f"keypoints {counts!r:.60} need {slots} of {_MOST_SLOTS} slots")
 
 
 @attrs.frozen
@@ -248,14 +249,19 @@ def _points(
     (groups, most), (total, width) = (
         tuple(map(int, names[name])) for name in (_POINT_SLOTS, _TOKENS)
     )
-    if width != head[1] or groups > head[0] or total > _MOST_POINTS:
+    if width != head[1] or groups > head[0] or groups * most > _MOST_SLOTS:
         return None
+    for counts in _told_counts(told), _counts(groups, most, total, head[0]):
+        if (len(counts), max(counts, default=0), sum(counts)) == (groups, most, total):
+            return tuple(counts)
+    return None
+
+
+def _told_counts(told: Mapping[str, Any]) -> list[int]:
+    """How many points each class has, as the trainer wrote it."""
     known = told.get("num_keypoints_per_class")
     counts = known if isinstance(known, list) else []
-    if not counts or not all(type(n) is int and n >= 0 for n in counts):
-        counts = _counts(groups, most, total, head[0])
-    same = (len(counts), max(counts, default=0), sum(counts)) == (groups, most, total)
-    return tuple(counts) if same else None
+    return counts if all(type(n) is int and n >= 0 for n in counts) else []
 
 
 def _counts(groups: int, most: int, total: int, classes: int) -> list[int]:
@@ -273,6 +279,23 @@ def _similar(patch: int, positions: int) -> Layout:
     alike = [size for size in SIZES.values() if size.patch == patch]
     same = [size for size in alike if size.side**2 + 1 == positions]
     return next(iter(same or alike), SIZES["small"])
+
+
+def points_of(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """How many points each class has, as a card's config says in its layout or size.
+
+    Raises `InvalidCard` for what cannot be read.
+    """
+    size = SIZES.get(str(config.get("size")))
+    given = config.get("layout", {})
+    told = given.get("keypoints") if isinstance(given, Mapping) else None
+    if told is None:
+        return size.keypoints if size else ()
+    try:
+        _check_points(_to_ints(told))
+    except TypeError as error:
+        raise InvalidCard(f"layout {given!r:.200} cannot be read: {error}") from error
+    return _to_ints(told)
 
 
 def size_of(layout: Layout) -> str | None:

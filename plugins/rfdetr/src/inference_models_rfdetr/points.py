@@ -19,17 +19,7 @@ _FINDABLE = 2
 _FACTOR = slice(4, 7)
 _SPREAD = 0.2  # how much a thing counts less for points that may be elsewhere
 _TINY = 1e-12
-
-
-def classes_of(slots: np.ndarray, columns: int) -> int:
-    """How many classes the slots (Q, S, 8) are for; the head has so many columns.
-
-    They are for all but the last, which means no object. Old networks have it first,
-    and slots for it, too, which are zeros.
-    """
-    most, rest = divmod(slots.shape[1], columns)
-    first = columns == 1 or not slots[:, :most].any()
-    return columns if first and not rest else columns - 1
+_FAR = 1e6
 
 
 def of_pairs(
@@ -37,12 +27,14 @@ def of_pairs(
 ) -> np.ndarray:
     """The points float64 (N, K, 8) of N pairs of query and class.
 
-    `slots` (Q, classes * K, 8) has those of all classes from column 0 on; the others
-    have none. One with a value that is no number is none, either.
+    `slots` (Q, classes * K, 8) has those of so many classes from column 0 on; the
+    others have none. One with a value that is no number is none, either, and one that
+    is a million images away.
     """
     grouped = slots.reshape(len(slots), classes, -1, VALUES)
     found = grouped[query, np.minimum(label, classes - 1)].astype(np.float64)
     known = np.isfinite(found).all(axis=-1) & (label < classes)[:, None]
+    known &= (np.abs(found[..., :2]) < _FAR).all(axis=-1)
     return np.where(known[..., None], found, 0.0)
 
 
@@ -51,7 +43,7 @@ def fused(scores: np.ndarray, points: np.ndarray, pointed: np.ndarray) -> np.nda
 
     s / (1 + s), where s is the score (N,) over a power of the points' mean variance,
     weighted by how sure each point is, as the trainer does it. Things whose class has
-    no points, by `pointed` bool (N,), keep their score.
+    no slots for points, by `pointed` bool (N,), keep their score.
     """
     first, between, last = np.moveaxis(points[..., _FACTOR], -1, 0)
     both = 2 * np.log(np.maximum(np.abs(between), _TINY)) - 2 * first - 2 * last
