@@ -68,19 +68,31 @@ class Mixer:
 
         gray = spec.grayscale and len(source) > 1
         rows, columns = map(self._table, wanted)
+        affine = self._affine(None if plain else spec)
         # Triton launches on the thread's GPU, wherever the tensors are.
         with torch.cuda.device(self._device):
             mix(
                 source,
                 planes,
                 (rows, columns),
-                self._affine(None if plain else spec),
+                affine,
                 float(spec.padding_value),
                 turned=color == "bgr" if gray else color != spec.color,
                 gray=gray,
                 stepwise=spec.antialias,
                 none=PADDING,
             )
+        self._outlive(rows, columns, affine)
+
+    def _outlive(self, *tables: torch.Tensor) -> None:
+        """Have what is forgotten later keep its memory until this stream has read it.
+
+        torch lets the stream that a tensor was made on use its memory again at once.
+        """
+        if self._device.type == "cuda":
+            stream = torch.cuda.current_stream(self._device)
+            for each in tables:
+                each.record_stream(stream)
 
     def _make_table(self, axis: Axis) -> torch.Tensor:
         return torch.from_numpy(table(axis)).to(self._device)
