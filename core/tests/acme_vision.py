@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,13 @@ COLORS = ("red", "green", "blue")
 
 batches: list[int] = []
 """The size of each batch that a session ran."""
+
+crashed: list[weakref.ref[Weights]] = []
+"""What a backend held each time when it crashed."""
+
+
+class Weights:
+    """Much memory, if it were real."""
 
 
 class AcmeSession(Session):
@@ -79,6 +87,8 @@ class AcmeBackend(Backend):
         if self.name in bundle.artifact.needs.get("fails", ()):
             raise InvalidWeights(f"{self.name} cannot open {bundle.card.id}")
         if self.name in bundle.artifact.needs.get("crashes", ()):
+            weights = Weights()
+            crashed.append(weakref.ref(weights))
             raise ZeroDivisionError("a stranger's fault")
         dtype = bundle.config.get("dtype", "float32")
         session = AcmeSession(bundle.path(), dtype, bundle.artifact.batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import inspect
 import json
@@ -1090,6 +1091,18 @@ def test_a_strangers_error_is_the_cause_of_ours(cards):
     ) as caught:
         load("mine", backend="acme")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_what_failed_holds_nothing_while_the_next_is_tried(cards, acme):
+    cards(needs={"crashes": ["acme"]})
+    acme.crashed.clear()
+    gc.disable()
+    try:
+        model = load("mine")
+        (weights,) = acme.crashed
+        assert (model.backend, weights()) == ("acme-spare", None)
+    finally:
+        gc.enable()
 
 
 def test_where_everything_fails_each_reason_is_given(cards):

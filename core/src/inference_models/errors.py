@@ -27,6 +27,7 @@ Each message is one sentence with the value, what is possible, and what to type.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 
 
@@ -125,8 +126,24 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
-def out_of_memory(device: object, batch: int) -> RunFailed:
-    """What to raise where a batch is too large for its device."""
+def let_go(error: BaseException) -> None:
+    """Free what the frames hold that an error, and those behind it, came through.
+
+    Whoever holds an error holds its traceback, and with that all tensors of a network.
+    """
+    seen: set[int] = set()
+    behind: list[BaseException | None] = [error]
+    while behind:
+        each = behind.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            behind += [each.__cause__, each.__context__]
+
+
+def out_of_memory(device: object, batch: int, error: BaseException) -> RunFailed:
+    """What to raise where a batch is too large for its device, which let go of it."""
+    let_go(error)
     return RunFailed(
         f"{device} has too little memory for a batch of {batch}; load the model with a "
         "smaller batch_size"

@@ -15,6 +15,7 @@ from inference_models.errors import (
     InvalidOption,
     InvalidWeights,
     NoBackend,
+    let_go,
     told,
 )
 from inference_models.images import Image
@@ -61,6 +62,7 @@ class _Tries:
             except Exception as error:  # noqa: BLE001 - any failure of a plugin or a file
                 self.failures.append(f"{named(option)}: {told(error)}")
                 self.errors.append(error)
+                let_go(error)  # of weights that the next option needs the memory of
         return None
 
 

@@ -254,8 +254,8 @@ class Model:
             raise ModelClosed("the model is closed; load it again to use it")
         if self.device.startswith("cuda") and os.getpid() != self._process:
             raise InferenceModelsError(
-                "CUDA does not survive fork(); load the model in the child process, or "
-                "start it with multiprocessing's 'spawn'"
+                "CUDA does not survive fork(); start the process with "
+                "multiprocessing's 'spawn', and load the model there"
             )
 
 

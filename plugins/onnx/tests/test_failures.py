@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime import OrtValue
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from inference_models import InvalidInput, RunFailed, Unavailable
+from inference_models_onnx.device_array import DeviceArray
 from inference_models_onnx.failures import Run, explain_opening, explain_run
 
 PATH = Path("model.onnx")
@@ -47,6 +49,13 @@ def test_too_little_memory_names_the_batch_and_what_to_do(error):
         "cuda:0 has too little memory for a batch of 48; load the model with a "
         "smaller batch_size"
     )
+
+
+def test_the_batch_may_be_an_output_of_another_run():
+    value = OrtValue.ortvalue_from_numpy(BATCH["x"])
+    failure = explained(native.Fail(ARENA), inputs={"x": DeviceArray(value, None)})
+
+    assert "a batch of 48;" in str(failure)
 
 
 def test_without_a_batch_it_was_one():

@@ -1,5 +1,6 @@
 """Graphs that run."""
 
+import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -136,11 +137,41 @@ def test_names_an_unknown_input(workshop):
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublas`"),
+        torch.AcceleratorError("CUDA error: out of memory"),
     ],
 )
 def test_says_which_batch_was_too_large(error):
     with pytest.raises(RunFailed, match="for a batch of 4; load"):
         session_of(Raises(error))(x=np.zeros((4, 3, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublas`"
+        ),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        torch.AcceleratorError("CUDA error: an illegal memory access"),
+    ],
+)
+def test_a_fault_of_the_gpu_is_no_fault_of_the_inputs(error):
+    with pytest.raises(RunFailed, match=r"cpu failed: (cuDNN|CUDA) error"):
+        session_of(Raises(error))(x=np.zeros((4, 3, 8, 8), np.float32))
+
+
+def test_what_ran_out_of_memory_is_free_while_its_error_is_handled():
+    gc.disable()
+    module = RunsOutOnce()
+    try:
+        session_of(module)(x=torch.zeros(1, 3, 8, 8))
+    except RunFailed:
+        assert module.made() is None
+    else:
+        raise AssertionError("it had enough memory")
+    finally:
+        gc.enable()
 
 
 def test_a_fault_of_the_module_is_not_hidden():
@@ -223,8 +254,13 @@ class RunsOutOnce(nn.Module):
 
 
 class NoRecordings:
+    def __init__(self, error=None):
+        self.error = error
+
     def __call__(self, tensors):
-        return None
+        if self.error is not None:
+            raise self.error
+        return
 
     def forget(self):
         """There is nothing."""
@@ -238,3 +274,15 @@ def test_what_ran_out_of_memory_holds_none_when_it_is_tried_again():
     session._graphs = NoRecordings()
 
     assert session(x=torch.zeros(1, 3, 8, 8))["y"].mean().item() == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA out of memory")],
+)
+def test_what_recordings_lack_memory_for_is_run_without_them(error):
+    session = session_of(Raises(AttributeError("once")))
+    session._module = nn.Identity()
+    session._graphs = NoRecordings(error)
+
+    assert session(x=torch.ones(1, 3, 8, 8))["y"].mean().item() == 1

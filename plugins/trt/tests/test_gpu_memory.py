@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
-from inference_models_trt.gpu import view_of
+from inference_models_trt import gpu
+from inference_models_trt.gpu import Gpu, view_of
 
 pytest.importorskip("cuda.core")
 
@@ -31,3 +34,33 @@ def test_torchs_tensors_are_asked_by_dlpack_alone(monkeypatch):
 
     assert asked
     assert view.ptr == tensor.data_ptr()
+
+
+class Device:
+    """cuda-core's, as far as it makes and awaits work; `told` are the GPUs awaited."""
+
+    told: list[int]
+
+    def __init__(self, number):
+        self.number = number
+
+    def create_stream(self):
+        return None
+
+    def sync(self):
+        self.told.append(self.number)
+
+
+def test_what_one_engine_lent_is_waited_for_by_all_of_its_gpu(monkeypatch):
+    Device.told = []
+    monkeypatch.setattr("cuda.core.Device", Device)
+    monkeypatch.setattr(Gpu, "current", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(gpu, "_LENT", set())
+    first, second, other = Gpu(0), Gpu(0), Gpu(1)
+    second.follow_readers()
+    assert Device.told == []
+
+    first.lend()
+    for each in (second, other):
+        each.follow_readers()
+    assert Device.told == [0]

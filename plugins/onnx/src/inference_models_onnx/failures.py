@@ -59,8 +59,8 @@ def explain_run(
     """The typed error for what ONNX Runtime raised in a run."""
     reason = _brief(error)
     if _NO_MEMORY.search(reason):
-        batch = next((len(a) for a in inputs.values() if a.shape), 1)
-        return out_of_memory(run.device, batch)
+        batch = next((a.shape[0] for a in inputs.values() if a.shape), 1)
+        return out_of_memory(run.device, batch, error)
     if isinstance(error, native.InvalidArgument):
         return InvalidInput(f"'{run.path}' takes other inputs: {reason}")
     failed = f"ONNX Runtime failed to run '{run.path}': {reason}"

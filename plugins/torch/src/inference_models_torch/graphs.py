@@ -12,11 +12,14 @@ import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
+
+from inference_models_torch.memory import is_out_of_memory
 
 log = logging.getLogger("inference_models")
 
@@ -90,7 +93,8 @@ class Graphs:
     """CUDA graphs of one module, for the `most` input shapes used most recently.
 
     A shape is recorded when it comes a second time, from inputs in the memory format
-    that `lay` gives them. Where that is not possible, and where recordings would hold
+    that `lay` gives them. Of what the module returns, that is kept which `named` takes
+    from it. Where that is not possible, and where recordings would hold
     more than a quarter of the GPU's memory, the module runs without a graph.
     """
 
@@ -100,9 +104,11 @@ class Graphs:
         device: torch.device,
         most: int,
         lay: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        named: Callable[[Any], Any] = lambda returned: returned,
     ) -> None:
         self._module: nn.Module | None = module
         self._device, self._most, self._lay = device, most, lay
+        self._named = named
         self._turn = _turn(device)
         self._known: OrderedDict[Shapes, Recording | _Mark] = OrderedDict()
         self._held = 0
@@ -156,8 +162,10 @@ class Graphs:
             self._known[shapes] = self._record(self._module, tensors)
         self._known.move_to_end(shapes)
         if len(self._known) > self._most:
-            self._turn.done.synchronize()
-            self._known.popitem(last=False)
+            oldest = next(iter(self._known))
+            if isinstance(self._known[oldest], Recording):
+                self._turn.done.synchronize()
+            del self._known[oldest]
         known = self._known[shapes]
         return known if isinstance(known, Recording) else None
 
@@ -167,7 +175,9 @@ class Graphs:
         name, before = type(module).__name__, torch.cuda.memory_reserved(self._device)
         try:
             recording = self._try_to_record(module, tensors)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             self._forget()
             return _Mark.NEVER
         except _Unrecordable as error:
@@ -182,6 +192,9 @@ class Graphs:
         return _Mark.NEVER
 
     def _try_to_record(self, module: nn.Module, tensors: Sequence[Tensor]) -> Recording:
+        def run(*inputs: Tensor) -> Any:
+            return self._named(module(*inputs))
+
         # Those made in inference mode, which the caller may be in, can't be written to.
         with torch.inference_mode(False):
             inputs = [self._lay(tensor).clone() for tensor in tensors]
@@ -191,8 +204,8 @@ class Graphs:
         stream.wait_stream(current)
         try:
             with torch.cuda.stream(stream), torch.inference_mode():
-                module(*inputs)  # what libraries set up on a stream is not recorded
-                return _recorded(self._choose_pool(), module, inputs)
+                run(*inputs)  # what libraries set up on a stream is not recorded
+                return _recorded(self._choose_pool(), run, inputs)
         finally:
             current.wait_stream(stream)
 
@@ -219,31 +232,53 @@ class _Unrecordable(Exception):
     """A module does what a graph cannot hold, such as waiting for the GPU."""
 
 
-def _recorded(pool: Any, module: nn.Module, inputs: Sequence[Tensor]) -> Recording:
+def _recorded(
+    pool: Any, run: Callable[..., Any], inputs: Sequence[Tensor]
+) -> Recording:
     graph = torch.cuda.CUDAGraph()
     # Other threads may allocate meanwhile; what they do is not recorded.
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     try:
-        returned = module(*inputs)
+        returned = run(*inputs)
         graph.capture_end()
-    except torch.OutOfMemoryError:
+    except BaseException as error:  # also an interrupt must not leave it going on
         _abandon(graph, pool)
-        raise
-    except Exception as error:
-        _abandon(graph, pool)
+        if is_out_of_memory(error) or not isinstance(error, Exception):
+            raise
         raise _Unrecordable(str(error).strip().partition("\n")[0]) from error
     return Recording(graph, inputs, returned)
 
 
 def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
-    with contextlib.suppress(RuntimeError):  # says again that it failed
+    try:
         graph.capture_end()
-    # Which leaves the allocator believing that it goes on, and that the graph holds the
-    # pool: nothing would be given back.
+    except RuntimeError:  # says again that it failed
+        _give_back(pool)
+
+
+def _give_back(pool: Any) -> None:
+    """Tell the allocator that a recording is over, and that its graph holds no pool.
+
+    torch before 2.13 does neither where a recording cannot end, and 2.13 only the
+    first. Later ones do both, and do not survive being told again.
+    """
     device = torch.cuda.current_device()
     with contextlib.suppress(RuntimeError):
         torch._C._cuda_endAllocateToPool(device, pool)
+    if not _graphs_give_back():
         torch._C._cuda_releasePool(device, pool)
+
+
+def _graphs_give_back() -> bool:
+    """Whether torch's graphs know of a pool that they hold without having ended.
+
+    Its header says so, as fixes come to branches in any order. Without one they may.
+    """
+    header = Path(torch.__file__).parent / "include/ATen/cuda/CUDAGraph.h"
+    try:
+        return "allocated_pool_" in header.read_text("utf-8")
+    except OSError:
+        return True
 
 
 def _copied(returned: Any) -> Any:

@@ -15,11 +15,13 @@ _AT_ONCE = 2**26
 
 def masks_to_original(logits: Tensor, frame: Frame) -> np.ndarray:
     """Logits (K, h, w) -> bool (K, H, W) on the host, as `Frame` maps them."""
-    grid, seen = _grid(frame, logits.device)
     masks = np.empty((len(logits), frame.height, frame.width), np.bool_)
+    if not len(logits):
+        return masks
+    grid, seen = _grid(frame, logits.device)
     count = max(1, _AT_ONCE // seen.numel())
     parts = zip(torch.from_numpy(masks).split(count), logits.split(count), strict=True)
-    for mask, part in parts if len(logits) else ():
+    for mask, part in parts:
         values = grid_sample(
             part[None].float(), grid, padding_mode="border", align_corners=False
         )

@@ -34,7 +34,7 @@ class TorchOperations(Operations):
         try:
             batch = self._prepare(images, spec, places, canvas)
         except torch.OutOfMemoryError as error:
-            raise ran_out(self._device, len(images)) from error
+            raise ran_out(self._device, len(images), error) from error
         return batch, [place.frame for place in places]
 
     def _prepare(
@@ -98,7 +98,7 @@ class TorchOperations(Operations):
         try:
             return [masks_to_original(own[some], frame) for own, some, frame in triples]
         except torch.OutOfMemoryError as error:
-            raise ran_out(self._device, len(frames)) from error
+            raise ran_out(self._device, len(frames), error) from error
 
 
 def _is_float_on_gpu(array: Array) -> bool:

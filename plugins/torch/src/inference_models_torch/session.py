@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,12 +23,14 @@ from inference_models import (
 )
 from inference_models_torch.arrays import as_tensor
 from inference_models_torch.graphs import Graphs, between_turns
-from inference_models_torch.memory import ran_out
+from inference_models_torch.memory import is_out_of_memory, ran_out
 
 Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]
 
 # What torch and models raise for a tensor of a shape or dtype they cannot take.
 _REJECTIONS = (AssertionError, IndexError, RuntimeError, ValueError)
+# What begins with this is a fault of the GPU, or of its libraries.
+_FAULT = re.compile(r"CUDA error|cuDNN error")
 
 
 class TorchSession(Session):
@@ -58,7 +62,9 @@ class TorchSession(Session):
             self._module = module = torch.compile(module, dynamic=False)
         self._graphs: Graphs | None = None
         if graphs and self._device.type == "cuda" and not self._has_state():
-            self._graphs = Graphs(module, self._device, graphs, self._lay)
+            # A method of ours would keep us from being collected at once.
+            named = functools.partial(by_name, names=list(self.outputs))
+            self._graphs = Graphs(module, self._device, graphs, self._lay, named)
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """Run the module; outputs are tensors on the device."""
@@ -110,11 +116,14 @@ class TorchSession(Session):
     def _run(self, module: nn.Module, tensors: Sequence[Any]) -> dict[str, Array]:
         if self._graphs is None:
             return self._eager(module, tensors)
-        with contextlib.suppress(torch.OutOfMemoryError):
+        try:
             replayed = self._graphs(tensors)
             if replayed is not None:
-                return self._named(replayed)
+                return dict(replayed)
             return self._eager(module, [*map(self._lay, tensors)])
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
         # What recordings hold may be what is missing. The error, which held what the
         # module had made, is gone.
         self._graphs.forget()
@@ -136,10 +145,10 @@ class TorchSession(Session):
         self, error: Exception, tensors: Sequence[Any]
     ) -> RunFailed | InvalidInput:
         reason = str(error).strip().partition("\n")[0]
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in reason:
+        if is_out_of_memory(error):
             batch = next((len(t) for t in tensors if getattr(t, "ndim", 0)), 1)
-            return ran_out(self._device, batch)
-        if isinstance(error, torch.AcceleratorError) or "cuDNN error" in reason:
+            return ran_out(self._device, batch, error)
+        if _FAULT.match(reason) or isinstance(error, torch.AcceleratorError):
             return RunFailed(f"{self._device} failed: {reason}")
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             return RunFailed(

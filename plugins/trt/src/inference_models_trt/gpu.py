@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # DLPack's number of CUDA memory.
 _CUDA = 2
 
+# GPUs whose memory others may read: all engines of one take it from the same pool.
+_LENT: set[int] = set()
+
 
 class Gpu:
     """A GPU by its number.
@@ -40,7 +43,6 @@ class Gpu:
         self.number = number
         with self.current():
             self._stream = self._device.create_stream()
-        self._is_lent = False
 
     @property
     def place(self) -> tuple[int, int]:
@@ -66,7 +68,7 @@ class Gpu:
 
     def lend(self) -> None:
         """Note that others may read our memory from now on, on streams of theirs."""
-        self._is_lent = True
+        _LENT.add(self.number)
 
     def follow_readers(self) -> None:
         """Wait until nobody reads memory any more that we may now use again.
@@ -74,7 +76,7 @@ class Gpu:
         DLPack does not tell when others have read what they gave back, nor on which
         stream: once any memory was lent, all of the GPU's work is waited for.
         """
-        if self._is_lent:
+        if self.number in _LENT:
             self._device.sync()
 
     def empty(self, size: int) -> Buffer:

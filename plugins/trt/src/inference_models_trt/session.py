@@ -165,8 +165,8 @@ class TrtSession(Session):
     def _explained(self, error: Exception, inputs: Mapping[str, Array]) -> Exception:
         reason = str(error).strip().partition("\n")[0]
         if "OUT_OF_MEMORY" in reason or "out of memory" in reason.lower():
-            batch = next((len(a) for a in inputs.values() if a.shape), 1)
-            return out_of_memory(f"cuda:{self._gpu.number}", batch)
+            batch = next((a.shape[0] for a in inputs.values() if a.shape), 1)
+            return out_of_memory(f"cuda:{self._gpu.number}", batch, error)
         return RunFailed(f"TensorRT failed to run '{self._path}': {reason}")
 
 
