@@ -458,6 +458,29 @@ def test_says_which_batch_was_too_large_and_works_after_it(workshop, graphs):
     assert torch.equal(expected, session(input=BATCH)["output"])
 
 
+class Hungry(nn.Module):
+    """Holds three tenths of the GPU's memory for each image, until the run ends."""
+
+    def forward(self, x):
+        size = torch.cuda.mem_get_info(DEVICE)[1] * 3 // 10
+        held = [torch.empty(size, dtype=torch.uint8, device=DEVICE) for _ in x]
+        return x + len(held) - len(x)
+
+
+@pytest.mark.parametrize("graphs", [0, 8])
+def test_a_smaller_batch_runs_while_the_error_of_a_larger_is_handled(graphs):
+    free()
+    session = session_of(Hungry(), graphs)
+    for _ in range(2):
+        try:
+            session(x=torch.ones(9, 3, 8, 8, device=DEVICE))
+        except RunFailed:
+            found = session(x=torch.ones(2, 3, 8, 8, device=DEVICE))["y"]
+            assert found.mean().item() == 1
+        else:
+            pytest.fail("there was memory for nine")
+
+
 def test_says_which_images_were_too_many(ops):
     images = read_images([np.zeros((8, 8, 3), np.uint8)] * 2000)
     with pytest.raises(RunFailed, match="too little memory for a batch of 2000"):
