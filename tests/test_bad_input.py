@@ -37,6 +37,7 @@ BAD_IMAGES = {
     "empty list": ([], "no image"),
     "no picture": (b"certainly not a picture", "decoded"),
     "no file": ("missing/photo.jpg", "no image file"),
+    "a camera": ("rtsp://admin:secret@10.0.0.2/stream", "cv2.VideoCapture"),
     "a URL": ("https://example.org/a.jpg?signature=secret", "fetch it"),
     "nothing": (None, "NoneType"),
 }

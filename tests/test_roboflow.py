@@ -141,7 +141,7 @@ def test_a_package_with_names_too_many_is_refused(server, detector):
 
 def test_a_package_of_another_task_is_refused(server, detector):
     serve_detector(server, detector, taskType="depth-estimation")
-    with pytest.raises(InvalidCard, match="RF-DETR for object-detection, instance-"):
+    with pytest.raises(InvalidCard, match="'rfdetr' is for object-detection, inst"):
         load()
 
 

@@ -247,6 +247,7 @@ def test_labels_may_be_replaced(acme):
         ({"a", "b", "c"}, InvalidOption),
         ({"a": 0, "b": 1, "c": 2}, InvalidOption),
         (iter("abc"), InvalidOption),
+        ([None, None, None], InvalidOption),
         (3, InvalidOption),
     ],
 )
@@ -1091,6 +1092,16 @@ def test_a_strangers_error_is_the_cause_of_ours(cards):
     ) as caught:
         load("mine", backend="acme")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_card_for_a_task_that_its_architecture_lacks_is_refused(
+    cards, acme, monkeypatch
+):
+    monkeypatch.setattr(acme.Colors, "tasks", ("classification", "counting"))
+    cards(task="object-detection")
+    said = "'mine' is for 'object-detection', and architecture 'acme-colors' is for cla"
+    with pytest.raises(InvalidCard, match=said):
+        load("mine")
 
 
 def test_what_failed_holds_nothing_while_the_next_is_tried(cards, acme):

@@ -241,6 +241,13 @@ def test_what_was_used_longest_ago_is_pruned_first(server, store):
     assert cache.size(store) <= 110_000
 
 
+def test_what_cannot_be_removed_is_not_counted_as_removed(server, store, monkeypatch):
+    store.folder(artifact(server, "a"), plain)
+    monkeypatch.setattr(cache, "remove", lambda path: None)
+    with pytest.raises(PermissionError):
+        cache.prune(store, 0)
+
+
 def test_pruning_removes_what_was_abandoned(server, store):
     store.folder(artifact(server, "a"), plain)
     for place in ("partial", "blobs"):

@@ -244,9 +244,11 @@ def test_a_pil_image_of_any_eight_bit_mode_becomes_rgb(mode, rgb):
     assert np.array_equal(network_input(picture), network_input(expected, "rgb"))
 
 
-def test_a_palette_file_with_transparency_is_read(rgb):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("transparency", [0, bytes(range(16))])
+def test_a_palette_file_with_transparency_is_read(rgb, transparency):
     picture = PIL.Image.fromarray(rgb).quantize(16)
-    data = encoded(picture, "PNG", transparency=0)
+    data = encoded(picture, "PNG", transparency=transparency)
     expected = np.asarray(picture.convert("RGB"))
 
     assert np.array_equal(network_input(data), network_input(expected, "rgb"))

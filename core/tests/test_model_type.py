@@ -11,6 +11,7 @@ import pytest
 
 from inference_models import (
     AutoModel,
+    InferenceModelsError,
     InvalidOption,
     InvalidWeights,
     ModelNotFound,
@@ -99,8 +100,24 @@ def test_it_is_refused_for_an_id(acme, model_id):
 
 @pytest.mark.parametrize("written", [lambda path: path, str])
 def test_it_is_refused_for_a_folder(known, written):
-    with pytest.raises(InvalidOption, match="leave it out for ids and folders"):
+    with pytest.raises(InvalidOption, match="leave model_type out for ids and folders"):
         load(written(known()), model_type="acme-colors")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://b.example.com/w.onnx?X-Amz-Signature=hunter2",
+        "https://me:hunter2@example.com/w",
+        "hf://org/name?token=hunter2",
+    ],
+)
+@pytest.mark.parametrize("given", [{"model_type": "acme-colors"}, {"sha256": "a" * 64}])
+def test_no_secret_of_a_url_is_told(acme, url, given):
+    with pytest.raises(InferenceModelsError) as caught:
+        load(url, **given)
+
+    assert "hunter2" not in str(caught.value)
 
 
 def test_it_is_refused_for_a_card(known):

@@ -288,6 +288,8 @@ def relabelled(card: ModelCard, labels: Sequence[str | None]) -> ModelCard:
             f"labels has {len(labels)} names, and {card.id!r} has {len(card.labels)} "
             "columns; give a name for each, or None for one that is never returned"
         )
+    if labels and not any(labels):
+        raise InvalidOption("labels names no class, so nothing could be returned")
     return attrs.evolve(card, labels=tuple(labels))
 
 

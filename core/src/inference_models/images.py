@@ -183,10 +183,11 @@ def _read_one(source: Any, color: Color | None) -> Image:
 def _from_file(path: str | os.PathLike[Any]) -> Image:
     text = os.fsdecode(path)
     if _URL.match(text):
+        bare = re.sub(r"//[^/]*@", "//", re.split(r"[?#]", text, maxsplit=1)[0])
         raise InvalidInput(
-            f"{text.split('?')[0]!r:.100} is a URL, and images are not downloaded; "
-            "fetch it first, for example with httpx.get(url).content, and give the "
-            "bytes"
+            f"{bare!r:.100} is a URL, and images are not downloaded; fetch it first, "
+            "for example with httpx.get(url).content, and give the bytes, or read a "
+            "stream with cv2.VideoCapture, and give the frames"
         )
     name = repr(text if len(text) <= 200 else f"{text[:200]}…")
     try:
@@ -251,10 +252,18 @@ def _from_pil(picture: Any) -> Image:
             "it to 0–255 and convert it to 'L' or 'RGB'"
         )
     try:
-        pixels = np.asarray(picture.convert("RGB"))
+        pixels = np.asarray(_in_rgb(picture))
     except Exception as error:  # files that Pillow opened are decoded only here
         raise InvalidInput(f"a PIL image cannot be read as RGB: {error}") from error
     return Image(pixels, "HWC", "rgb", *pixels.shape[:2])
+
+
+def _in_rgb(picture: Any) -> Any:
+    if picture.mode == "RGB":  # converting it would copy it
+        return picture
+    if isinstance(picture.info.get("transparency"), bytes):
+        picture = picture.convert("RGBA")  # Pillow warns of other ways
+    return picture.convert("RGB")
 
 
 def _from_numpy(pixels: np.ndarray, color: Color) -> Image:

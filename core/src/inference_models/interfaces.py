@@ -265,6 +265,8 @@ class Architecture(ABC, Generic[O]):
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
+    tasks: ClassVar[tuple[str, ...]] = ()
+    """What cards may ask of it; () for anything."""
     Options: ClassVar[type] = NoOptions
     """An attrs class of what a call may set; unknown names are refused by core."""
     rank: ClassVar[int] = 0
@@ -291,6 +293,11 @@ class Architecture(ABC, Generic[O]):
     """What users hold, where it has more methods than its task's own class."""
 
     def __init__(self, bundle: Bundle) -> None:
+        if self.tasks and bundle.card.task not in self.tasks:
+            raise InvalidCard(
+                f"{bundle.card.id!r} is for {bundle.card.task!r}, and architecture "
+                f"{self.name!r} is for {', '.join(self.tasks)}; correct the card's task"
+            )
         self.bundle = bundle
         self.card = bundle.card
         self.class_names = bundle.card.class_names

@@ -724,7 +724,7 @@ def test_an_empty_scene_has_no_masks_of_the_photos_size():
 def test_a_model_for_another_task_is_refused():
     card = attrs.evolve(CARDS["rfdetr-nano"], task="depth-estimation")
 
-    with pytest.raises(InvalidCard, match="-detection, instance-segmentation and key"):
+    with pytest.raises(InvalidCard, match="-detection, instance-segmentation, key"):
         made(card)
 
 

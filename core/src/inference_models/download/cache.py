@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -192,6 +193,9 @@ def delete(store: Store, gone: Iterable[Entry]) -> None:
         if kept.kind == "bundle":
             kept.folder.with_suffix(".json").unlink(missing_ok=True)
         remove(kept.folder)
+        if kept.folder.exists():
+            reason = os.strerror(errno.EACCES)
+            raise PermissionError(errno.EACCES, reason, str(kept.folder))
     still = {digest for kept in _bundles(store) for digest in kept.digests}
     for digest in {digest for kept in gone for digest in kept.digests} - still:
         remove(store.blob(digest))

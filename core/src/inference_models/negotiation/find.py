@@ -224,17 +224,23 @@ def _check_is_file(name: str, access: Access) -> None:
     for parameter, value in given.items():
         if value is not None and not _names_file(name):
             raise InvalidOption(
-                f"{parameter}={value!r} says what a file of weights is, and {name!r} "
-                "is no file; leave it out for ids and folders, whose card says what "
-                "they are"
+                f"{parameter}={value!r} says what a file of weights is, and "
+                f"{_shown(name)!r} is no file that is there; correct the path, or "
+                f"leave {parameter} out for ids and folders, whose card says what they "
+                "are"
             )
+
+
+def _shown(name: str) -> str:
+    return shown_url(name) if "://" in name else name
 
 
 def _names_file(name: str) -> bool:
     """Whether a name is that of a file: a URL, a provider's path of one, or a path."""
     prefix, separator, rest = name.partition("://")
     if separator and prefix != "local":
-        return bool(re.search(r"\.\w+$", rest))
+        is_url = prefix in ("http", "https")
+        return is_url or bool(re.search(r"\.\w+$", shown_url(name)))
     path = written_file(rest if separator else name)
     return path is not None and path.name != "card.json"
 

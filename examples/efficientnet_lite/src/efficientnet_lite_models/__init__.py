@@ -24,6 +24,7 @@ class EfficientNetLite(Architecture[NoOptions]):
     """
 
     name = "efficientnet-lite"
+    tasks = ("classification",)
 
     def modules(self, loaded: Any = None) -> Mapping[str, Any]:
         """The network, with one logit a label."""

@@ -45,6 +45,7 @@ class Yolox(Architecture[YoloxOptions]):
     """
 
     name = "yolox"
+    tasks = ("object-detection",)
     Options = YoloxOptions
 
     @classmethod

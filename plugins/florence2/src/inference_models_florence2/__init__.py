@@ -83,6 +83,7 @@ class Florence2(Architecture[Florence2Options]):
     """
 
     name = "florence2"
+    tasks = ("vision-language",)
     aliases = ("florence-2",)
     Options = Florence2Options
     Model = Florence2Model

@@ -116,6 +116,7 @@ class HfDetector(Architecture[ConfidenceOptions]):
     """
 
     name = "hf-detector"
+    tasks = ("object-detection",)
     Options = ConfidenceOptions
     rank = -1
     outputs = ("logits", "boxes")
@@ -222,6 +223,7 @@ class HfClassifier(Architecture[ConfidenceOptions]):
     """
 
     name = "hf-classifier"
+    tasks = ("classification", "multi-label-classification")
     Options = ConfidenceOptions
     rank = -1
     outputs = ("logits",)

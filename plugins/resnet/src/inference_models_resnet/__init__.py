@@ -48,6 +48,7 @@ class ResNet(Architecture[ConfidenceOptions]):
     """
 
     name = "resnet"
+    tasks = ("classification", "multi-label-classification")
     Options = ConfidenceOptions
     outputs = ("logits",)
 

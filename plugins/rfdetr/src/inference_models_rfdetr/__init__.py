@@ -72,18 +72,13 @@ class RfDetr(Architecture[RfDetrOptions]):
 
     name = "rfdetr"
     aliases = ("rf-detr",)
+    tasks = (DETECTION, *FURTHER)
     Options = RfDetrOptions
     outputs = ("boxes", "logits")  # what is behind them is called so by all exports
     fp32_modules = ("transformer",)
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
-        if self.card.task not in (DETECTION, *FURTHER):
-            raise InvalidCard(
-                f"{self.card.id!r} is for {self.card.task}, and this pack has RF-DETR "
-                f"for {DETECTION}, {SEGMENTATION} and {KEY_POINTS}; choose a model of "
-                "these tasks"
-            )
         self.further = FURTHER.get(self.card.task)
         self.key_points = points_of(self.bundle.config) if self._is_pose else ()
         if self._is_pose and not self.key_points:
