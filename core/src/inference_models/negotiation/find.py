@@ -297,7 +297,7 @@ def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) 
     nor = ", and there is no such file" if re.search(r"\.[a-z]\w*$", name, re.I) else ""
     alone = asked[0].name if len(asked) == 1 else None
     known = "is known" if alone is None else f"is known to {alone!r}"
-    sentence = f"no model {name!r} {known}{nor}{did_you_mean(name, ids)}"
+    sentence = f"no model {_shown(name)!r} {known}{nor}{did_you_mean(name, ids)}"
     hint = _missing_pack(name, registry)
     if hint:
         sentence += f"; for models of this family: {hint}"

@@ -28,6 +28,8 @@ log = logging.getLogger("inference_models")
 
 CARD = "card.json"
 
+_MOST_COLUMNS = 100_000  # a file that says more asks for memory
+
 
 def of_file(path: Path, model_type: str | None) -> ModelCard:
     """The card of a file, with that file in it; `model_type` says what it is, if given.
@@ -137,8 +139,27 @@ def _of_type(
     if not inspected or known is None:
         raise InvalidWeights(_unclaimed(path, inspected, registry, [cls.name]))
     alike = [a for a in known.artifacts if a.format == inspected[0].format]
-    like = attrs.evolve(known, artifacts=alike, license=None, aliases=())
+    like = attrs.evolve(
+        known,
+        artifacts=alike,
+        license=None,
+        aliases=(),
+        labels=_fitting(known.labels, inspected[0]),
+    )
     return _filled(like, inspected[0], path)
+
+
+def _fitting(labels: Sequence[str | None], facts: Facts) -> tuple[str | None, ...]:
+    """The labels of a known model, or numbers if the file's one output has others."""
+    outputs = facts.metadata.get("outputs")
+    if not isinstance(outputs, list) or len(outputs) != 1:
+        return tuple(labels)
+    *_, columns = facts.tensors[outputs[0]].shape or (None,)
+    if not isinstance(columns, int) or not 0 < columns <= _MOST_COLUMNS:
+        return tuple(labels)
+    if columns == len(labels):
+        return tuple(labels)
+    return tuple(f"class_{column}" for column in range(columns))
 
 
 def _no_such_type(model_type: str, registry: Registry) -> str:
