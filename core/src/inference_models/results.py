@@ -67,9 +67,7 @@ class Detections:
 
     def __getitem__(self, key: Any) -> Self:
         """Choose by number, slice, mask or list of numbers; always the same class."""
-        chosen = _chosen(key, len(self))
-        names = {field.name for field in attrs.fields(type(self))} - {"class_names"}
-        return attrs.evolve(self, **{n: getattr(self, n)[chosen] for n in names})
+        return _selected(self, key)
 
     def __iter__(self) -> Iterator[Self]:
         return (self[index] for index in range(len(self)))
@@ -80,8 +78,7 @@ class Detections:
         return [_name(self.class_names, int(index)) for index in self.class_id]
 
     def __repr__(self) -> str:
-        listed = ", ".join(_shown(self.names, self.confidence)) or "nothing"
-        return f"<{type(self).__name__} {len(self)}: {listed}>"
+        return _described(self, self.confidence)
 
     def to_supervision(self) -> supervision.Detections:
         """The same as `supervision.Detections`, with `data["class_name"]`.
@@ -151,11 +148,26 @@ def _typed(
     return boxes, scores, classes
 
 
-_Found = TypeVar("_Found", bound=Detections)
+_Boxes = TypeVar("_Boxes", bound=Detections)
+_Found = TypeVar("_Found", bound="Detections | KeyPoints")
 
 
-def _sorted(found: _Found) -> _Found:
+def _sorted(found: _Boxes) -> _Boxes:
     return found[np.argsort(-found.confidence, kind="stable")]
+
+
+def _selected(found: _Found, key: Any) -> _Found:
+    """Some rows of a result: all of its arrays have one for each thing."""
+    chosen = _chosen(key, len(found))
+    names = {field.name for field in attrs.fields(type(found))} - {"class_names"}
+    arrays = {name: getattr(found, name) for name in names}
+    rows = {name: a[chosen] for name, a in arrays.items() if a is not None}
+    return attrs.evolve(found, **rows)
+
+
+def _described(found: Detections | KeyPoints, scores: np.ndarray) -> str:
+    listed = ", ".join(_shown(found.names, scores)) or "nothing"
+    return f"<{type(found).__name__} {len(found)}: {listed}>"
 
 
 def _chosen(key: Any, count: int) -> slice | np.ndarray:
@@ -248,11 +260,7 @@ class KeyPoints:
 
     def __getitem__(self, key: Any) -> KeyPoints:
         """Choose things by number, slice, mask or list of numbers."""
-        chosen = _chosen(key, len(self))
-        names = {field.name for field in attrs.fields(KeyPoints)} - {"class_names"}
-        arrays = {name: getattr(self, name) for name in names}
-        rows = {name: a[chosen] for name, a in arrays.items() if a is not None}
-        return attrs.evolve(self, **rows)
+        return _selected(self, key)
 
     def __iter__(self) -> Iterator[KeyPoints]:
         return (self[index] for index in range(len(self)))
@@ -263,8 +271,7 @@ class KeyPoints:
         return self.detections.names
 
     def __repr__(self) -> str:
-        shown = _shown(self.names, self.detection_confidence)
-        return f"<KeyPoints {len(self)}: {', '.join(shown) or 'nothing'}>"
+        return _described(self, self.detection_confidence)
 
     def to_supervision(self) -> supervision.KeyPoints:
         """The same as `supervision.KeyPoints`, whose `data` has what it lacks.
