@@ -18,7 +18,7 @@ import attrs
 import pytest
 
 from inference_models import Artifact, DownloadFailed, File, HashMismatch
-from inference_models.download import body, sources, transport
+from inference_models.download import body, transport
 from inference_models.download.limits import Limits
 from inference_models.download.store import Store
 from inference_models.errors import (
@@ -28,6 +28,7 @@ from inference_models.errors import (
     Unauthorized,
     Unreachable,
     UsagePaused,
+    shown_url,
 )
 
 from . import faulty_server as faulty
@@ -609,7 +610,11 @@ def test_what_a_server_asks_to_wait_is_read(value, seconds):
     ],
 )
 def test_a_url_is_shown_without_what_may_be_secret(url):
-    assert sources.shown_url(url) == "https://host/weights.onnx"
+    assert shown_url(url) == "https://host/weights.onnx"
+
+
+def test_a_url_of_any_scheme_is_shown_without_its_user():
+    assert shown_url(f"SVN+ssh://user:{SECRET}@host/a.jpg") == "SVN+ssh://host/a.jpg"
 
 
 def test_a_proxy_of_the_environment_is_used(server, store, monkeypatch):

@@ -27,6 +27,7 @@ Each message is one sentence with the value, what is possible, and what to type.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterable
 
@@ -162,6 +163,12 @@ def shown_name(name: str, longest: int) -> str:
     """A stranger's name as it is, unless it is too long for a message or garbles it."""
     plain = len(name) <= longest and name.isprintable()
     return name if plain else f"{name[:longest]!a}"
+
+
+def shown_url(url: str) -> str:
+    """A URL without user, query and fragment, which may hold secrets."""
+    bare = re.split(r"[?#]", url, maxsplit=1)[0]
+    return re.sub(r"(?i)^([a-z][a-z0-9+.-]*://)[^/]*@", r"\1", bare)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 
-from inference_models.errors import InvalidInput
+from inference_models.errors import InvalidInput, shown_url
 
 Array = Any
 """A `numpy.ndarray`, or a device array that speaks DLPack."""
@@ -183,11 +183,10 @@ def _read_one(source: Any, color: Color | None) -> Image:
 def _from_file(path: str | os.PathLike[Any]) -> Image:
     text = os.fsdecode(path)
     if _URL.match(text):
-        bare = re.sub(r"//[^/]*@", "//", re.split(r"[?#]", text, maxsplit=1)[0])
         raise InvalidInput(
-            f"{bare!r:.100} is a URL, and images are not downloaded; fetch it first, "
-            "for example with httpx.get(url).content, and give the bytes, or read a "
-            "stream with cv2.VideoCapture, and give the frames"
+            f"{shown_url(text)!r:.100} is a URL, and images are not downloaded; fetch "
+            "it first, for example with httpx.get(url).content, and give the bytes, or "
+            "read a stream with cv2.VideoCapture, and give the frames"
         )
     name = repr(text if len(text) <= 200 else f"{text[:200]}…")
     try:

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inference_models.download.limits import Transient
-from inference_models.download.sources import shown_url
-from inference_models.errors import DownloadFailed
+from inference_models.errors import DownloadFailed, shown_url
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given out

@@ -31,12 +31,6 @@ def scheme(source: str) -> str:
     return source.partition("://")[0] if "://" in source else ""
 
 
-def shown_url(url: str) -> str:
-    """A URL without user, query and fragment, which may hold secrets."""
-    bare = re.split(r"[?#]", url, maxsplit=1)[0]
-    return re.sub(r"^([a-z]+://)[^/]*@", r"\1", bare)
-
-
 def local_path(source: str) -> Path:
     """The path of a `file://` source."""
     path = source.removeprefix("file://")

@@ -18,7 +18,6 @@ from inference_models.download import body
 from inference_models.download.deadline import Deadline
 from inference_models.download.limits import Limits, Transient
 from inference_models.download.redirects import Redirects
-from inference_models.download.sources import shown_url
 from inference_models.errors import (
     DownloadFailed,
     Forbidden,
@@ -27,6 +26,7 @@ from inference_models.errors import (
     Unauthorized,
     Unreachable,
     UsagePaused,
+    shown_url,
 )
 
 _PLAIN = {"Accept-Encoding": "identity"}

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from inference_models.card import ModelCard
-from inference_models.download.sources import Request, shown_url
+from inference_models.download.sources import Request
 from inference_models.errors import (
     Forbidden,
     HashMismatch,
@@ -21,6 +21,7 @@ from inference_models.errors import (
     ModelNotFound,
     Unauthorized,
     did_you_mean,
+    shown_url,
     told,
 )
 from inference_models.interfaces import Access, WeightsProvider

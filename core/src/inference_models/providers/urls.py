@@ -7,8 +7,7 @@ from pathlib import PurePosixPath
 from typing import NoReturn
 
 from inference_models.card import File, ModelCard
-from inference_models.download.sources import shown_url
-from inference_models.errors import InvalidOption
+from inference_models.errors import InvalidOption, shown_url
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.providers.claims import of_fetched_file
 from inference_models.trust import Origin, check_license, kind_of, objection
