@@ -41,7 +41,7 @@ from inference_models_rfdetr.claims import (
     task_of,
 )
 from inference_models_rfdetr.labels import COCO_LABELS, PERSON
-from inference_models_rfdetr.layout import SIZES, Layout, points_of
+from inference_models_rfdetr.layout import SIZES, Layout, points_of, slots_of
 
 log = logging.getLogger("inference_models")
 
@@ -234,7 +234,7 @@ class RfDetr(Architecture[RfDetrOptions]):
         logits, boxes = ops.hosts([outputs["logits"], outputs["boxes"]])
         logits = self.columns(logits, hidden=-np.inf)
         threshold = self.threshold(options.confidence, _THRESHOLD)
-        if self.further == "keypoints":
+        if self._is_pose:
             slots = self._checked(ops.host(outputs["keypoints"]), logits)
             images = zip(logits, boxes, slots, frames, strict=True)
             least = options.key_points_threshold
@@ -256,8 +256,7 @@ class RfDetr(Architecture[RfDetrOptions]):
 
     def _checked(self, slots: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Slots of points, (B, Q, slots, 8), where the network gave as many."""
-        count = len(self.key_points) * max(self.key_points)
-        wanted = (*logits.shape[:2], count, points.VALUES)
+        wanted = (*logits.shape[:2], slots_of(self.key_points), points.VALUES)
         if slots.shape != wanted:
             raise RunFailed(
                 f"the network of {self.card.id!r} gave key points of shape "

@@ -29,6 +29,8 @@ KEY_POINTS = "keypoint-detection"
 FURTHER = {SEGMENTATION: "masks", KEY_POINTS: "keypoints"}
 """The output that a task has beside logits and boxes."""
 
+_TASKS = {output: task for task, output in FURTHER.items()}
+
 _CONVERTED = {
     "RfDetrForObjectDetection": DETECTION,
     "RfDetrForInstanceSegmentation": SEGMENTATION,
@@ -123,7 +125,7 @@ def _skeletons(counts: Sequence[int], labels: Sequence[str | None]) -> dict[str,
 def _exported(facts: Facts) -> ModelCard | None:
     """The card of an ONNX file with an export's inputs and outputs."""
     names: list[str] = facts.metadata.get("outputs") or []
-    further = names[-1] if names and names[-1] in FURTHER.values() else None
+    further = names[-1] if names and names[-1] in _TASKS else None
     if "input" not in facts.tensors or (names[:-1] if further else names) not in _NAMES:
         return None
     image = facts.tensors["input"].shape
@@ -145,7 +147,7 @@ def _exported(facts: Facts) -> ModelCard | None:
     return ModelCard(
         id="rfdetr",
         architecture="rfdetr",
-        task=next((t for t, name in FURTHER.items() if name == further), DETECTION),
+        task=_TASKS[further] if further else DETECTION,
         artifacts=(artifact,),
         labels=labels,
         config={
@@ -162,8 +164,9 @@ def _classes(image: _Shape, boxes: _Shape, logits: _Shape) -> int | None:
         return None
     classes = logits[-1]
     fixed = all(isinstance(size, int) for size in image[2:])
-    known = isinstance(classes, int) and 0 < classes <= _MOST_CLASSES
-    return classes if fixed and known and isinstance(classes, int) else None
+    if not fixed or not isinstance(classes, int):
+        return None
+    return classes if 0 < classes <= _MOST_CLASSES else None
 
 
 def _counts(shape: _Shape, classes: int) -> tuple[int, ...] | None:

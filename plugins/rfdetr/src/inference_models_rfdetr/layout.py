@@ -14,7 +14,7 @@ from inference_models import InvalidCard
 T = TypeVar("T")
 
 _LARGEST = 4096  # pixels; a file that asks for more asks for memory
-_MOST_SLOTS = 4096  # of points: of each class as many as of the one with most
+_MOST_SLOTS = 4096
 
 
 def _to_ints(values: Iterable[int]) -> tuple[int, ...]:
@@ -45,9 +45,14 @@ def _check(name: str, value: Any) -> None:
 def _check_points(counts: tuple[int, ...]) -> None:
     if not all(type(count) is int and count >= 0 for count in counts):
         raise TypeError(f"keypoints {counts!r:.60} are no numbers from 0")
-    slots = len(counts) * max(counts, default=0)
+    slots = slots_of(counts)
     if counts and not 0 < slots <= _MOST_SLOTS:
         raise TypeError(f"keypoints {counts!r:.60} need {slots} of {_MOST_SLOTS} slots")
+
+
+def slots_of(counts: Sequence[int]) -> int:
+    """Places for points: of each class as many as of the one with most."""
+    return len(counts) * max(counts, default=0)
 
 
 @attrs.frozen
@@ -105,8 +110,8 @@ class Layout:
 
     @property
     def slots(self) -> int:
-        """Places for points: of each class as many as of the one with most."""
-        return len(self.keypoints) * max(self.keypoints, default=0)
+        """Places for points of each query."""
+        return slots_of(self.keypoints)
 
     def side_of(self, scale: float) -> int:
         """Cells along a side of a feature map."""
@@ -292,10 +297,11 @@ def points_of(config: Mapping[str, Any]) -> tuple[int, ...]:
     if told is None:
         return size.keypoints if size else ()
     try:
-        _check_points(_to_ints(told))
+        counts = _to_ints(told)
+        _check_points(counts)
     except TypeError as error:
         raise InvalidCard(f"layout {given!r:.200} cannot be read: {error}") from error
-    return _to_ints(told)
+    return counts
 
 
 def size_of(layout: Layout) -> str | None:
