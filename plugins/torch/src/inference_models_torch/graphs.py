@@ -94,8 +94,8 @@ class Graphs:
 
     A shape is recorded when it comes a second time, from inputs in the memory format
     that `lay` gives them. Of what the module returns, that is kept which `named` takes
-    from it. Where that is not possible, and where recordings would hold
-    more than a quarter of the GPU's memory, the module runs without a graph.
+    from it. Where that is not possible, and where recordings would hold more than a
+    quarter of the GPU's memory, the module runs without a graph.
     """
 
     def __init__(

@@ -53,6 +53,8 @@ class TorchSession(Session):
     ) -> None:
         self.inputs, self.outputs = (_in_dtype(specs, dtype) for specs in signature)
         self._module: nn.Module | None = module
+        # Not a method: who holds that holds us, and we are to be collected at once.
+        self._named = functools.partial(by_name, names=list(self.outputs))
         self._device = torch.device(device)
         self._lay = _contiguous
         if channels_last:
@@ -62,9 +64,7 @@ class TorchSession(Session):
             self._module = module = torch.compile(module, dynamic=False)
         self._graphs: Graphs | None = None
         if graphs and self._device.type == "cuda" and not self._has_state():
-            # A method of ours would keep us from being collected at once.
-            named = functools.partial(by_name, names=list(self.outputs))
-            self._graphs = Graphs(module, self._device, graphs, self._lay, named)
+            self._graphs = Graphs(module, self._device, graphs, self._lay, self._named)
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """Run the module; outputs are tensors on the device."""
@@ -137,9 +137,6 @@ class TorchSession(Session):
         return {
             n: v if n.startswith("state.") else v.clone() for n, v in outputs.items()
         }
-
-    def _named(self, returned: Any) -> dict[str, Any]:
-        return by_name(returned, list(self.outputs))
 
     def _explained(
         self, error: Exception, tensors: Sequence[Any]
