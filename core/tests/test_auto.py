@@ -267,6 +267,20 @@ def test_derive_is_true_or_false(acme, derive):
         load("acme-colors", derive=derive)
 
 
+@pytest.mark.parametrize("trusted", ["no", "True", 1, None])
+def test_trust_is_true_or_false(acme, trusted):
+    with pytest.raises(InvalidOption, match=r"packages .* is neither True nor False"):
+        load("acme-colors", allow_untrusted_packages=trusted)
+
+
+def test_the_class_of_a_task_takes_that_task_and_no_other(acme):
+    model = ClassificationModel.from_pretrained("acme-colors", task="classification")
+
+    assert model.task == "classification"
+    with pytest.raises(InvalidOption, match="is for classification, not for 'box'"):
+        ClassificationModel.from_pretrained("acme-colors", task="box")
+
+
 def test_an_unknown_option_is_refused_with_the_nearest(acme):
     model = load("acme-colors")
     with pytest.raises(

@@ -641,6 +641,17 @@ def test_a_model_is_removed(by_hash, command, tmp_path):
     assert not blob.exists()
 
 
+def test_what_no_id_is_known_of_is_removed_by_the_name_that_is_listed(
+    command, tmp_path
+):
+    command("download", "far")
+    (tmp_path / "cards" / "far.json").unlink()
+
+    assert command("cache", "ls").splitlines()[0].endswith("bundle   gain.json")
+    command("cache", "rm", "gain.json")
+    assert not any((tmp_path / "cache" / "blobs").iterdir())
+
+
 def test_the_cache_is_pruned_to_a_size(command):
     command("download", "far")
 

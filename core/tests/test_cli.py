@@ -255,6 +255,26 @@ def test_an_unknown_command_is_refused(typer, acme_site):
     assert "docter" in ended.stderr
 
 
+def test_models_lists_every_id(typer, acme_site):
+    ended = cli("models", site=acme_site)
+
+    assert ended.returncode == 0, ended.stderr
+    assert len(ended.stdout.splitlines()) == 3
+
+
+def test_the_version_is_that_of_the_core(typer, acme_site):
+    from importlib.metadata import version
+
+    shown = cli("--version", site=acme_site).stdout
+
+    assert shown.strip() == version("inference-models-core")
+
+
+def test_help_has_a_short_name(typer, acme_site):
+    assert "Show hardware, plugins" in cli("doctor", "-h", site=acme_site).stdout
+    assert "doctor" in cli("-h", site=acme_site).stdout
+
+
 def test_without_arguments_the_commands_are_listed(typer, acme_site):
     ended = cli(site=acme_site)
     shown = ended.stdout + ended.stderr

@@ -269,6 +269,13 @@ def test_a_provider_is_told_whether_it_is_the_one_that_is_named():
     assert asked == [("7", False), ("7", True), ("7", True)]
 
 
+def test_an_unknown_id_is_told_without_what_may_be_a_key():
+    with pytest.raises(ModelNotFound, match="no model 'team/3' is known") as caught:
+        found("team/3?api_key=secret", HUB)
+
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("model_id", "named"), [("hub://x", None), ("x", "hub")])
 def test_of_a_provider_that_is_named_it_is_said_that_it_knows_no_such_model(
     model_id, named

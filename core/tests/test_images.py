@@ -474,7 +474,7 @@ BAD = {
     "missing str": ("no-such-image.png", "no image file 'no-such-image.png'"),
     "empty str": ("", "no image file ''"),
     "base64": ("iVBORw0KGgo" * 900, "cannot be read: File name too long"),
-    "folder": (os.curdir, "no image file"),
+    "folder": (os.curdir, "is a folder; give the paths of the images in it"),
     "bomb": (
         png_header(60_000, 60_000),
         "refused: .* raise PIL.Image.MAX_IMAGE_PIXELS",

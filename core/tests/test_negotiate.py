@@ -139,6 +139,23 @@ def test_a_backend_that_the_environment_names_twice_keeps_its_first_place(monkey
     assert names(negotiated([ONNX, TORCH])) == ["onnx", "torch"]
 
 
+def test_one_warning_says_what_the_environment_misspells(monkeypatch, caplog):
+    monkeypatch.setenv("INFERENCE_MODELS_BACKENDS", "acme-v3, onnx, tensorrt")
+
+    assert names(negotiated([backend("acme-v2"), ONNX])) == ["onnx"]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "INFERENCE_MODELS_BACKENDS names no backend 'acme-v3'; did you mean 'acme-v2'?"
+    )
+
+
+def test_what_is_not_installed_here_may_be_in_the_environment(monkeypatch, caplog):
+    monkeypatch.setenv("INFERENCE_MODELS_BACKENDS", "trt, pytorch, onnx")
+
+    assert names(negotiated([backend("tr"), ONNX])) == ["onnx"]
+    assert not caplog.records
+
+
 def test_a_backend_that_the_user_names_is_asked_whatever_the_environment(monkeypatch):
     monkeypatch.setenv("INFERENCE_MODELS_BACKENDS", "onnx")
 
@@ -294,6 +311,12 @@ def test_a_named_device_is_the_only_one():
 
 def test_a_kind_of_device_means_its_first():
     assert plans(negotiated([GPU], device="cuda")) == [("gpu", "cuda:0", "fp32")]
+
+
+def test_a_device_of_which_there_is_one_may_have_torchs_number():
+    (option,) = negotiated([ONNX], device="cpu:0").options
+
+    assert option.plan.device == "cpu"
 
 
 def test_a_named_accelerator_never_becomes_the_cpu():

@@ -267,6 +267,14 @@ def test_a_plugin_is_disabled_by_its_name_or_distribution(disabled):
     }
 
 
+def test_one_warning_says_which_plugin_to_disable_is_misspelt(caplog):
+    registry = build([plugin("acme", backend("a"))], ["acne", "elsewhere"])
+
+    assert list(registry.backends) == ["a"]
+    (record,) = caplog.records
+    assert "names no plugin 'acne'; did you mean 'acme'" in record.getMessage()
+
+
 SOME = [
     plugin("one", backend("a"), distribution="one"),
     plugin("one", backend("a"), distribution="inference-models-one"),

@@ -441,6 +441,11 @@ def test_boxes_with_too_few_confidences_are_told():
         Detections.sort(BOXES, [0.5, 0.2], [0, 1, 2])
 
 
+def test_boxes_that_are_no_boxes_are_told():
+    with pytest.raises(InvalidOption, match=r"boxes of shape \(2, 3\) are not xyxy"):
+        Detections.sort(np.zeros((2, 3)), [0.5, 0.2], [0, 1])
+
+
 def test_sorting_in_place_loses_the_names(scores):
     scores.sort()
 

@@ -166,11 +166,6 @@ def test_what_is_no_list_of_licences_is_refused(given):
         Consent.read(given, False)
 
 
-@pytest.mark.parametrize("given", [1, "yes", None])
-def test_only_true_is_consent(given):
-    assert Consent.read(None, given).untrusted is False
-
-
 # What find makes of it
 
 

@@ -149,6 +149,7 @@ def test_it_can_be_said_what_the_file_is(acme, server):
         ("https://host.example/weights.zip", "it names no file of weights"),
         ("https://host.example/", "it names no file of weights"),
         ("https://", "it names no file of weights"),
+        ("HTTPS://host.example/weights.zip", "it names no file of weights"),
     ],
 )
 def test_a_url_that_cannot_be_trusted_is_refused_with_what_to_do(acme, url, words):

@@ -190,6 +190,11 @@ def _from_file(path: str | os.PathLike[Any]) -> Image:
         )
     name = repr(text if len(text) <= 200 else f"{text[:200]}…")
     try:
+        if text and Path(text).is_dir():
+            raise InvalidInput(
+                f"{name} is a folder; give the paths of the images in it, such as "
+                "list(Path(folder).glob('*.jpg'))"
+            )
         if not Path(text).is_file():
             raise InvalidInput(f"there is no image file {name}")
         with Path(text).open("rb") as file:

@@ -88,9 +88,12 @@ class Model:
         """As `AutoModel.from_pretrained`, for this task alone."""
         from inference_models.auto import AutoModel
 
-        model: Self = AutoModel.from_pretrained(
-            model_id_or_path, task=cls.task, **parameters
-        )
+        if cls.task is not None and parameters.setdefault("task", cls.task) != cls.task:
+            raise InvalidOption(
+                f"{cls.__name__} is for {cls.task}, not for {parameters['task']!r}; "
+                "leave task= out, or load with AutoModel"
+            )
+        model: Self = AutoModel.from_pretrained(model_id_or_path, **parameters)
         return model
 
     @property

@@ -181,14 +181,32 @@ def _without_disabled(
     plugins: Iterable[Plugin], disabled: set[str], aside: list[SetAside]
 ) -> list[Plugin]:
     names = {_normal(name) for name in disabled}
+    plugins = list(plugins)
+    _warn_of_unknown(names, plugins)
     allowed = []
     for plugin in plugins:
-        if plugin.distribution in names or _normal(plugin.name) in names:
+        if not names.isdisjoint(_names(plugin)):
             reason = "disabled by INFERENCE_MODELS_DISABLED_PLUGINS"
             aside.append(_set_aside(plugin, reason))
         else:
             allowed.append(plugin)
     return allowed
+
+
+def _names(plugin: Plugin) -> tuple[str, str]:
+    """What it can be disabled by."""
+    return plugin.distribution, _normal(plugin.name)
+
+
+def _warn_of_unknown(names: Iterable[str], plugins: Iterable[Plugin]) -> None:
+    """Warn of what is likely misspelt, and not only missing on this machine."""
+    known = {name for plugin in plugins for name in _names(plugin)}
+    for name in sorted({*names} - known):
+        near = did_you_mean(name, known)
+        if near:
+            log.warning(
+                "INFERENCE_MODELS_DISABLED_PLUGINS names no plugin %r%s", name, near
+            )
 
 
 def _without_doubles(plugins: Iterable[Plugin], aside: list[SetAside]) -> list[Plugin]:

@@ -137,7 +137,12 @@ class InstanceDetections(Detections):
 def _typed(
     xyxy: Any, confidence: Any, class_id: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    boxes = np.asarray(xyxy, np.float32).reshape(-1, 4)
+    boxes = np.asarray(xyxy, np.float32)
+    if boxes.size % 4:
+        raise InvalidOption(
+            f"boxes of shape {boxes.shape} are not xyxy; give 4 numbers for every box"
+        )
+    boxes = boxes.reshape(-1, 4)
     scores = np.asarray(confidence, np.float32).reshape(-1)
     classes = np.asarray(class_id, np.int64).reshape(-1)
     if not len(boxes) == len(scores) == len(classes):

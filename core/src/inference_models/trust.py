@@ -74,8 +74,12 @@ class Consent:
     @classmethod
     def read(cls, licenses: Sequence[str] | None, untrusted: bool) -> Consent:
         """From arguments of `from_pretrained`; `InvalidOption` for a wrong one."""
+        if not isinstance(untrusted, bool):
+            raise InvalidOption(
+                f"allow_untrusted_packages {untrusted!r} is neither True nor False"
+            )
         if licenses is None:
-            return cls(None, untrusted is True)
+            return cls(None, untrusted)
         several = not isinstance(licenses, str) and isinstance(licenses, Iterable)
         named: list[Any] = list(licenses) if several else [licenses]
         if not all(isinstance(name, str) for name in named):
@@ -83,7 +87,7 @@ class Consent:
                 f"allow_licenses {licenses!r} is no list of identifiers, such as "
                 "['Apache-2.0', 'MIT']"
             )
-        return cls(tuple(named), untrusted is True)
+        return cls(tuple(named), untrusted)
 
 
 def check_license(model_id: str, license_id: str | None, consent: Consent) -> None:

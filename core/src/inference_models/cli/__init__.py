@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-COMMANDS = ("bench", "cache", "compile", "doctor", "download", "explain")
+COMMANDS = ("bench", "cache", "compile", "doctor", "download", "explain", "models")
 """Modules of this package, each with a `command`: a function, or a group of them."""
 
 

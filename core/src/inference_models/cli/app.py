@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import Annotated, Any, Optional
 
 import typer
@@ -45,11 +45,26 @@ group = typer.Typer(
     help="Computer-vision models behind one interface.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def _tell(version: bool) -> None:
+    if version:
+        typer.echo(metadata.version("inference-models-core"))
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_tell, is_eager=True, help="Show the version and end."
+    ),
+]
+
+
 @group.callback()
-def _nothing_in_common() -> None:
+def _of_all_commands(version: Version = False) -> None:
     """Computer-vision models behind one interface."""
 
 

@@ -39,7 +39,9 @@ command = typer.Typer(
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 Largest = Annotated[str, typer.Option("--max-size", help="Such as 500MB or 2GB.")]
-Name = Annotated[str, typer.Argument(help="An id, or the beginning of a hash.")]
+Name = Annotated[
+    str, typer.Argument(help="A name that ls shows, or the first 8 digits of a hash.")
+]
 Ids = Annotated[list[str], typer.Argument(help="Ids of models that were downloaded.")]
 Archive = Annotated[Path, typer.Argument(help="The file that carries the models.")]
 Derived = Annotated[
@@ -78,10 +80,10 @@ def verify() -> None:
 
 @command.command()
 def rm(name: Name) -> None:
-    """Remove a model, or what has a hash that begins so."""
+    """Remove a model, what is listed by this name, or has a hash that begins so."""
     is_hash = re.fullmatch(r"[0-9a-f]{8,64}", name)
     with _cache() as store:
-        gone = cache.matching(store, name) if is_hash else _kept(store, _card(name))
+        gone = cache.matching(store, name) if is_hash else _named(store, name)
         if not gone:
             raise _nothing(name)
         cache.delete(store, gone)
@@ -124,9 +126,13 @@ def import_(file: Archive, derived: Derived = False) -> None:
 
 def _line(kept: cache.Entry, ids: Mapping[str, str]) -> str:
     date = time.strftime("%Y-%m-%d", time.localtime(kept.used))
-    what = kept.model or ids.get(kept.key) or ", ".join(kept.names)
-    what += f" ({kept.form})" if kept.form else ""
+    what = _name(kept, ids) + (f" ({kept.form})" if kept.form else "")
     return f"{kept.key[:12]}  {_shown(kept.size):>9}  {date}  {kept.kind:<7}  {what}"
+
+
+def _name(kept: cache.Entry, ids: Mapping[str, str]) -> str:
+    """What a model is listed by: its id, or where none is known its files."""
+    return kept.model or ids.get(kept.key) or ", ".join(kept.names)
 
 
 @contextlib.contextmanager
@@ -137,8 +143,12 @@ def _cache() -> Iterator[Store]:
         yield store
 
 
-def _card(model_id: str) -> ModelCard:
-    return find.find(model_id, installed(), Access(), None).card
+def _named(store: Store, name: str) -> list[cache.Entry]:
+    """What is listed by a name of files that no id is known of; else a model's."""
+    ids = _ids(store)
+    unknown = [k for k in cache.inventory(store) if not (k.model or k.key in ids)]
+    listed = [kept for kept in unknown if _name(kept, ids) == name]
+    return listed or _kept(store, find.find(name, installed(), Access(), None).card)
 
 
 def _kept(store: Store, card: ModelCard) -> list[cache.Entry]:

@@ -19,6 +19,8 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """What can be named as `quantization`, whatever is installed."""
 
 _DEVICE = re.compile(r"[a-z][a-z0-9_-]*(:\d+)?")
+_WITHOUT_NUMBER = {"cpu:0": "cpu", "mps:0": "mps"}
+"""Devices of which there is one: torch numbers them, too."""
 
 
 def is_device(name: str) -> bool:
@@ -88,7 +90,7 @@ def _read_device(device: Any) -> str | None:
         raise InvalidOption(
             f"device {device!r} is not a name such as 'cpu' or 'cuda:0'"
         )
-    return name
+    return _WITHOUT_NUMBER.get(name, name)
 
 
 def _read_precision(

@@ -31,6 +31,8 @@ from inference_models.trust import ORIGINS, check_license, judged
 
 log = logging.getLogger("inference_models")
 
+_SCHEME = re.compile(r"(?i)^https?://")
+
 _OWN = 10
 """The `order` up to which providers know what is on this machine."""
 
@@ -233,7 +235,9 @@ def _check_is_file(name: str, access: Access) -> None:
 
 
 def _shown(name: str) -> str:
-    return shown_url(name) if "://" in name else name
+    if "://" in name:
+        return shown_url(name)
+    return re.split(r"\?\w+=", name, maxsplit=1)[0]  # of an address without its scheme
 
 
 def _names_file(name: str) -> bool:
@@ -259,7 +263,7 @@ def written_file(name: str) -> Path | None:
 def written(model_id: Any) -> str:
     """An id as it stands, and a `Path` as a string that is written as a path."""
     if isinstance(model_id, str) and model_id:
-        return model_id
+        return _SCHEME.sub(lambda scheme: scheme[0].lower(), model_id)
     if isinstance(model_id, os.PathLike):
         return str(Path(model_id).absolute())
     raise InvalidOption(f"model id {model_id!r} is neither a name nor a path")

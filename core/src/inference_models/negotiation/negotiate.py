@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,8 @@ from inference_models.negotiation.routes import (
     usable_formats,
 )
 from inference_models.registry import Registry
+
+log = logging.getLogger("inference_models")
 
 _WRITABLE = ("fp32", "fp16")
 """Precisions in which artifacts are derived; on an accelerator in the other order."""
@@ -95,8 +98,18 @@ def _preference(registry: Registry) -> dict[str, int] | None:
     names = text.replace(",", " ").split()
     if not names:
         return None
+    _warn_of_unknown(names, registry)
     known = dict.fromkeys(map(registry.backend, names))
     return {cls.name: place for place, cls in enumerate(known) if cls is not None}
+
+
+def _warn_of_unknown(names: Iterable[str], registry: Registry) -> None:
+    """Warn of what is likely misspelt, and not only missing on this machine."""
+    for name in names:
+        ours = registry.backend(name) or install_hint("backend", name, registry)
+        near = did_you_mean(name, registry.backends)
+        if near and not ours:
+            log.warning("INFERENCE_MODELS_BACKENDS names no backend %r%s", name, near)
 
 
 def _out_of_order(

@@ -52,7 +52,8 @@ def _file(url: str, sha256: str | None) -> File:
     name = url.rpartition("/")[2]
     if not is_weights(name):
         known = ", ".join(WEIGHTS)
-        _refuse(url, f"it names no file of weights ({known}); correct it")
+        reason = f"it names no file of weights ({known})"
+        _refuse(url, f"{reason}; correct it, give the id of the model on that page")
     return File(name, (url,), sha256=sha256)
 
 
