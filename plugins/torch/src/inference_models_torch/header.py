@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from inference_models import InvalidWeights
+from inference_models.strict_json import without_repeats
 
 SAFETENSORS = (".safetensors",)
 
@@ -23,15 +23,7 @@ def check_header(path: Path) -> None:
         length = int.from_bytes(file.read(8), "little")
         if length > _LONGEST_HEADER:
             raise ValueError(f"its header has {length} bytes, as no tensors need")
-        json.loads(file.read(length), object_pairs_hook=_without_repetition)
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise ValueError(f"it has {name!r:.80} twice")
-        seen.add(name)
+        json.loads(file.read(length), object_pairs_hook=without_repeats)
 
 
 def damaged(path: Path, error: Exception) -> InvalidWeights:
