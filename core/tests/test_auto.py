@@ -553,6 +553,31 @@ def test_a_part_ends_on_the_host_once_the_next_is_on_its_way(acme, monkeypatch):
     assert begun == [2, 3, 3]
 
 
+OF_THEIR_SIZE = {"preprocessing": {"divisible": 4}}
+OF_TWO_SIZES = [RED[:8, :8], GREEN[:4, :4], BLUE[:8, :8], RED[:8, :8]]
+
+
+def test_no_image_is_padded_for_another_of_its_batch(acme, cards):
+    cards(config=OF_THEIR_SIZE)
+    model = load("mine")
+    alone = [model(image).confidence[0].tolist() for image in OF_TWO_SIZES]
+    acme.batches.clear()
+
+    assert model(OF_TWO_SIZES).confidence.tolist() == alone
+    assert acme.batches == [1, 1, 2]
+
+
+def test_images_of_one_size_run_together_and_keep_their_places(acme, cards):
+    bright = {"architecture": "acme-bright", "task": "object-detection"}
+    cards(config=OF_THEIR_SIZE, labels=["bright"], **bright)
+    model = load("mine")
+    alone = [model(image)[0] for image in OF_TWO_SIZES]
+    acme.batches.clear()
+
+    assert model(OF_TWO_SIZES) == alone
+    assert acme.batches == [1, 3]
+
+
 def test_by_default_sixteen_images_are_run_at_a_time(acme):
     load("acme-colors")([RED] * 17)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+import numpy as np
 
 from inference_models.card import Bundle, ModelCard, Plan
 from inference_models.errors import (
@@ -28,7 +30,7 @@ from inference_models.images import (
     read_images,
 )
 from inference_models.interfaces import Architecture, Operations, Session
-from inference_models.preprocess import Frame, Preprocessing
+from inference_models.preprocess import Frame, Preprocessing, place
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -141,14 +143,23 @@ class Model:
         """
         chosen = self._options(options)
         results: list[Any] = []
-        for run in _behind(self._runs(images, input_color_format, chosen)):
-            results += self._postprocess(*run, chosen)
+        order: list[int] = []
+        runs = self._runs(images, input_color_format, chosen)
+        for numbers, outputs, frames in _behind(runs):
+            order += numbers
+            results += self._postprocess(outputs, frames, chosen)
+        if self._has_one_each:
+            results = [results[place] for place in np.argsort(order)]
         return self.join(results)
 
     def pre_process(
         self, images: Any, *, input_color_format: Color | None = None, **options: Any
     ) -> tuple[dict[str, Array], list[Frame]]:
-        """Images -> the network's inputs by name, and a frame for each image."""
+        """Images -> the network's inputs by name, and a frame for each image.
+
+        Where the network has no size of its own they are one batch all the same, and
+        smaller ones are padded; a call runs them apart.
+        """
         pictures = read_images(images, input_color_format)
         return self._preprocess(pictures, self._options(options))
 
@@ -202,11 +213,28 @@ class Model:
 
     def _runs(
         self, images: Any, color: Color | None, options: Any
-    ) -> Iterator[tuple[dict[str, Array], list[Frame]]]:
-        """The network's outputs for each part of the images, and their frames."""
+    ) -> Iterator[tuple[list[int], dict[str, Array], list[Frame]]]:
+        """Numbers of images that run together, the network's outputs, and frames."""
+        prepared = self._prepared(images, color, options, self._has_one_each)
+        for numbers, inputs, frames in prepared:
+            yield numbers, self._forward(inputs, options), frames
+
+    def _prepared(
+        self, images: Any, color: Color | None, options: Any, sort: bool
+    ) -> Iterator[tuple[list[int], dict[str, Array], list[Frame]]]:
+        """Numbers of images of one size, the network's inputs for them, and frames."""
+        begun = 0
         for part in read_batches(images, color, self.batch_size):
-            inputs, frames = self._preprocess(part, options)
-            yield self._forward(inputs, options), frames
+            for numbers in _alike(self._loaded.spec, part, sort):
+                some = [part[number] for number in numbers]
+                inputs, frames = self._preprocess(some, options)
+                yield [begun + number for number in numbers], inputs, frames
+            begun += len(part)
+
+    @property
+    def _has_one_each(self) -> bool:
+        """Whether there is a result for each image; others may have one for several."""
+        return type(self).join is Model.join
 
     def _preprocess(
         self, images: Sequence[Image], options: Any
@@ -239,8 +267,7 @@ class Model:
     def _check_results(self, results: Any, images: int) -> None:
         """Raise `RunFailed` for what is no list, or has not one result an image."""
         is_list = isinstance(results, (list, tuple))
-        one_each = type(self).join is Model.join  # others may have one for several
-        if is_list and (len(results) == images or not one_each):
+        if is_list and (len(results) == images or not self._has_one_each):
             return
         name = self._loaded.architecture.name
         given = len(results) if is_list else type(results).__name__
@@ -278,6 +305,19 @@ def _step(
             f"{name}() of architecture {architecture.name!r} failed: {told(error)}"
             f"{hint}"
         ) from error
+
+
+def _alike(spec: Preprocessing, images: Sequence[Image], sort: bool) -> list[list[int]]:
+    """Numbers of images that are made one size, so that none is padded for another.
+
+    Those that follow each other, or with `sort` all.
+    """
+    numbers = range(len(images))
+    if spec.makes_one_size or len(images) < 2:
+        return [[*numbers]]
+    sizes = [place(spec, image.height, image.width).canvas for image in images]
+    order = sorted(numbers, key=sizes.__getitem__) if sort else numbers
+    return [[*group] for _, group in itertools.groupby(order, sizes.__getitem__)]
 
 
 def _behind(runs: Iterable[Run]) -> Iterator[Run]:

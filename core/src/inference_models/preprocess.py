@@ -219,6 +219,13 @@ class Preprocessing:
     dtype: str = attrs.field(default="float32", validator=_choice)
     layout: Literal["NCHW", "NHWC"] = attrs.field(default="NCHW", validator=_choice)
 
+    @property
+    def makes_one_size(self) -> bool:
+        """Whether what it makes of an image has one size, whatever the image's."""
+        return self.size is not None and (
+            self.canvas is not None or self.resize != "fit-longer-edge"
+        )
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
         """Read a card's "preprocessing"; `InvalidCard` names an unknown field."""
@@ -447,7 +454,10 @@ def place(spec: Preprocessing, height: int, width: int) -> Placement:
 def place_batch(
     spec: Preprocessing, sizes: Sequence[tuple[int, int]]
 ) -> tuple[list[Placement], tuple[int, int]]:
-    """Place images of these (height, width) on one canvas, large enough for all."""
+    """Place images of these (height, width) on one canvas, large enough for all.
+
+    A call of a model gives only images that are made one size together.
+    """
     places = [place(spec, *size) for size in sizes]
     canvas = (max(p.canvas[0] for p in places), max(p.canvas[1] for p in places))
     _check_growth(max(sizes, key=lambda size: size[0] * size[1]), canvas)

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from inference_models.errors import InvalidInput, InvalidOption
-from inference_models.images import Array, Color, read_batches
+from inference_models.images import Array, Color
 from inference_models.interfaces import Operations
 from inference_models.model import DEFAULT_BATCH, Loaded, Model
 from inference_models.preprocess import Frame
@@ -141,8 +141,7 @@ class VisionLanguageModel(Model):
 
     def _encoded(self, images: Any, color: Color | None) -> Iterator[EncodedImages]:
         loaded, options = self._loaded, self._options({})
-        for part in read_batches(images, color, self.batch_size):
-            inputs, frames = self._preprocess(part, options)
+        for _, inputs, frames in self._prepared(images, color, options, sort=False):
             arrays = loaded.architecture.encode(loaded.sessions, inputs)
             yield EncodedImages(arrays, tuple(frames))
 

@@ -18,18 +18,14 @@ from inference_models import (
     Detections,
     Facts,
     Frame,
-    Image,
     ModelCard,
     MultiLabelClassificationPrediction,
     Operations,
-    Preprocessing,
-    Session,
     TensorSpec,
     cxcywh_to_xyxy,
     sigmoid,
     softmax,
 )
-from inference_models.preprocess import place
 
 Rule = Literal["softmax", "sigmoid"]
 
@@ -111,8 +107,7 @@ class HfDetector(Architecture[ConfidenceOptions]):
     """A DETR-like detector of transformers: queries with logits and boxes.
 
     Graph `main`: "input" (B, 3, H, W) -> "logits" (B, Q, C), "boxes" (B, Q, 4) cxcywh
-    as shares of the input. Images that are prepared to different sizes run apart, so
-    that none is padded, and each gives what it gives alone.
+    as shares of the input.
     """
 
     name = "hf-detector"
@@ -143,43 +138,6 @@ class HfDetector(Architecture[ConfidenceOptions]):
         return inputs, {
             "logits": TensorSpec("float32", ("batch", "queries", "columns")),
             "boxes": TensorSpec("float32", ("batch", "queries", 4)),
-        }
-
-    def preprocess(
-        self,
-        images: Sequence[Image],
-        options: ConfidenceOptions,
-        ops: Operations,
-        spec: Preprocessing,
-    ) -> tuple[dict[str, Any], list[Frame]]:
-        """A batch that holds the largest, and the size that each image has in it."""
-        inputs, _ = super().preprocess(images, options, ops, spec)
-        places = [place(spec, image.height, image.width) for image in images]
-        sizes = np.array([placed.canvas for placed in places], np.int64)
-        return {**inputs, "sizes": sizes}, [placed.frame for placed in places]
-
-    def forward(
-        self,
-        sessions: Mapping[str, Session],
-        inputs: dict[str, Any],
-        options: ConfidenceOptions,
-        ops: Operations,
-    ) -> dict[str, Any]:
-        """Run images of one size together, and put the outputs into their order."""
-        batch, sizes = inputs["input"], inputs.get("sizes")
-        if sizes is None or len(np.unique(sizes, axis=0)) == 1:
-            return sessions["main"](input=batch)
-        parts, rows = [], []
-        for height, width in np.unique(sizes, axis=0):
-            (own,) = np.nonzero((sizes == (height, width)).all(axis=1))
-            part = batch[own][..., :height, :width]
-            outputs = sessions["main"](input=part)
-            parts.append({name: ops.host(array) for name, array in outputs.items()})
-            rows.append(own)
-        order = np.argsort(np.concatenate(rows))
-        return {
-            name: np.concatenate([part[name] for part in parts])[order]
-            for name in parts[0]
         }
 
     def postprocess(
