@@ -354,6 +354,22 @@ def test_shards_are_read_as_their_index_says(tmp_path, pictures):
     [
         ("config.json", {"auto_map": {"AutoModel": "m.M"}}, "'auto_map'.*no code of"),
         ("config.json", {"trust_remote_code": True}, "'trust_remote_code'"),
+        (
+            "config.json",
+            {"attn_implementation": "org/kernel@main"},
+            "'attn_implementation'.*may fetch native code",
+        ),
+        (
+            "config.json",
+            {"part": {"_attn_implementation": {"": "sdpa", "x": "org/kernel"}}},
+            "'_attn_implementation'.*may fetch",
+        ),
+        ("config.json", {"experts_implementation": "deepgemm"}, "may fetch native"),
+        (
+            "config.json",
+            {"quantization_config": {"quant_method": "eetq"}},
+            "'quantization_config'.*may fetch",
+        ),
         ("preprocessor_config.json", {"resample": 1}, "resample 1 is not one of 0 (ne"),
         (
             "preprocessor_config.json",
@@ -376,6 +392,15 @@ def test_what_cannot_be_run_says_why(folder, file, changes, words):
 
     assert all(part in str(caught.value) for part in words.split(".*"))
     assert words.split(".*")[0] in str(AutoModel.explain(folder))
+
+
+def test_a_card_beside_a_config_hides_no_kernel(folder):
+    card = AutoModel.from_pretrained(folder).card.to_json()
+    (folder / "card.json").write_text(json.dumps(card), "utf-8")
+    changed(folder, "config.json", attn_implementation="org/kernel@main")
+
+    with pytest.raises(InvalidWeights, match="by which transformers may fetch native"):
+        AutoModel.from_pretrained(folder)
 
 
 def test_a_folder_without_a_processor_says_what_is_missing(folder):

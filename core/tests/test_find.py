@@ -269,6 +269,17 @@ def test_a_provider_is_told_whether_it_is_the_one_that_is_named():
     assert asked == [("7", False), ("7", True), ("7", True)]
 
 
+def test_an_artifact_that_lacks_a_graphs_file_says_so():
+    made = Artifact("acme", {"main": "a.bin", "rest": "b.bin"}, [File("a.bin")])
+    known = ModelCard("net", "net", "classification", [made])
+    lists = provider("hub", find=lambda self, model_id, access: known)
+    (artifact,) = find("net", registry(lists), Access(), None).card.artifacts
+
+    assert artifact.needs["unsupported"] == (
+        "'b.bin', which has a graph, is not among the card's files"
+    )
+
+
 def test_an_unknown_id_is_told_without_what_may_be_a_key():
     with pytest.raises(ModelNotFound, match="no model 'team/3' is known") as caught:
         found("team/3?api_key=secret", HUB)

@@ -14,6 +14,7 @@ ORDER = [
     "errors",
     "card",
     "strict_json",
+    "card_files",
     "trust",
     "preprocess",
     "activations",

@@ -11,11 +11,13 @@ import pytest
 
 from inference_models import (
     AutoModel,
+    Facts,
     InferenceModelsError,
     InvalidOption,
     InvalidWeights,
     ModelNotFound,
     ObjectDetectionModel,
+    TensorSpec,
 )
 
 load = AutoModel.from_pretrained
@@ -156,6 +158,25 @@ def test_it_loads_with_the_known_models_labels_and_config(unclaimed):
     assert isinstance(model, ObjectDetectionModel)
     assert model.class_names == ["bright"]
     assert model.card.config["preprocessing"]["size"] == [16, 16]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "shape", "count"),
+    [
+        ("acme-colors", ("batch", 5), 5),
+        ("acme-colors", ("batch", 7, 525), 3),
+        ("acme-bright", ("batch", 525), 1),
+    ],
+)
+def test_a_classifiers_scores_alone_tell_how_many_classes_it_has(
+    acme, unclaimed, monkeypatch, model_type, shape, count
+):
+    outputs = {"scores": TensorSpec("float32", shape)}
+    facts = Facts("acme", outputs, metadata={"outputs": ["scores"]})
+    monkeypatch.setattr(acme.Bright, "claims", classmethod(lambda cls, facts: None))
+    monkeypatch.setattr(acme.AcmeBackend, "inspect", lambda self, path: facts)
+
+    assert len(load(unclaimed, model_type=model_type).class_names) == count
 
 
 def test_it_has_a_name_of_its_own_and_no_licence(unclaimed):

@@ -30,6 +30,7 @@ import attrs
 import numpy as np
 
 from inference_models.card import Artifact, Bundle, Facts, ModelCard, Plan, TensorSpec
+from inference_models.card_files import cards_in
 from inference_models.errors import (
     InvalidCard,
     InvalidOption,
@@ -304,19 +305,19 @@ class Architecture(ABC, Generic[O]):
 
     @classmethod
     def cards(cls) -> Iterable[ModelCard]:
-        """Public models; by default `cards/*.json` in the package of the class."""
-        import json
+        """Public models; by default `cards/*.json` in the package of the class.
+
+        Files without a source lie beside the card. A wrong card is left out with a
+        warning.
+        """
         import sys
         from importlib import resources
 
         package = cls.__module__.partition(".")[0]
         if not hasattr(sys.modules.get(package), "__path__"):
             return  # one file, which has no folder of its own
-        folder = resources.files(package) / "cards"
-        files = folder.iterdir() if folder.is_dir() else ()
-        for file in sorted(files, key=lambda file: file.name):
-            if file.name.endswith(".json"):
-                card = ModelCard.from_json(json.loads(file.read_text("utf-8")))
+        with resources.as_file(resources.files(package) / "cards") as folder:
+            for card in cards_in(folder):
                 if card.architecture in (cls.name, *cls.aliases):
                     yield card
 

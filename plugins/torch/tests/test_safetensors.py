@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inference_models import Facts, InvalidWeights, Plan, TensorSpec
-from inference_models_torch import TorchBackend, header
+from inference_models_torch import TorchBackend, facts, header, weights
 
 EIGHT = b"\0" * 8
 
@@ -94,12 +94,17 @@ def test_what_is_given_twice_is_refused(workshop, header):
             read(path)
 
 
-def test_a_header_that_would_take_all_memory_to_check_is_refused(workshop, monkeypatch):
+def test_a_header_that_would_take_all_memory_is_refused_before_it_is_read(
+    workshop, monkeypatch
+):
     path = workshop.safetensors({"a": torch.zeros(1)})
     monkeypatch.setattr(header, "_LONGEST_HEADER", 8)
+    monkeypatch.delattr(facts, "safe_open")
+    monkeypatch.delattr(weights, "load_file")
 
-    with pytest.raises(InvalidWeights, match="bytes, as no tensors need; fetch"):
-        inspect(path)
+    for read in (inspect, workshop.session):
+        with pytest.raises(InvalidWeights, match="bytes, as no tensors need; fetch"):
+            read(path)
 
 
 def test_a_size_that_torch_cannot_hold_is_told(workshop):

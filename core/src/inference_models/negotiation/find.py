@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from inference_models.card import ModelCard
+from inference_models.card import Artifact, ModelCard
 from inference_models.download.sources import Request
 from inference_models.errors import (
     Forbidden,
@@ -174,7 +174,21 @@ def _judged(
     if origin not in ORIGINS:
         known = ", ".join(ORIGINS)
         raise TypeError(f"origin() returned {origin!r}, which is none of {known}")
-    return judged(found, origin, access.consent)
+    return judged(_without_lost(found), origin, access.consent)
+
+
+def _without_lost(card: ModelCard) -> ModelCard:
+    """The card, in which artifacts that lack a graph's file say that they do."""
+    return attrs.evolve(card, artifacts=tuple(map(_unless_lost, card.artifacts)))
+
+
+def _unless_lost(artifact: Artifact) -> Artifact:
+    named = {".", *(file.name for file in artifact.files)}
+    lost = [name for name in artifact.graphs.values() if name not in named]
+    if not lost or "unsupported" in artifact.needs:
+        return artifact
+    reason = f"{lost[0]!r}, which has a graph, is not among the card's files"
+    return attrs.evolve(artifact, needs={**artifact.needs, "unsupported": reason})
 
 
 def _check_held(card: ModelCard, sha256: str | None) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
-
-from inference_models.card import Artifact, File, ModelCard
-from inference_models.download.sources import scheme
+from inference_models.card import ModelCard
+from inference_models.card_files import card_from, read_json
 from inference_models.errors import InferenceModelsError, InvalidCard, told
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.registry import installed, returned
-from inference_models.strict_json import without_repeats
 from inference_models.trust import Origin
 
 log = logging.getLogger("inference_models")
@@ -88,49 +84,3 @@ def _pack_cards() -> Iterator[ModelCard]:
         except Exception as error:  # noqa: BLE001 - a stranger's pack
             reason = told(error)
             log.warning("the cards of architecture %r cannot be read: %s", name, reason)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping, with or without a byte order mark; `InvalidCard` names the file.
-
-    Unlike that of a stranger it is not bounded, and an error tells line and column.
-    """
-    try:
-        text = path.read_text("utf-8-sig")
-        data = json.loads(text, object_pairs_hook=without_repeats)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidCard(f"{str(path)!r} cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise InvalidCard(f"{str(path)!r} is not a card: it holds no mapping")
-    return data
-
-
-def card_from(path: Path, data: dict[str, Any]) -> ModelCard:
-    """The card in a folder, its plain sources made absolute."""
-    try:
-        card = ModelCard.from_json(data)
-    except InvalidCard as error:
-        raise InvalidCard(f"{str(path)!r}: {error}") from error
-    folder = path.parent.resolve()
-    return attrs.evolve(
-        card, artifacts=tuple(_placed(artifact, folder) for artifact in card.artifacts)
-    )
-
-
-def _placed(artifact: Artifact, folder: Path) -> Artifact:
-    named = {file.name for file in artifact.files}
-    entries = [n for n in artifact.graphs.values() if n != "." and n not in named]
-    files = (*artifact.files, *map(File, dict.fromkeys(entries)))
-    return attrs.evolve(artifact, files=tuple(_located(file, folder) for file in files))
-
-
-def _located(file: File, folder: Path) -> File:
-    sources = file.sources or (file.name,)
-    try:
-        placed = [s if scheme(s) else (folder / s).as_uri() for s in sources]
-    except UnicodeEncodeError as error:
-        raise InvalidCard(
-            f"the sources of {file.name!r} cannot be names of files here: {error}; "
-            "rename them, or set PYTHONUTF8=1 if they are right"
-        ) from error
-    return attrs.evolve(file, sources=tuple(placed))

@@ -144,22 +144,29 @@ def _of_type(
         artifacts=alike,
         license=None,
         aliases=(),
-        labels=_fitting(known.labels, inspected[0]),
+        labels=_fitting(known, inspected[0]),
     )
     return _filled(like, inspected[0], path)
 
 
-def _fitting(labels: Sequence[str | None], facts: Facts) -> tuple[str | None, ...]:
-    """The labels of a known model, or numbers if the file's one output has others."""
+def _fitting(known: ModelCard, facts: Facts) -> tuple[str | None, ...]:
+    """The labels of a known model, or numbers for a classifier's file with others."""
+    columns = _columns(facts) if "classification" in known.task else None
+    if columns in (None, len(known.labels)):
+        return tuple(known.labels)
+    return tuple(f"class_{column}" for column in range(columns))
+
+
+def _columns(facts: Facts) -> int | None:
+    """How many scores an image gets, if the one output (B, C) of a file says so."""
     outputs = facts.metadata.get("outputs")
     if not isinstance(outputs, list) or len(outputs) != 1:
-        return tuple(labels)
-    *_, columns = facts.tensors[outputs[0]].shape or (None,)
-    if not isinstance(columns, int) or not 0 < columns <= _MOST_COLUMNS:
-        return tuple(labels)
-    if columns == len(labels):
-        return tuple(labels)
-    return tuple(f"class_{column}" for column in range(columns))
+        return None
+    shape = facts.tensors[outputs[0]].shape
+    columns = shape[1] if len(shape) == 2 else None
+    if isinstance(columns, int) and 0 < columns <= _MOST_COLUMNS:
+        return columns
+    return None
 
 
 def _no_such_type(model_type: str, registry: Registry) -> str:

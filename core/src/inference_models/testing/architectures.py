@@ -161,6 +161,13 @@ class ArchitectureTests(StandardTests):
         """All packs are listed on first use, so a heavy import is paid by everyone."""
         assert runtimes_imported(self.architecture, self.runtime) == []
 
+    def test_no_card_is_left_out(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A wrong one is passed over with a warning, so that others can be loaded."""
+        list(self.architecture.cards())
+
+        left_out = [r.getMessage() for r in caplog.records if "card" in r.getMessage()]
+        assert left_out == []
+
     def test_cards_have_ids_of_their_own(self) -> None:
         """An id or alias means one model."""
         names = [name for card in self._cards() for name in (card.id, *card.aliases)]

@@ -15,6 +15,7 @@ from torch import nn
 from inference_models import InvalidCard, InvalidWeights
 from inference_models.strict_json import Node, parse
 from inference_models_hf.folder import ADAPTER, ADAPTER_WEIGHTS
+from inference_models_torch.header import check_header
 from inference_models_torch.modules import listed, within_files
 
 _LARGEST = 1_000_000
@@ -70,6 +71,7 @@ def with_adapter(model: nn.Module, folder: Path) -> nn.Module:
 
     try:
         settings = _settings(folder / ADAPTER)
+        check_header(folder / ADAPTER_WEIGHTS)
         tensors = load_file(folder / ADAPTER_WEIGHTS)
         with within_files([folder / ADAPTER_WEIGHTS], len(tensors)):
             adapted = peft.get_peft_model(model, peft.LoraConfig(**settings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 METADATA = (CONFIG, PROCESSOR, INDEX)
 """The files that are read to learn what a model is."""
+
+_OWN_KERNELS = {"eager", "sdpa"}
+"""Implementations of attention and of experts that are a part of torch."""
 
 _LARGEST = 16_000_000  # bytes; a config names up to some thousand classes
 _MOST_SHARDS = 1000
@@ -45,7 +48,7 @@ def read_folder(folder: Path) -> Facts | None:
         name = _class_name(config)
         labels = distinct_labels(_labels(config))
         weights = list(_weights(folder))
-        unsupported = _code(config) or _pickled(folder, weights)
+        unsupported = wants_code(config.data) or _pickled(folder, weights)
     except InvalidCard as error:
         raise InvalidWeights(str(error)) from error
     fields, problem = _preprocessing(folder)
@@ -112,16 +115,42 @@ def _weights(folder: Path) -> Iterator[str]:
         yield shard
 
 
-def _code(config: Node) -> str | None:
-    """Why a model is refused that brings code of its own."""
+def wants_code(config: Mapping[str, Any]) -> str | None:
+    """Why a model is refused whose config has code run that is not installed.
+
+    transformers fetches kernels of native code by the names that a config gives for
+    attention and experts, and for some kinds of quantised weights.
+    """
     for key in ("auto_map", "trust_remote_code"):
-        if config.data.get(key):
+        if config.get(key):
             return (
                 f"its {CONFIG} has {key!r}: it wants code of its own to be run, and no "
                 "code of a model's files ever is; choose a model that is a part of "
                 "transformers"
             )
+    for key, value in _settings(config):
+        if _names_kernel(key, value):
+            return (
+                f"its {CONFIG} has {key!r}, by which transformers may fetch native "
+                "code; take it out of the file, or choose another model"
+            )
     return None
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings of a config and of all its parts."""
+    for key, value in config.items():
+        yield key, value
+        if isinstance(value, Mapping):
+            yield from _settings(value)
+
+
+def _names_kernel(key: str, value: Any) -> bool:
+    if key == "quantization_config":
+        return bool(value)
+    values = value.values() if isinstance(value, Mapping) else [value]
+    named = {each for each in values if isinstance(each, str)}
+    return "_implementation" in key and not named <= _OWN_KERNELS
 
 
 def _pickled(folder: Path, weights: list[str]) -> str | None:

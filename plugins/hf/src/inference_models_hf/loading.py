@@ -16,7 +16,8 @@ from torch import nn
 from transformers.utils import logging
 
 from inference_models import Bundle, InvalidWeights
-from inference_models_hf.folder import CONFIG
+from inference_models_hf.folder import CONFIG, wants_code
+from inference_models_torch.header import check_header
 from inference_models_torch.modules import listed, within_files
 
 _CLASSES = {
@@ -43,7 +44,7 @@ def load_model(bundle: Bundle, dtype: torch.dtype) -> nn.Module:
             f"{bundle.card.id!r} is for {task}, and transformers is asked for "
             f"{', '.join(_CLASSES)} alone"
         )
-    _check_layers(bundle)
+    _check_config(bundle)
     chooser = getattr(transformers, _CLASSES[task])
     try:
         files = sorted(bundle.folder.glob("*.safetensors"))
@@ -66,13 +67,16 @@ def load_model(bundle: Bundle, dtype: torch.dtype) -> nn.Module:
     return filled
 
 
-def _check_layers(bundle: Bundle) -> None:
-    """Raise for a config whose layers would fill the memory before one of them is made.
+def _check_config(bundle: Bundle) -> None:
+    """Raise for a config that wants code, which a card beside it may not tell.
 
+    Also for one whose layers would fill the memory before one of them is made:
     transformers writes lists of numbers for them first.
     """
     with contextlib.suppress(OSError, ValueError, RecursionError):  # it says so itself
         config = json.loads((bundle.folder / CONFIG).read_bytes())
+        if reason := wants_code(config if isinstance(config, dict) else {}):
+            raise InvalidWeights(f"{bundle.card.id!r} is not loaded: {reason}")
         for key, count in _layers(config):
             if count > _MOST_LAYERS:
                 raise InvalidWeights(
@@ -93,6 +97,7 @@ def _layers(config: Any) -> Iterator[tuple[str, int]]:
 
 def _count(path: Path) -> int:
     """How many tensors a file holds."""
+    check_header(path)
     with safe_open(path, framework="np") as file:
         return len(file.keys())
 

@@ -37,10 +37,10 @@ def read_facts(path: Path) -> Facts | None:
 
 def _of_safetensors(path: Path) -> Facts:
     try:
+        check_header(path)
         with safe_open(path, framework="np") as file:
             tensors = {name: _spec(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118 - no mapping
             metadata = dict(file.metadata() or {})
-        check_header(path)
     except Exception as error:  # a hostile file chooses its class
         raise damaged(path, error) from error
     return Facts("torch", tensors, metadata)

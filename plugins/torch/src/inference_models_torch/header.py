@@ -15,9 +15,10 @@ _LONGEST_HEADER = 2**24
 
 
 def check_header(path: Path) -> None:
-    """`ValueError` for a name that a readable `.safetensors` file gives twice.
+    """`ValueError` for a name that a `.safetensors` file gives twice, and for no JSON.
 
     The format forbids it, its reader takes the last, and others may take the first.
+    To be called before the format's own reader, which takes headers of any length.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

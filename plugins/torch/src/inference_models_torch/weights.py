@@ -51,11 +51,10 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix.lower() not in SAFETENSORS:
         return dict(read_pickle(path).tensors)
     try:
-        tensors = dict(load_file(path))
         check_header(path)
+        return dict(load_file(path))
     except Exception as error:  # a hostile file chooses its class
         raise damaged(path, error) from error
-    return tensors
 
 
 def read_pickle(path: Path) -> Checkpoint:

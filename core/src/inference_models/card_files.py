@@ -1,0 +1,72 @@
+"""Cards in folders: read with the name of their file, their weights beside them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from inference_models.card import Artifact, File, ModelCard
+from inference_models.errors import InvalidCard
+from inference_models.strict_json import without_repeats
+
+log = logging.getLogger("inference_models")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping, with or without a byte order mark; `InvalidCard` names the file.
+
+    Unlike that of a stranger it is not bounded, and an error tells line and column.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+        data = json.loads(text, object_pairs_hook=without_repeats)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidCard(f"{str(path)!r} cannot be read as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise InvalidCard(f"{str(path)!r} is not a card: it holds no mapping")
+    return data
+
+
+def card_from(path: Path, data: dict[str, Any]) -> ModelCard:
+    """The card in a folder, its plain sources made absolute."""
+    try:
+        card = ModelCard.from_json(data)
+    except InvalidCard as error:
+        raise InvalidCard(f"{str(path)!r}: {error}") from error
+    folder = path.parent.resolve()
+    return attrs.evolve(
+        card, artifacts=tuple(_placed(artifact, folder) for artifact in card.artifacts)
+    )
+
+
+def _placed(artifact: Artifact, folder: Path) -> Artifact:
+    named = {file.name for file in artifact.files}
+    entries = [n for n in artifact.graphs.values() if n != "." and n not in named]
+    files = (*artifact.files, *map(File, dict.fromkeys(entries)))
+    return attrs.evolve(artifact, files=tuple(_located(file, folder) for file in files))
+
+
+def _located(file: File, folder: Path) -> File:
+    sources = file.sources or (file.name,)
+    try:
+        placed = [s if "://" in s else (folder / s).as_uri() for s in sources]
+    except UnicodeEncodeError as error:
+        raise InvalidCard(
+            f"the sources of {file.name!r} cannot be names of files here: {error}; "
+            "rename them, or set PYTHONUTF8=1 if they are right"
+        ) from error
+    return attrs.evolve(file, sources=tuple(placed))
+
+
+def cards_in(folder: Path) -> Iterator[ModelCard]:
+    """The sound cards of a folder, by name; a wrong one is left out with a warning."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            yield card_from(path, read_json(path))
+        except InvalidCard as error:
+            log.warning("a card is left out: %s", error)
