@@ -16,6 +16,7 @@ ORDER = [
     "strict_json",
     "card_files",
     "trust",
+    "frame",
     "preprocess",
     "activations",
     "scores",

@@ -43,7 +43,7 @@ def where_it_fits(work, *args):
 
 
 @given(spec=specs, size=sizes, points=st.tuples(*[st.floats(0, 1)] * 4))
-def test_a_box_of_the_original_comes_back_from_the_network(spec, size, points):
+def test_what_was_shown_of_a_box_comes_back_from_the_network(spec, size, points):
     height, width = size
     frame = where_it_fits(place, spec, *size).frame
     x1, x2 = sorted(points[:2])
@@ -54,19 +54,23 @@ def test_a_box_of_the_original_comes_back_from_the_network(spec, size, points):
     back = frame.to_original(np.array([there]))
 
     assert back.dtype == np.float32
-    assert back[0] == pytest.approx(box, abs=0.05)
+    top, left, bottom, right = frame.shown
+    inside = np.clip(box, (left, top) * 2, (right, bottom) * 2)
+    assert back[0] == pytest.approx(inside, abs=0.05)
 
 
 @given(spec=specs, size=sizes, boxes=st.lists(st.floats(-500, 500), min_size=4))
-def test_no_box_leaves_the_original(spec, size, boxes):
+def test_no_box_leaves_what_was_shown_of_the_original(spec, size, boxes):
     frame = where_it_fits(place, spec, *size).frame
     boxes = np.array(boxes[: len(boxes) // 4 * 4]).reshape(-1, 4)
 
     moved = frame.to_original(boxes)
 
-    assert moved.min() >= 0
-    assert moved[:, 0::2].max() <= size[1]
-    assert moved[:, 1::2].max() <= size[0]
+    top, left, bottom, right = frame.shown
+    assert 0 <= left <= moved[:, 0::2].min()
+    assert 0 <= top <= moved[:, 1::2].min()
+    assert moved[:, 0::2].max() <= right <= size[1]
+    assert moved[:, 1::2].max() <= bottom <= size[0]
 
 
 @given(spec=specs, size=sizes)
@@ -101,7 +105,9 @@ def test_a_given_size_is_the_canvas_unless_the_longer_edge_is_fitted(spec, size)
     assume(spec.size is not None)
     assume(spec.resize != "fit-longer-edge")
 
-    assert where_it_fits(place, spec, *size).canvas == spec.size
+    placed = where_it_fits(place, spec, *size)
+    assert placed.canvas == spec.size
+    assert (placed.frame.input_height, placed.frame.input_width) == placed.canvas
 
 
 def test_normalized_boxes_are_shares_of_the_input():
@@ -177,6 +183,22 @@ def test_what_the_network_did_not_see_is_outside_of_its_maps_and_masks():
     assert masks.dtype == bool
     assert np.array_equal(masks, maps > 0)
     assert frame.masks_to_original(np.empty((0, 2, 2))).shape == (0, 4, 6)
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "letterbox-reflect", "center-crop"])
+def test_what_a_crop_left_out_was_not_seen(resize):
+    spec = Preprocessing(size=(80, 80), resize=resize, crop=(25, 40, 75, 60))
+    frame = place(spec, 200, 200).frame
+    wanted = np.zeros((200, 200), bool)
+    wanted[80:120, 50:150] = True
+    if resize == "center-crop":
+        wanted[:, :60] = wanted[:, 140:] = False
+
+    (mask,) = frame.masks_to_original(np.ones((1, 20, 20)))
+    (box,) = frame.to_original(np.array([[-99, -99, 199, 199]]))
+
+    assert np.array_equal(mask, wanted)
+    assert box.tolist() == [50, 80, 150, 120]
 
 
 def test_a_mask_ends_half_way_between_the_cells_that_it_ends_between():

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         Unreachable,
         UsagePaused,
     )
+    from inference_models.frame import Frame
     from inference_models.hookspecs import hookimpl
     from inference_models.images import (
         Array,
@@ -73,10 +74,7 @@ if TYPE_CHECKING:
     from inference_models.model import Model
     from inference_models.negotiation.explain import Explanation
     from inference_models.negotiation.options import Candidate
-    from inference_models.preprocess import (
-        Frame,
-        Preprocessing,
-    )
+    from inference_models.preprocess import Preprocessing
     from inference_models.results import (
         ClassificationPrediction,
         Detections,
@@ -113,7 +111,7 @@ _HOMES = {
     "Facts": "card",
     "File": "card",
     "Forbidden": "errors",
-    "Frame": "preprocess",
+    "Frame": "frame",
     "HashMismatch": "errors",
     "Image": "images",
     "InferenceModelsError": "errors",

@@ -37,9 +37,10 @@ from inference_models.errors import (
     InvalidWeights,
     no_numbers,
 )
+from inference_models.frame import Frame
 from inference_models.images import Array, Image, to_host
 from inference_models.prepare import prepare
-from inference_models.preprocess import Frame, Preprocessing
+from inference_models.preprocess import Preprocessing
 from inference_models.progress import Report
 from inference_models.trust import Consent, Origin
 

@@ -22,6 +22,7 @@ from inference_models.errors import (
     did_you_mean,
     told,
 )
+from inference_models.frame import Frame
 from inference_models.images import (
     Array,
     Color,
@@ -30,7 +31,7 @@ from inference_models.images import (
     read_images,
 )
 from inference_models.interfaces import Architecture, Operations, Session
-from inference_models.preprocess import Frame, Preprocessing, place
+from inference_models.preprocess import Preprocessing, place
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from inference_models.errors import InvalidInput, MissingDependency
+from inference_models.frame import Frame
 from inference_models.images import Image
-from inference_models.preprocess import Frame, Placement, Preprocessing, place_batch
+from inference_models.preprocess import Placement, Preprocessing, place_batch
 
 LUMA = {"rgb": (19595, 38470, 7471), "bgr": (7471, 38470, 19595)}
 """ITU-R 601 luma in Pillow's fixed point; the three add up to 65536."""

@@ -9,10 +9,10 @@ from typing import Any
 import attrs
 
 from inference_models.errors import InvalidInput, InvalidOption
+from inference_models.frame import Frame
 from inference_models.images import Array, Color
 from inference_models.interfaces import Operations
 from inference_models.model import DEFAULT_BATCH, Loaded, Model
-from inference_models.preprocess import Frame
 
 
 @attrs.frozen(eq=False)

@@ -21,6 +21,7 @@ FRAMES = {
     "letterbox": frame_of(resize="letterbox"),
     "a cut centre": frame_of(resize="center-crop"),
     "a crop": frame_of(crop=(10, 25, 70, 95)),
+    "a padded crop": frame_of(crop=(20, 40, 80, 60), resize="letterbox"),
     "far larger": Frame(1080, 1920, 312, 312, 1920 / 312, 1080 / 312),
 }
 

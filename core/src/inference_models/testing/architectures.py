@@ -17,11 +17,12 @@ import pytest
 
 from inference_models.card import Artifact, Bundle, Facts, File, ModelCard, TensorSpec
 from inference_models.errors import InvalidOption, MissingDependency
+from inference_models.frame import Frame
 from inference_models.images import read_images
 from inference_models.interfaces import Architecture, Operations
 from inference_models.model import make_options
 from inference_models.negotiation.constraints import known_precisions
-from inference_models.preprocess import Frame, Preprocessing
+from inference_models.preprocess import Preprocessing
 from inference_models.skeletons import skeletons_of
 from inference_models.testing.imports import runtimes_imported
 from inference_models.testing.networks import check_network, has_modules

@@ -12,11 +12,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from inference_models.frame import Frame
 from inference_models.images import Image, read_images
 from inference_models.interfaces import Operations
 from inference_models.lending import operations_of
 from inference_models.prepare import prepare
-from inference_models.preprocess import Frame, Preprocessing
+from inference_models.preprocess import Preprocessing
 from inference_models.registry import installed
 from inference_models.testing.negotiation import NegotiationTests
 from inference_models.testing.pictures import (

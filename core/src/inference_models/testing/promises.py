@@ -8,9 +8,9 @@ from typing import Any
 import attrs
 import numpy as np
 
+from inference_models.frame import Frame
 from inference_models.interfaces import Architecture
 from inference_models.model import Model
-from inference_models.preprocess import Frame
 from inference_models.results import (
     ClassificationPrediction,
     Detections,

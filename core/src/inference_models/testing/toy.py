@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from inference_models.card import Artifact, Bundle, ModelCard
+from inference_models.frame import Frame
 from inference_models.images import Array
 from inference_models.interfaces import Architecture, NoOptions, Operations
-from inference_models.preprocess import Frame
 from inference_models.results import ClassificationPrediction
 
 SIZE = 8

@@ -39,6 +39,10 @@ def _grid(frame: Frame, device: torch.device) -> tuple[Tensor, Tensor]:
         (torch.arange(pixels, device=device) + 0.5 - offset) / length
         for pixels, offset, length in sides
     )
-    seen = ((y >= 0) & (y < 1))[:, None] & (x >= 0) & (x < 1)
+    top, left, bottom, right = frame.shown
+    seen = torch.zeros((frame.height, frame.width), dtype=torch.bool, device=device)
+    rows, columns = (y >= 0) & (y < 1), (x >= 0) & (x < 1)
+    part = slice(top, bottom), slice(left, right)
+    seen[part] = rows[part[0], None] & columns[part[1]]
     columns, rows = torch.meshgrid(2 * x - 1, 2 * y - 1, indexing="xy")
     return torch.stack([columns, rows], dim=-1)[None], seen
