@@ -507,6 +507,14 @@ def test_a_fault_of_an_architecture_is_told_with_its_name(acme, monkeypatch, ste
         load("acme-bright")([RED, GREEN])
 
 
+def test_what_is_no_pair_of_inputs_and_frames_is_told(acme, monkeypatch):
+    monkeypatch.setattr(acme.Bright, "preprocess", lambda *_: None)
+    with pytest.raises(
+        RunFailed, match=r"preprocess\(\) of architecture 'acme-bright'"
+    ):
+        load("acme-bright")(RED)
+
+
 def test_an_output_that_is_not_there_is_told_beside_those_that_are(acme, monkeypatch):
     def seek(pack, outputs, *_):
         return outputs["logits"]

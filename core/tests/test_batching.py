@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_models import InvalidInput, ModelClosed, RunFailed, Session, TensorSpec
-from inference_models.batching import NamedSession
+from inference_models import (
+    Architecture,
+    InvalidInput,
+    InvalidWeights,
+    ModelClosed,
+    Preprocessing,
+    RunFailed,
+    Session,
+    TensorSpec,
+)
+from inference_models.batching import NamedSession, fitted, wrapped
 from inference_models.images import to_host
 
 
@@ -53,6 +62,96 @@ def test_any_number_of_images_runs_in_batches_that_the_graph_takes(least, more, 
 def test_a_batch_of_no_images_is_refused_where_the_graph_takes_some():
     with pytest.raises(InvalidInput, match="hold no images; the graph takes 2 to 4"):
         named(Doubling(), batch=(2, 4, 4))(x=rows(0))
+
+
+class Selecting(Doubling):
+    """Gives back three rows for each image, as a graph with its own NMS may."""
+
+    def __call__(self, **inputs):
+        outputs = super().__call__(**inputs)
+        return {name: np.repeat(array, 3, axis=0) for name, array in outputs.items()}
+
+
+def test_a_batch_whose_rows_are_not_its_images_is_not_split():
+    session = named(Selecting(), batch=(1, 1, 1))
+
+    assert len(session(x=rows(1))["y"]) == 3
+    with pytest.raises(RunFailed, match=r"'y' is of shape \(3, 2\) for a batch of 1"):
+        session(x=rows(2))
+
+
+def test_a_graph_that_is_not_there_is_told_beside_those_that_are():
+    sessions = wrapped({"main": Doubling()}, {}, None, to_host)
+    with pytest.raises(InvalidWeights, match=r"no graph 'decoder'.*; it has main"):
+        sessions["decoder"]
+
+
+class Plain(Architecture):
+    name = "plain"
+    preprocessing = Preprocessing()
+
+    def __init__(self, **changes):
+        self.preprocessing = Preprocessing(**changes)
+
+    def postprocess(self, *_):
+        raise AssertionError
+
+
+class OfItsOwn(Plain):
+    def preprocess(self, *_):
+        raise AssertionError
+
+
+def taking(*shape, dtype="float32"):
+    """A graph whose images are of this shape and type."""
+    session = Doubling()
+    session.inputs = {"input": TensorSpec(dtype, shape)}
+    return {"main": session}
+
+
+NHWC = {"layout": "NHWC", "size": (6, 8)}
+
+
+@pytest.mark.parametrize(
+    ("session", "changes"),
+    [
+        (taking("batch", 3, 6, 8), {"size": (6, 8)}),
+        (taking("batch", "channels", "h", "w"), {"size": (6, 8)}),
+        (taking("batch", 6, 8, 3), NHWC),
+        (taking(), {}),
+        (taking(1, 3, 8, 8), {}),
+    ],
+)
+def test_a_graph_is_given_what_it_takes(session, changes):
+    assert fitted(Plain(**changes), session) == Preprocessing(**changes)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint8", "bfloat16"])
+def test_a_batch_is_of_the_graphs_dtype(dtype):
+    assert fitted(Plain(), taking("n", 3, "h", "w", dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("session", "changes", "words"),
+    [
+        (taking(1, 3, 8, 8, dtype="float64"), {}, "takes images of float64, and they"),
+        (taking(1, 1, 8, 8), {}, r"shape \(1, 1, 8, 8\), and they .* three channels"),
+        (taking(1, 8, 8, 3), {}, "if it is NHWC, say so as preprocessing.layout"),
+        (taking(1, 3, 8, 8), {"layout": "NHWC"}, "if it is NCHW, say so"),
+        (taking("batch", 192), {}, r"shape \(batch, 192\)"),
+        (taking(1, 3, 8, 6), {"size": (6, 8)}, "of 8x6, and .* makes \\(6, 8\\)"),
+        (taking(1, 8, 6, 3), NHWC, "of 8x6, and .* makes \\(6, 8\\)"),
+    ],
+)
+def test_a_graph_that_takes_no_such_batch_is_refused(session, changes, words):
+    with pytest.raises(InvalidWeights, match=words):
+        fitted(Plain(**changes), session)
+
+
+def test_an_architecture_may_prepare_other_batches_itself():
+    session = taking("batch", 192, dtype="int64")
+
+    assert fitted(OfItsOwn(), session).dtype == "float32"
 
 
 @pytest.mark.parametrize("value", [None, [1.0, 2.0]])
@@ -195,7 +294,7 @@ def test_a_call_that_fails_does_not_keep_a_session_from_being_closed():
     held.let_go.set()
     held.sizes = None
     session = named(held)
-    with pytest.raises(AttributeError):
+    with pytest.raises(RunFailed, match="Held failed to run the graph: AttributeErr"):
         session(x=rows(1))
     session.close()
 

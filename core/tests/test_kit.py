@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import itertools
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -921,6 +922,14 @@ class ImportsARuntime(Tiny):
 @broken(TinyKit, "test_has_a_name")
 class HasOneNameTwice(Tiny):
     aliases = ("tiny",)
+
+
+@broken(TinyKit, "test_no_card_is_left_out")
+class LeavesACardOut(Tiny):
+    @classmethod
+    def cards(cls):
+        logging.getLogger("inference_models").warning("a card is left out: 'a.json'")
+        yield from super().cards()
 
 
 @broken(TinyKit, "test_cards_have_ids_of_their_own")

@@ -11,10 +11,12 @@ import numpy as np
 
 from inference_models.card import Batch, TensorSpec
 from inference_models.errors import (
+    InferenceModelsError,
     InvalidInput,
     InvalidWeights,
     ModelClosed,
     RunFailed,
+    told,
 )
 from inference_models.images import Array, to_host
 from inference_models.interfaces import Architecture, Session
@@ -103,10 +105,9 @@ class NamedSession(Session):
         session.close()
 
     def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        with self._used() as session:
-            outputs = session(
-                **{file: inputs[ours] for file, ours in self._inputs.items()}
-            )
+        given = {file: inputs[ours] for file, ours in self._inputs.items()}
+        with self._used() as session, _told_whose(session):
+            outputs = session(**given)
         if not isinstance(outputs, dict) or not outputs.keys() <= self._outputs.keys():
             raise RunFailed(
                 f"{type(session).__name__} returned {_listed(outputs)}; its outputs "
@@ -128,8 +129,42 @@ class NamedSession(Session):
             }
             size = min(batch[2], count - start)
             outputs = self._run(_padded(part, size, batch[0]))
+            _check_rows(outputs, max(size, batch[0]))
             parts.append({n: self._host(a)[:size] for n, a in outputs.items()})
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+class Sessions(dict[str, Session]):
+    """Sessions by graph; asked for one that the artifact has not, it says so."""
+
+    def __missing__(self, graph: str) -> Session:
+        raise InvalidWeights(
+            f"the artifact has no graph {graph!r}, which its architecture runs; it has "
+            f"{', '.join(sorted(self))}"
+        )
+
+
+@contextlib.contextmanager
+def _told_whose(session: Session) -> Iterator[None]:
+    """A fault of a session's own as one of ours, with the name of its class."""
+    try:
+        yield
+    except InferenceModelsError:
+        raise
+    except Exception as error:
+        name = type(session).__name__
+        raise RunFailed(f"{name} failed to run the graph: {told(error)}") from error
+
+
+def _check_rows(outputs: Mapping[str, Array], count: int) -> None:
+    """Raise `RunFailed` for outputs that cannot be told apart by image."""
+    for name, array in outputs.items():
+        if array.shape[:1] != (count,):
+            raise RunFailed(
+                f"output {name!r} is of shape {tuple(array.shape)} for a batch of "
+                f"{count}, and a batch is split or padded only where each output has a "
+                "row for each image; give as many images as the graph takes"
+            )
 
 
 def _count(inputs: Mapping[str, Array]) -> int:
@@ -194,18 +229,21 @@ def wrapped(
     rename: Mapping[str, str],
     batch: Batch | None,
     host: ToHost,
-) -> dict[str, Session]:
+) -> Sessions:
     """Every graph's session as its architecture sees it."""
-    return {
-        graph: NamedSession(session, rename, batch, host)
+    return Sessions(
+        (graph, NamedSession(session, rename, batch, host))
         for graph, session in sessions.items()
-    }
+    )
 
 
 def fitted(
     architecture: Architecture[Any], sessions: Mapping[str, Session]
 ) -> Preprocessing:
-    """The preprocessing, in the dtype of the graph's input and of its size."""
+    """The preprocessing, in the dtype of the graph's input.
+
+    Raises `InvalidWeights` for a graph that takes no such batch.
+    """
     spec = architecture.preprocessing
     graph, tensor = architecture.image_input
     if graph not in sessions:
@@ -219,10 +257,38 @@ def fitted(
             f"graph {graph!r} has no input {tensor!r}; it has "
             f"{', '.join(map(repr, inputs))}: add a rename to the card's artifact"
         )
-    _check_size(spec, inputs[tensor])
-    if inputs[tensor].dtype in ("float32", "float16", "bfloat16", "uint8"):
-        return attrs.evolve(spec, dtype=inputs[tensor].dtype)
+    wanted = inputs[tensor]
+    own = type(architecture).preprocess is not Architecture.preprocess
+    if not own:
+        _check_form(spec, wanted)
+    _check_size(spec, wanted)
+    if wanted.dtype in _BATCHES:
+        return attrs.evolve(spec, dtype=wanted.dtype)
     return spec
+
+
+_BATCHES = ("float32", "float16", "bfloat16", "uint8")
+"""The dtypes in which images are prepared."""
+
+
+def _check_form(spec: Preprocessing, wanted: TensorSpec) -> None:
+    """Raise for an input of another dtype or rank, or of other channels."""
+    if wanted.dtype not in _BATCHES:
+        raise InvalidWeights(
+            f"the graph takes images of {wanted.dtype}, and they are prepared in "
+            f"{', '.join(_BATCHES)}; export it with one of these"
+        )
+    if not wanted.shape:  # as ONNX Runtime says of an unknown rank
+        return
+    shape = wanted.shape
+    channels = shape[1 if spec.layout == "NCHW" else -1]
+    if len(shape) != 4 or (isinstance(channels, int) and channels != 3):
+        other = "NHWC" if spec.layout == "NCHW" else "NCHW"
+        raise InvalidWeights(
+            f"the graph takes images of shape ({', '.join(map(str, shape))}), and they "
+            f"are prepared as {spec.layout} of three channels; if it is {other}, say "
+            "so as preprocessing.layout in the card"
+        )
 
 
 def _check_size(spec: Preprocessing, wanted: TensorSpec) -> None:

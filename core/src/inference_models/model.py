@@ -243,9 +243,10 @@ class Model:
         self._check_usable()
         loaded = self._loaded
         with _step("preprocess", loaded.architecture):
-            return loaded.architecture.preprocess(
+            inputs, frames = loaded.architecture.preprocess(
                 images, options, loaded.operations, loaded.spec
             )
+            return inputs, frames
 
     def _forward(self, inputs: dict[str, Array], options: Any) -> dict[str, Array]:
         self._check_usable()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import TestCase
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
@@ -162,12 +163,10 @@ class ArchitectureTests(StandardTests):
         """All packs are listed on first use, so a heavy import is paid by everyone."""
         assert runtimes_imported(self.architecture, self.runtime) == []
 
-    def test_no_card_is_left_out(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_no_card_is_left_out(self) -> None:
         """A wrong one is passed over with a warning, so that others can be loaded."""
-        list(self.architecture.cards())
-
-        left_out = [r.getMessage() for r in caplog.records if "card" in r.getMessage()]
-        assert left_out == []
+        with TestCase().assertNoLogs("inference_models", "WARNING"):
+            list(self.architecture.cards())
 
     def test_cards_have_ids_of_their_own(self) -> None:
         """An id or alias means one model."""
