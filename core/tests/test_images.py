@@ -475,6 +475,10 @@ BAD = {
     "empty str": ("", "no image file ''"),
     "base64": ("iVBORw0KGgo" * 900, "cannot be read: File name too long"),
     "folder": (os.curdir, "is a folder; give the paths of the images in it"),
+    "program": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF",
+        "bytes: it is PostScript, a program, .* make a PNG of it first",
+    ),
     "bomb": (
         png_header(60_000, 60_000),
         "refused: .* raise PIL.Image.MAX_IMAGE_PIXELS",

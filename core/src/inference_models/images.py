@@ -209,6 +209,11 @@ def _decode(file: Any, name: str) -> Image:
 
     try:
         picture = PIL.Image.open(file)
+        if picture.format == "EPS":
+            raise InvalidInput(
+                "it is PostScript, a program, which Pillow has Ghostscript run without "
+                "an end; make a PNG of it first"
+            )
         limit = PIL.Image.MAX_IMAGE_PIXELS
         if limit is not None and picture.width * picture.height > limit:
             # Pillow itself only warns up to twice the limit.
