@@ -241,8 +241,8 @@ def test_labels_may_be_replaced(acme):
 @pytest.mark.parametrize(
     ("labels", "error"),
     [
-        (["a", "b", "a"], InvalidCard),
-        ([1, 2, 3], InvalidCard),
+        (["a", "b", "a"], InvalidOption),
+        ([1, 2, 3], InvalidOption),
         ("abc", InvalidOption),
         ({"a", "b", "c"}, InvalidOption),
         ({"a": 0, "b": 1, "c": 2}, InvalidOption),
@@ -415,6 +415,21 @@ def test_what_the_card_recommends_is_meant_by_class(acme, cards):
 
     assert sorted(model(both)[0].class_ids) == [0, 1]
     assert model(both, confidence="best")[0].class_ids.tolist() == [1]
+
+
+def test_what_is_recommended_for_a_class_follows_it_to_its_new_name(acme, cards):
+    recommended = {"confidence": {"best": {"red": 9.5, "blue": 1}, "default": 4}}
+    cards(task="multi-label-classification", config=recommended)
+    model = load("mine", labels=["rot", "grün", None])
+
+    assert model(flat(0, 255, 255), confidence="best")[0].class_ids.tolist() == [1]
+    assert model.card.config["confidence"]["best"] == {"rot": 9.5}
+
+
+def test_labels_may_be_an_array(acme):
+    model = load("acme-colors", labels=np.array(["rot", "grün", "blau"]))
+
+    assert model.class_names == ["rot", "grün", "blau"]
 
 
 def test_detections_are_in_the_pixels_of_the_original(acme):

@@ -282,7 +282,8 @@ def test_things_are_iterated_one_by_one(poses):
 
 
 def test_things_are_equal_where_their_points_are(poses):
-    assert poses == attrs.evolve(poses)
+    assert poses == attrs.evolve(poses, covariance=poses.covariance.copy())
+    assert poses != attrs.evolve(poses, covariance=poses.covariance + 1)
     assert poses != attrs.evolve(poses, xy=poses.xy + 1)
     assert poses != attrs.evolve(poses, covariance=None)
 
@@ -449,6 +450,13 @@ def test_boxes_that_are_no_boxes_are_told():
 def test_sorting_in_place_loses_the_names(scores):
     scores.sort()
 
+    assert scores.names == ()
+
+
+def test_partitioning_loses_the_names(scores):
+    assert np.partition(scores, 1).names == ()
+
+    scores.partition(1)
     assert scores.names == ()
 
 

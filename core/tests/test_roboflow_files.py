@@ -454,6 +454,13 @@ def test_recommended_confidences_are_for_best(complete, given, best):
     assert "recommended" not in bundle.config
 
 
+def test_confidences_follow_classes_to_the_users_names(complete):
+    given = {"recommended": {"confidence": 0.4, "by_class": {"a": 0.6}}}
+    bundle = complete(artifact={"config": given}, card={"labels": ("x", "y")})
+
+    assert bundle.config["confidence"] == {"best": {"x": 0.6, "y": 0.4}}
+
+
 # What is refused
 
 WRONG = {

@@ -282,7 +282,11 @@ def distinct_labels(names: Sequence[str | None]) -> tuple[str | None, ...]:
 
 
 def relabelled(card: ModelCard, labels: Sequence[str | None]) -> ModelCard:
-    """The card with other labels, one for each of those that it has, if it has any."""
+    """The card with other labels, one for each of those that it has, if it has any.
+
+    What it recommends by the name of a class is then by the new name.
+    """
+    labels = tuple(labels)
     if card.labels and len(labels) != len(card.labels):
         raise InvalidOption(
             f"labels has {len(labels)} names, and {card.id!r} has {len(card.labels)} "
@@ -290,7 +294,33 @@ def relabelled(card: ModelCard, labels: Sequence[str | None]) -> ModelCard:
         )
     if labels and not any(labels):
         raise InvalidOption("labels names no class, so nothing could be returned")
-    return attrs.evolve(card, labels=tuple(labels))
+    names = dict(zip(card.labels, labels, strict=False))
+    artifacts = [
+        attrs.evolve(artifact, config=_renamed(artifact.config, names))
+        for artifact in card.artifacts
+    ]
+    config = _renamed(card.config, names)
+    try:
+        return attrs.evolve(card, labels=labels, artifacts=artifacts, config=config)
+    except InvalidCard as error:
+        raise InvalidOption(f"labels cannot be used: {error}") from error
+
+
+def _renamed(
+    config: Mapping[str, Any], names: Mapping[str | None, str | None]
+) -> dict[str, Any]:
+    """A config whose "confidence" has the classes' new names."""
+    known = config.get("confidence")
+    if not isinstance(known, Mapping):
+        return dict(config)
+    return {**config, "confidence": {k: _by_name(v, names) for k, v in known.items()}}
+
+
+def _by_name(value: Any, names: Mapping[str | None, str | None]) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    renamed = {names.get(name, name): number for name, number in value.items()}
+    return {name: number for name, number in renamed.items() if name is not None}
 
 
 @attrs.frozen

@@ -61,6 +61,11 @@ class Scores(np.ndarray):
         super().sort(*arguments, **keywords)
         self.names = ()
 
+    def partition(self, *arguments: Any, **keywords: Any) -> None:
+        """Partition in place as any `ndarray` does; the names are lost."""
+        super().partition(*arguments, **keywords)
+        self.names = ()
+
     def __copy__(self) -> Scores:
         return self.copy()
 

@@ -82,6 +82,8 @@ def completed(bundle: Bundle) -> Bundle:
     labels = _labels(bundle, package)
     config = _card_config(bundle, package, labels)
     card = attrs.evolve(bundle.card, labels=labels, config=config)
+    if bundle.card.labels and package.names is not None:
+        card = relabelled(card, bundle.card.labels)
     if package.config is not None:
         card = attrs.evolve(card, task=_task(package.config, card.task))
     artifact = attrs.evolve(
@@ -170,7 +172,7 @@ def _facts(bundle: Bundle) -> Facts | None:
 
 
 def _labels(bundle: Bundle, package: _Package) -> tuple[str | None, ...]:
-    """The user's, else the file's, without removed classes; one for each column.
+    """The file's, without removed classes, or else the user's; one for each column.
 
     A network may have a last column that stands for no class.
     """
@@ -184,8 +186,6 @@ def _labels(bundle: Bundle, package: _Package) -> tuple[str | None, ...]:
             f"{NAMES} of {bundle.card.id!r} names {len(names)} classes, and its "
             f"network has {columns}; fetch it again, or take another version"
         )
-    if given:
-        return relabelled(attrs.evolve(bundle.card, labels=names), given).labels
     removed = _removed(package.config)
     return tuple(None if name in removed else name for name in names)
 
