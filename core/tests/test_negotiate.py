@@ -617,6 +617,61 @@ def test_the_user_may_ask_not_to(monkeypatch):
     assert found.order[0].backend.name == "onnx"
 
 
+def test_where_the_user_wants_nothing_built_what_would_be_is_refused():
+    found = negotiated([BUILDER], artifact("onnx"), derive=False)
+
+    assert not found.options
+    assert reasons(found) == {
+        "builder": "can be derived, onnx -> trt, and derive=False keeps it from being "
+        "built"
+    }
+
+
+def test_where_the_user_wants_nothing_built_what_was_built_before_runs():
+    found = negotiated([BUILDER], artifact("onnx"), built=["builder"], derive=False)
+
+    assert [option.backend.name for option in found.order] == ["builder"]
+
+
+def test_a_deriver_that_lacks_a_library_says_so_where_it_would_be_needed():
+    lacking = backend(
+        "exporter",
+        formats=("torch",),
+        derives={"torch": "onnx"},
+        lacks=lambda self, form: f"writing {form} needs pens; pip install pens",
+    )
+    found = negotiated([lacking, ONNX], artifact("torch"), backend="onnx")
+
+    assert not found.options
+    assert reasons(found)["onnx"] == (
+        "needs onnx; the card has torch; writing onnx needs pens; pip install pens"
+    )
+
+
+@pytest.mark.parametrize("asked", ["devices", "precisions"])
+def test_one_text_in_place_of_a_list_is_told(asked):
+    odd = backend("odd", formats=("onnx",), **{asked: lambda *_: "cpu"})
+    found = negotiated([odd], artifact("onnx"))
+
+    assert reasons(found) == {
+        "odd": f"{asked}() failed: TypeError: 'cpu' is no list of names"
+    }
+
+
+def test_a_deriver_that_cannot_say_what_it_lacks_is_told():
+    broken = backend(
+        "exporter",
+        formats=("torch",),
+        derives={"torch": "onnx"},
+        lacks=raising(ValueError("oops")),
+    )
+    found = negotiated([broken, ONNX], artifact("torch"), backend="onnx")
+
+    assert reasons(found)["onnx"].endswith(
+        "lacks() of 'exporter' failed: ValueError: oops"
+    )
+
+
 def test_a_setting_that_is_not_always_is_told(monkeypatch):
     monkeypatch.setenv("INFERENCE_MODELS_DERIVE", " Always ")
     assert constraints().derive

@@ -70,6 +70,11 @@ def test_a_name_comes_before_an_alias():
         (architecture("a", Options=dict), "Options is .*, not an attrs class"),
         (architecture("a", elsewhere=None), "elsewhere is None, not a mapping of ids"),
         (architecture("a", reads="b.txt"), "reads is 'b.txt', not a tuple of texts"),
+        (architecture("a", tasks="b"), "tasks is 'b', not a tuple of texts"),
+        (architecture("a", outputs="b"), "outputs is 'b', not a tuple of texts"),
+        (architecture("a", fp32_modules="b"), "fp32_modules is 'b', not a tuple"),
+        (architecture("a", image_input="b"), "image_input is 'b', not a pair of texts"),
+        (architecture("a", image_input=("b",)), "image_input is .*, not a pair"),
         (
             architecture("a", postprocess=Architecture.postprocess),
             "Architecture_a does not implement postprocess",

@@ -153,7 +153,8 @@ class AutoModel:
                           the id of a known model, or the name of an architecture
         labels            class names, in place of the card's; None for a column that
                           is never returned
-        derive            build a better artifact first, where a backend can
+        derive            True: build a better artifact first, where a backend can;
+                          False: build none, even where nothing else runs
         allow_licenses    refuse a model under any other, before its weights are fetched
         allow_untrusted_packages
                           run programs and engines that were not made here, too

@@ -146,6 +146,13 @@ class Backend(ABC):
         """
         return self.devices()
 
+    def lacks(self, form: str) -> str | None:
+        """What must be installed for `derive` to write a format, with what to type.
+
+        None if nothing is missing. Told as `devices` tells.
+        """
+        return None
+
     def precisions(self, artifact: Artifact, device: str) -> Sequence[str]:
         """Precisions this artifact can run in there, best first; no int8 unasked."""
         return (artifact.precision,)

@@ -313,6 +313,10 @@ def _are_some_texts(value: Any) -> bool:
     return _are_texts(value) and value != ()
 
 
+def _are_two_texts(value: Any) -> bool:
+    return _are_texts(value) and len(value) == 2
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int)
 
@@ -341,6 +345,10 @@ _FORMS: dict[str, list[tuple[str, Callable[[Any], bool], str]]] = {
         ("Options", attrs.has, "an attrs class"),
         ("elsewhere", _is_mapping, "a mapping of ids"),
         ("reads", _are_texts, "a tuple of texts"),
+        ("tasks", _are_texts, "a tuple of texts"),
+        ("outputs", _are_texts, "a tuple of texts"),
+        ("fp32_modules", _are_texts, "a tuple of texts"),
+        ("image_input", _are_two_texts, "a pair of texts: a graph and its tensor"),
     ],
     "weights_providers": [_NAME, ("order", _is_number, "a whole number")],
 }

@@ -37,14 +37,15 @@ def known_precisions() -> list[str]:
 class Constraints:
     """What the user named; None is left to negotiation, and only that may change.
 
-    `building`: something is built, perhaps for a device that is not here.
+    `derive`: a better artifact is built first, or none at all. `building`: something is
+    built, perhaps for a device that is not here.
     """
 
     backends: tuple[str | Backend, ...] | None = None
     device: str | None = None
     precision: str | None = None
     batch: Batch | None = None
-    derive: bool = False
+    derive: bool | None = None
     building: bool = False
 
     @property
@@ -131,9 +132,9 @@ def _read_batch(batch: Any) -> Batch | None:
     return sizes[0], sizes[1], sizes[-1]  # of (min, max) the best is the largest
 
 
-def _read_derive(derive: Any) -> bool:
+def _read_derive(derive: Any) -> bool | None:
     if derive is None:
-        return _always_derives()
+        return _always_derives() or None
     if not isinstance(derive, bool):
         raise InvalidOption(f"derive {derive!r} is neither True nor False")
     return derive

@@ -26,6 +26,7 @@ from inference_models.negotiation.routes import (
     Steps,
     can_open,
     derived_routes,
+    lacking,
     ready_routes,
     usable,
     usable_formats,
@@ -66,7 +67,7 @@ def negotiate(
     return Negotiation(
         options=tuple(option for _, option in options),
         refusals=tuple(refusals),
-        derive=constraints.derive or named,
+        derive=constraints.derive is True or named,
         advice=tuple(dict.fromkeys(sentences)),
     )
 
@@ -201,7 +202,7 @@ def _plans(
     asked = "targets()" if constraints.names_target else "devices()"
     try:
         offered = backend.targets() if constraints.names_target else backend.devices()
-        devices, refused = _devices(asked, list(offered), constraints)
+        devices, refused = _devices(asked, _names(offered), constraints)
     except Unavailable as error:
         return [], [refuse(str(error))]
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
@@ -216,7 +217,8 @@ def _plans(
         if not ready and not derivable:
             wanted = "/".join(backend.formats)
             has = usable_formats(card)
-            return [], [refuse(f"needs {wanted}; the card has {has}")]
+            lacks = "".join(f"; {lack}" for lack in lacking(card, backend, backends))
+            return [], [refuse(f"needs {wanted}; the card has {has}{lacks}")]
         found += explore(derivable)
     options = [(number, each) for number, each in found if isinstance(each, Option)]
     return options, [each for _, each in found if isinstance(each, Candidate)]
@@ -249,11 +251,20 @@ def _looked_up(
         return found
     kept = look(found)
     if not kept.fault or constraints.building:
-        return attrs.evolve(found, built=kept.is_built, misfit=kept.misfit)
+        option = attrs.evolve(found, built=kept.is_built, misfit=kept.misfit)
+        unwanted = constraints.derive is False and not option.ready
+        return _unbuilt(option) if unwanted else option
     reason = f"{kept.fault}; {to_build(card, found, constraints)} builds it anew"
     return attrs.evolve(
         found.candidate(), verdict="refused", reason=reason, differs=True
     )
+
+
+def _unbuilt(option: Option) -> Candidate:
+    """Why an option is none where the user wants nothing built."""
+    found = option.candidate()
+    reason = f"{found.reason}, and derive=False keeps it from being built"
+    return attrs.evolve(found, verdict="refused", reason=reason)
 
 
 def to_build(card: ModelCard, option: Option, constraints: Constraints) -> str:
@@ -266,6 +277,13 @@ def to_build(card: ModelCard, option: Option, constraints: Constraints) -> str:
     }
     command = f"inference-models compile {card.id} --backend {option.backend.name}"
     return command + "".join(f" --{n} {value}" for n, value in named.items() if value)
+
+
+def _names(given: Any) -> list[str]:
+    """What a backend listed; `TypeError` for one text, which is a list of letters."""
+    if isinstance(given, str):
+        raise TypeError(f"{given!r:.80} is no list of names")
+    return list(given)
 
 
 def _devices(
@@ -344,7 +362,7 @@ def _plan(way: _Way, constraints: Constraints) -> Option | Candidate:
 def _offered(way: _Way) -> list[str]:
     """Precisions of an artifact; one to be derived is written in what suits best."""
     if not way.steps:
-        return list(way.backend.precisions(way.artifact, way.device))
+        return _names(way.backend.precisions(way.artifact, way.device))
     writable: Sequence[str] = _WRITABLE if way.device == "cpu" else _WRITABLE[::-1]
     if not any(deriver.converts for deriver, _ in way.steps):
         writable = (way.artifact.precision,)

@@ -74,10 +74,35 @@ def chain(source: str, targets: Sequence[str], backends: Sequence[Backend]) -> S
             return steps
         for backend in sorted(backends, key=lambda b: (-b.rank, b.name)):
             for read, written in backend.derives.items():
-                if written == form and read not in seen and _available(backend):
+                if written == form and read not in seen and _can_derive(backend, form):
                     seen.add(read)
                     paths.append((read, ((backend, form), *steps)))
     return ()
+
+
+def lacking(
+    card: ModelCard, backend: Backend, backends: Sequence[Backend]
+) -> list[str]:
+    """What would have to be installed to derive what a backend opens."""
+    formats = {artifact.format for artifact in usable(card)}
+    found = [
+        _lack(deriver, written)
+        for deriver in backends
+        for read, written in deriver.derives.items()
+        if read in formats and written in backend.formats and _available(deriver)
+    ]
+    return [*dict.fromkeys(filter(None, found))]
+
+
+def _can_derive(backend: Backend, form: str) -> bool:
+    return _available(backend) and _lack(backend, form) is None
+
+
+def _lack(backend: Backend, form: str) -> str | None:
+    try:
+        return backend.lacks(form)
+    except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+        return f"lacks() of {backend.name!r} failed: {type(error).__name__}: {error}"
 
 
 def _available(backend: Backend) -> bool:

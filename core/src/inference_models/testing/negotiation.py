@@ -104,6 +104,7 @@ class NegotiationTests(StandardTests):
         for name in devices:
             assert isinstance(name, str)
             assert is_device(name)
+        assert not isinstance(self.made().devices(), str), "devices() gives a sequence"
 
     def test_precisions_include_the_artifacts_own(
         self, toy: Bundle, device: str
@@ -138,6 +139,13 @@ class NegotiationTests(StandardTests):
         reason = self.made().refuse(toy.card, artifact, plan)
 
         assert reason is None or (len(reason.split()) > 1 and "\n" not in reason)
+
+    def test_says_in_a_sentence_what_it_lacks_to_derive(self) -> None:
+        """Users are told before anything is fetched, with what to type."""
+        for form in self.backend.derives.values():
+            lack = self.made().lacks(form)
+
+            assert lack is None or (len(lack.split()) > 1 and "\n" not in lack)
 
     def test_advises_in_sentences(self) -> None:
         """Each is a line of `explain` and of `doctor`, and says what to type."""

@@ -47,6 +47,12 @@ class HfBackend(Backend):
     threads: int | None = attrs.field(default=None, validator=check_at_least_one)
     channels_last: bool | None = None
 
+    def lacks(self, form: str) -> str | None:
+        """The libraries that torch writes ONNX with."""
+        from inference_models_torch.backend import lacks_exporter
+
+        return lacks_exporter()
+
     def devices(self) -> Sequence[str]:
         """Those of torch, where transformers is installed."""
         if find_spec("transformers") is None:

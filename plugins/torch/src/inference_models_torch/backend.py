@@ -108,6 +108,10 @@ class TorchBackend(Backend):
                 return reason
         return None
 
+    def lacks(self, form: str) -> str | None:
+        """The libraries that torch writes ONNX with."""
+        return lacks_exporter()
+
     def advice(self) -> Sequence[str]:
         """The build of torch that would run on the NVIDIA GPU here."""
         reason = find_installed().advise(hardware.detect())
@@ -187,14 +191,22 @@ class TorchBackend(Backend):
         return plan.device == "cpu" or half
 
 
+def lacks_exporter() -> str | None:
+    """Which library is missing to write ONNX here, with what to type; None if none."""
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if not missing:
+        return None
+    return (
+        f"writing ONNX needs {' and '.join(missing)}; "
+        'pip install "inference-models-torch[export]"'
+    )
+
+
 def check_exportable(precision: str) -> None:
     """Raise unless ONNX can be written here, in this precision."""
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise MissingDependency(
-            f"writing ONNX needs {' and '.join(missing)}; "
-            'pip install "inference-models-torch[export]"'
-        )
+    lack = lacks_exporter()
+    if lack is not None:
+        raise MissingDependency(lack)
     if precision not in ("fp32", "fp16"):
         raise InvalidOption(
             f"ONNX is written in fp32 or fp16, not {precision!r}; choose another "
