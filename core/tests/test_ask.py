@@ -318,6 +318,15 @@ def test_extra_headers_replace_none_of_our_own(name):
     assert sendable_headers(given) == {"x-team": "vision"}
 
 
+@pytest.mark.parametrize(
+    ("key", "sent"), [(None, "Basic bWU6"), ("secret", "Bearer secret")]
+)
+def test_an_authorization_of_the_users_own_is_sent_where_there_is_no_key(key, sent):
+    access = Access(key=key, headers={"Authorization": " Basic bWU6", "X-Team": "a"})
+
+    assert headers_of(access) == {"authorization": sent, "x-team": "a"}
+
+
 @pytest.mark.parametrize(("name", "value"), [("X Y", "a"), ("X", "a\nb"), ("X", "é")])
 def test_an_extra_header_that_cannot_be_sent_is_refused(name, value):
     with pytest.raises(InvalidOption, match="is none that can be sent"):

@@ -26,6 +26,7 @@ from inference_models import (
     Bundle,
     ClassificationModel,
     ClassificationPrediction,
+    ConfidenceOptions,
     Detections,
     DownloadFailed,
     Facts,
@@ -48,6 +49,7 @@ from inference_models import (
 )
 from inference_models.errors import InferenceModelsError
 from inference_models.negotiation import find
+from inference_models.providers.cards import CardsProvider
 
 from .distributions import install
 from .server import Server
@@ -279,6 +281,20 @@ def test_the_class_of_a_task_takes_that_task_and_no_other(acme):
     assert model.task == "classification"
     with pytest.raises(InvalidOption, match="is for classification, not for 'box'"):
         ClassificationModel.from_pretrained("acme-colors", task="box")
+
+
+def test_an_option_for_another_task_is_none(acme, monkeypatch):
+    @attrs.frozen
+    class Options(ConfidenceOptions):
+        sides: int = attrs.field(default=3, metadata={"tasks": ("shapes",)})
+        colors: int = attrs.field(default=3, metadata={"tasks": ("classification",)})
+
+    monkeypatch.setattr(acme.Colors, "Options", Options)
+    model = load("acme-colors")
+
+    assert len(model(RED, colors=2)) == 1
+    with pytest.raises(InvalidOption, match="no option 'sides'; this model"):
+        model(RED, sides=4)
 
 
 def test_an_unknown_option_is_refused_with_the_nearest(acme):
@@ -1176,6 +1192,45 @@ def test_what_failed_holds_nothing_while_the_next_is_tried(cards, acme):
         assert (model.backend, weights()) == ("acme-spare", None)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("patched", "words"),
+    [
+        (
+            ("Colors", "preprocessing", property(lambda _: {}["x"])),
+            "architecture 'acme-colors' failed: KeyError: 'x'",
+        ),
+        (
+            ("Colors", "__init__", lambda self, bundle: {}["y"]),
+            "architecture 'acme-colors' failed: KeyError: 'y'",
+        ),
+        (
+            ("AcmeBackend", "open", lambda *_: None),
+            "acme on cpu: TypeError: open() returned None, and not sessions by graph",
+        ),
+        (
+            ("AcmeBackend", "open", lambda *_: {"main": "session"}),
+            "and not sessions by graph",
+        ),
+    ],
+    ids=["preprocessing", "architecture", "no sessions", "other sessions"],
+)
+def test_what_fails_to_load_is_told_with_whose_fault_it_is(
+    acme, monkeypatch, patched, words
+):
+    owner, name, replaced = patched
+    monkeypatch.setattr(getattr(acme, owner), name, replaced)
+    with pytest.raises(InferenceModelsError, match=re.escape(words)):
+        load("acme-colors", backend="acme")
+
+
+def test_a_provider_that_completes_nothing_is_told_by_name(acme, monkeypatch):
+    monkeypatch.setattr(CardsProvider, "complete", lambda *_: None)
+    with pytest.raises(
+        RunFailed, match=r"complete\(\) of weights provider 'cards' fai"
+    ):
+        load("acme-colors")
 
 
 def test_where_everything_fails_each_reason_is_given(cards):

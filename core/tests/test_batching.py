@@ -294,7 +294,7 @@ def test_a_call_that_fails_does_not_keep_a_session_from_being_closed():
     held.let_go.set()
     held.sizes = None
     session = named(held)
-    with pytest.raises(RunFailed, match="Held failed to run the graph: AttributeErr"):
+    with pytest.raises(RunFailed, match="Held failed: AttributeError"):
         session(x=rows(1))
     session.close()
 

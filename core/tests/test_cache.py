@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -241,11 +242,30 @@ def test_what_was_used_longest_ago_is_pruned_first(server, store):
     assert cache.size(store) <= 110_000
 
 
+def failing_with(number):
+    def rmtree(path, **_):
+        raise OSError(number, os.strerror(number), str(path))
+
+    return rmtree
+
+
 def test_what_cannot_be_removed_is_not_counted_as_removed(server, store, monkeypatch):
     store.folder(artifact(server, "a"), plain)
     monkeypatch.setattr(cache, "remove", lambda path: None)
+    monkeypatch.setattr(shutil, "rmtree", failing_with(errno.EACCES))
     with pytest.raises(PermissionError):
         cache.prune(store, 0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTEMPTY])
+def test_what_another_process_lays_again_is_no_fault(
+    number, server, store, monkeypatch
+):
+    store.folder(artifact(server, "a"), plain)
+    monkeypatch.setattr(cache, "remove", lambda path: None)
+    monkeypatch.setattr(shutil, "rmtree", failing_with(number))
+
+    assert len(cache.prune(store, 0)) == 1
 
 
 def test_pruning_removes_what_was_abandoned(server, store):
@@ -618,9 +638,20 @@ def test_a_model_is_downloaded_and_carried_to_another_machine(
     assert "whole bundles and derived artifacts: 1" in command("cache", "verify")
     assert "wrote " in command("cache", "export", tmp_path / "far.tar", "far")
     offline = {"home": "other", "INFERENCE_MODELS_OFFLINE": "1"}
+    (tmp_path / "cards" / "far.json").unlink()
     assert "took " in command("cache", "import", tmp_path / "far.tar", **offline)
+    assert "bundle   far" in command("cache", "ls", **offline)
     assert "far: " in command("download", "far", **offline)
     assert len(server.requests) == 1
+
+
+def test_what_was_imported_can_be_removed_before_it_is_loaded(command, tmp_path):
+    command("download", "far")
+    command("cache", "export", tmp_path / "far.tar", "far")
+    command("cache", "import", tmp_path / "far.tar", home="other")
+
+    command("cache", "rm", "far", home="other")
+    assert not any((tmp_path / "other" / "blobs").iterdir())
 
 
 def test_damage_is_told_and_removed(command, tmp_path):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from inference_models import (
     AutoModel,
     DownloadFailed,
     File,
+    InferenceModelsError,
     InvalidOption,
     InvalidWeights,
     NoBackend,
@@ -531,6 +533,31 @@ def test_files_that_a_deriver_names_and_does_not_write_are_told(
 
     monkeypatch.setattr(compiler.AcmeCompiler, "derive", derive)
     with pytest.raises(InvalidWeights, match=r"names 'gone\.json', which is not there"):
+        load("acme-colors", backend="acme-compiled")
+
+    assert built(cache) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (None, "derive() of backend 'acme-compiled' returned None, no Artifact"),
+        (
+            Artifact("acme", {"main": "a.json"}),
+            "wrote 'acme' in place of 'acme-compiled'",
+        ),
+        (
+            Artifact("acme-compiled", {"main": "a.json"}),
+            "names 'a.json' for a graph, and not among its files",
+        ),
+    ],
+    ids=["nothing", "another format", "no file"],
+)
+def test_what_is_no_artifact_of_the_format_is_told(
+    compiler, cache, monkeypatch, written, words
+):
+    monkeypatch.setattr(compiler.AcmeCompiler, "derive", lambda *_: written)
+    with pytest.raises(InferenceModelsError, match=re.escape(words)):
         load("acme-colors", backend="acme-compiled")
 
     assert built(cache) == []

@@ -68,7 +68,7 @@ def test_the_first_provider_that_knows_an_id_answers_for_it():
 
 @pytest.mark.parametrize(
     ("model_id", "alone"),
-    [("hub://net", None), ("net", "hub"), ("hub://net", "mirror")],
+    [("hub://net", None), ("net", "hub"), ("hub://net", "hub")],
 )
 def test_a_provider_that_is_named_is_asked_alone(model_id, alone):
     assert found(model_id, HUB, MIRROR, alone=alone) == "hub"
@@ -278,6 +278,13 @@ def test_an_artifact_that_lacks_a_graphs_file_says_so():
     assert artifact.needs["unsupported"] == (
         "'b.bin', which has a graph, is not among the card's files"
     )
+
+
+@pytest.mark.parametrize("model_id", ["hub://x", "https://a.example/w.onnx"])
+def test_a_provider_beside_a_prefix_is_the_same_or_refused(model_id):
+    known = registry(HUB, MIRROR, provider("url"))
+    with pytest.raises(InvalidOption, match="weights_provider='mirror' names another"):
+        find(model_id, known, Access(), "mirror")
 
 
 def test_an_unknown_id_is_told_without_what_may_be_a_key():

@@ -1263,7 +1263,17 @@ class SaysAnotherType(Signed):
     said = {"output": TensorSpec("int64", ("batch", "n"))}  # noqa: RUF012
 
 
-@broken(ToyKit, NETWORK, needs="torch")
+@broken(ToyKit, "test_what_stays_in_full_precision_is_there", needs="torch")
+class MisspellsAModule(ToyArchitecture):
+    fp32_modules = ("heda",)
+
+
+@broken(
+    ToyKit,
+    NETWORK,
+    "test_what_stays_in_full_precision_is_there",
+    needs="torch",
+)
 class ReturnsTheModuleItself(ToyArchitecture):
     def modules(self, loaded=None):
         return super().modules()["main"]

@@ -11,12 +11,11 @@ import numpy as np
 
 from inference_models.card import Batch, TensorSpec
 from inference_models.errors import (
-    InferenceModelsError,
     InvalidInput,
     InvalidWeights,
     ModelClosed,
     RunFailed,
-    told,
+    faults_of,
 )
 from inference_models.images import Array, to_host
 from inference_models.interfaces import Architecture, Session
@@ -106,7 +105,7 @@ class NamedSession(Session):
 
     def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         given = {file: inputs[ours] for file, ours in self._inputs.items()}
-        with self._used() as session, _told_whose(session):
+        with self._used() as session, faults_of(type(session).__name__):
             outputs = session(**given)
         if not isinstance(outputs, dict) or not outputs.keys() <= self._outputs.keys():
             raise RunFailed(
@@ -142,18 +141,6 @@ class Sessions(dict[str, Session]):
             f"the artifact has no graph {graph!r}, which its architecture runs; it has "
             f"{', '.join(sorted(self))}"
         )
-
-
-@contextlib.contextmanager
-def _told_whose(session: Session) -> Iterator[None]:
-    """A fault of a session's own as one of ours, with the name of its class."""
-    try:
-        yield
-    except InferenceModelsError:
-        raise
-    except Exception as error:
-        name = type(session).__name__
-        raise RunFailed(f"{name} failed to run the graph: {told(error)}") from error
 
 
 def _check_rows(outputs: Mapping[str, Array], count: int) -> None:

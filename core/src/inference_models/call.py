@@ -88,6 +88,9 @@ class Call:
         return Search(registry, store, found, constraints, make, left)
 
     def _access(self) -> Access:
+        if not isinstance(self.api_key, (str, type(None))):
+            kind = type(self.api_key).__name__
+            raise InvalidOption(f"api_key is a {kind}, not a text")
         headers = Secret(self.weights_provider_extra_headers)
         query = Secret(self.weights_provider_extra_query_params)
         return Access(

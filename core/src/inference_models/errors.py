@@ -27,9 +27,10 @@ Each message is one sentence with the value, what is possible, and what to type.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class InferenceModelsError(Exception):
@@ -125,6 +126,17 @@ def told(error: BaseException) -> str:
     if isinstance(error, InferenceModelsError):
         return str(error)
     return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+@contextlib.contextmanager
+def faults_of(whose: str) -> Iterator[None]:
+    """A stranger's error within as a `RunFailed` that says whose it is."""
+    try:
+        yield
+    except InferenceModelsError:
+        raise
+    except Exception as error:
+        raise RunFailed(f"{whose} failed: {told(error)}") from error
 
 
 def let_go(error: BaseException) -> None:

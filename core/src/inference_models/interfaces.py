@@ -277,7 +277,10 @@ class Architecture(ABC, Generic[O]):
     tasks: ClassVar[tuple[str, ...]] = ()
     """What cards may ask of it; () for anything."""
     Options: ClassVar[type] = NoOptions
-    """An attrs class of what a call may set; unknown names are refused by core."""
+    """An attrs class of what a call may set; unknown names are refused by core.
+
+    A field whose metadata has "tasks" is for models of these tasks alone.
+    """
     rank: ClassVar[int] = 0
     """Of several that claim a file the highest serves; generic ones: -1."""
     image_input: ClassVar[tuple[str, str]] = ("main", "input")

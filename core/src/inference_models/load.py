@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import attrs
 
@@ -15,10 +15,12 @@ from inference_models.errors import (
     InvalidOption,
     InvalidWeights,
     NoBackend,
+    faults_of,
     let_go,
     told,
 )
 from inference_models.images import Image
+from inference_models.interfaces import Architecture, Operations, Session
 from inference_models.lending import operations_of
 from inference_models.model import (
     CPU_PIXELS,
@@ -164,21 +166,12 @@ def _open(
     failures: Sequence[str],
     recipe: Recipe,
 ) -> Model:
-    if option.steps:
-        bundle = search.derived(option)
-    else:
-        bundle = search.bundle(option.artifact)
-    architecture = search.make(bundle)
+    derives = bool(option.steps)
+    bundle = search.derived(option) if derives else search.bundle(option.artifact)
+    with faults_of(f"architecture {search.make.name!r}"):
+        architecture = search.make(bundle)
     operations = operations_of(option.backend, option.plan.device, search.registry)
-    opened = option.backend.open(bundle, architecture, option.plan)
-    artifact = bundle.artifact
-    try:
-        sessions = wrapped(opened, artifact.rename, artifact.batch, operations.host)
-        spec = fitted(architecture, sessions)
-    except Exception:
-        for session in opened.values():
-            session.close()
-        raise
+    sessions, spec = _opened(option, bundle, architecture, operations)
     number = negotiation.options.index(option)
     loaded = Loaded(
         bundle=bundle,
@@ -188,7 +181,7 @@ def _open(
         backend=option.backend.name,
         plan=option.plan,
         spec=spec,
-        batch_size=_batch_size(search.constraints, artifact, option.plan, spec),
+        batch_size=_batch_size(search.constraints, bundle.artifact, option.plan, spec),
         explanation=Explanation.of(
             search.card, negotiation, search.registry, number, failures
         ),
@@ -196,6 +189,36 @@ def _open(
     )
     cls: type[Model] = architecture.Model or TASKS.get(bundle.card.task, Model)
     return cls(loaded)
+
+
+def _opened(
+    option: Option,
+    bundle: Bundle,
+    architecture: Architecture[Any],
+    operations: Operations,
+) -> tuple[Mapping[str, Session], Preprocessing]:
+    """The sessions of a bundle as its architecture sees them, and what they take."""
+    artifact, given = bundle.artifact, _given(option, bundle, architecture)
+    try:
+        sessions = wrapped(given, artifact.rename, artifact.batch, operations.host)
+        with faults_of(f"architecture {architecture.name!r}"):
+            return sessions, fitted(architecture, sessions)
+    except Exception:
+        for session in given.values():
+            session.close()
+        raise
+
+
+def _given(
+    option: Option, bundle: Bundle, architecture: Architecture[Any]
+) -> Mapping[str, Session]:
+    """What a backend opens; `TypeError` for anything else than sessions by graph."""
+    opened: Any = option.backend.open(bundle, architecture, option.plan)
+    found = opened.values() if isinstance(opened, Mapping) else [None]
+    if not all(isinstance(session, Session) for session in found):
+        raise TypeError(f"open() returned {opened!r:.80}, and not sessions by graph")
+    sessions: Mapping[str, Session] = opened
+    return sessions
 
 
 def _batch_size(

@@ -279,7 +279,7 @@ class Model:
         )
 
     def _options(self, given: Mapping[str, Any]) -> Any:
-        return make_options(self._loaded.architecture.Options, given)
+        return make_options(self._loaded.architecture.Options, given, self.card.task)
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -335,9 +335,13 @@ def _behind(runs: Iterable[Run]) -> Iterator[Run]:
     yield from begun
 
 
-def make_options(cls: type[Any], given: Mapping[str, Any]) -> Any:
-    """An architecture's options; `InvalidOption` names an unknown one's neighbours."""
-    known = list(attrs.fields_dict(cls))
+def make_options(cls: type[Any], given: Mapping[str, Any], task: str) -> Any:
+    """An architecture's options; `InvalidOption` names an unknown one's neighbours.
+
+    So it does for one that is for models of other tasks.
+    """
+    fields = attrs.fields(cls)
+    known = [f.name for f in fields if task in f.metadata.get("tasks", [task])]
     for name in given:
         if name not in known:
             listed = ", ".join(known) or "no options"

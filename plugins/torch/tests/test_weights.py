@@ -7,10 +7,12 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from inference_models import Facts, InvalidWeights, TensorSpec, Unavailable
 from inference_models_torch import TorchBackend, weights
 from inference_models_torch.installed import Installed
+from inference_models_torch.modules import set_precision
 
 BATCH = np.random.default_rng(0).random((3, 3, 32, 32), np.float32)
 
@@ -204,3 +206,25 @@ def test_does_not_change_when_its_file_is_overwritten(workshop):
         file.write(b"\0" * path.stat().st_size)
 
     assert torch.equal(before, session(input=BATCH)["output"])
+
+
+class OfSeveral(nn.Module):
+    """Layers in a list, which is never called itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 4), nn.ModuleList([nn.Linear(4, 4)])])
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, values):
+        first, (second,) = self.layers
+        return self.head(second(first(values)))
+
+
+def test_a_list_of_modules_stays_in_full_precision_as_what_it_holds():
+    module = OfSeveral()
+    set_precision(module, torch.bfloat16, ("layers",))
+
+    assert module.layers[0].weight.dtype == torch.float32
+    assert module.layers[1][0].weight.dtype == torch.float32
+    assert module(torch.ones(1, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16

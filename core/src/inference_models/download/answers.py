@@ -25,6 +25,7 @@ from inference_models.card import ModelCard
 from inference_models.disk import unique, write_atomically
 from inference_models.download.store import cache_root, offline
 from inference_models.errors import (
+    DownloadFailed,
     Forbidden,
     InferenceModelsError,
     InvalidCard,
@@ -78,6 +79,14 @@ def imported_name(provider: str, model_id: str) -> str:
     """The file name of a card that is carried from one cache to another."""
     facts = json.dumps([provider, model_id])
     return f"{hashlib.sha256(facts.encode()).hexdigest()}.json"
+
+
+def carried(provider: str, model_id: str) -> ModelCard | None:
+    """The card of an id of this provider that was carried here, if there is one."""
+    try:
+        return read_card(cache_root() / "imported" / imported_name(provider, model_id))
+    except DownloadFailed:  # the cache has no place
+        return None
 
 
 def content_of(card: ModelCard) -> bytes:

@@ -20,7 +20,7 @@ from typing import IO
 
 import attrs
 
-from inference_models.card import File
+from inference_models.card import Artifact, File
 from inference_models.disk import (
     check_room,
     chunks_of,
@@ -246,10 +246,15 @@ def _recorded(
 
 
 def _described(staged: Path, listed: Mapping[str, Member]) -> Iterator[File]:
+    for artifact in _artifacts(staged, listed):
+        yield from artifact.files
+
+
+def _artifacts(staged: Path, listed: Mapping[str, Member]) -> Iterator[Artifact]:
+    """Those of all cards in the archive."""
     for name in _of("imported", listed):
         card = read_card(staged / name)
-        for artifact in card.artifacts if card else ():
-            yield from artifact.files
+        yield from card.artifacts if card else ()
 
 
 def _check(path: Path, file: File) -> None:
@@ -274,6 +279,8 @@ def _settle(
             write_atomically(store.root / name, digest.encode())
     for name in _of("imported", listed):
         write_atomically(store.root / name, (staged / name).read_bytes())
+    for artifact in _artifacts(staged, listed):
+        store.lay(artifact)  # what has no bundle is neither listed nor removed
     folders = {"/".join(name.split("/")[:2]) for name in _of("derived", listed)}
     for folder in sorted(folders) if derived else ():
         if not (store.root / folder).exists():

@@ -257,11 +257,15 @@ def sendable_key(key: object, settings: str) -> str:
 def headers_of(access: Access) -> dict[str, str]:
     """The headers that the user gives for a server, and the key as a bearer's token.
 
-    They are for that server alone. Raises `InvalidOption` for what cannot be sent.
+    Where no key is given, an authorization of the user's own is sent as it is. They are
+    for that server alone. Raises `InvalidOption` for what cannot be sent.
     """
     headers = sendable_headers(access.headers)
+    own = {name.lower(): value for name, value in access.headers.items()}
     if access.key:
         headers["authorization"] = f"Bearer {sendable_key(access.key, 'api_key=')}"
+    elif "authorization" in own:
+        headers["authorization"] = own["authorization"].strip()
     return Hidden(headers)
 
 

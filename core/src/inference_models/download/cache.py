@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -194,11 +195,21 @@ def delete(store: Store, gone: Iterable[Entry]) -> None:
             kept.folder.with_suffix(".json").unlink(missing_ok=True)
         remove(kept.folder)
         if kept.folder.exists():
-            reason = os.strerror(errno.EACCES)
-            raise PermissionError(errno.EACCES, reason, str(kept.folder))
+            _remove_again(kept.folder)
     still = {digest for kept in _bundles(store) for digest in kept.digests}
     for digest in {digest for kept in gone for digest in kept.digests} - still:
         remove(store.blob(digest))
+
+
+def _remove_again(folder: Path) -> None:
+    """Raise what keeps a folder there, unless another process lays it meanwhile."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
 
 
 def prune(store: Store, largest: int) -> list[Entry]:

@@ -39,7 +39,8 @@ def local_path(source: str) -> Path:
     # Imported here: it brings http.client, email and ssl, which most calls do without.
     from urllib.request import url2pathname
 
-    return Path(url2pathname(path))
+    # Of a share the host comes first, which some releases of Python take for a folder.
+    return Path(url2pathname(path if path.startswith("/") else f"//{path}"))
 
 
 def check_openable(path: Path) -> None:

@@ -125,6 +125,12 @@ class Store:
         note_use(self.manifest(pairs))
         return self.bundle(pairs)
 
+    def lay(self, artifact: Artifact) -> None:
+        """Make the bundle of an artifact whose files are all here; else nothing."""
+        pairs = self.pairs(artifact)
+        if pairs and all(self.blob(digest).is_file() for _, digest in pairs):
+            self._laid(pairs)
+
     def pairs(self, artifact: Artifact) -> Pairs | None:
         """What the artifact's bundle holds; None while a hash is not known."""
         digests = [self.digest(file) for file in artifact.files]

@@ -7,10 +7,11 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
-from inference_models.card import Bundle, File, ModelCard
+from inference_models.card import Artifact, Bundle, File, ModelCard
 from inference_models.disk import described, is_full, move_folder, remove
 from inference_models.download.store import Store, explained
 from inference_models.errors import InvalidWeights, Unavailable
@@ -28,6 +29,7 @@ from inference_models.negotiation.derived_cache import (
 from inference_models.negotiation.judging import Differs, judge
 from inference_models.negotiation.options import Option
 from inference_models.progress import Report, shown
+from inference_models.registry import returned
 
 log = logging.getLogger("inference_models")
 
@@ -164,6 +166,7 @@ class _Making:
             log.info("deriving %s of %r with %s", form, bundle.card.id, deriver.name)
             plan = self.option.plan
             written = deriver.derive(bundle, make(bundle), plan, step, report)
+            _check_written(written, deriver.name, form)
             files = [_described(file, step) for file in written.files]
             artifact = attrs.evolve(written, files=files)
             bundle = attrs.evolve(bundle, artifact=artifact, folder=step)
@@ -179,6 +182,20 @@ class _Making:
     def _judge(self, result: Bundle) -> None:
         architecture = self.make(self.source)
         judge(self.source, result, self.option, architecture, self.pictures)
+
+
+def _check_written(written: Any, deriver: str, form: str) -> None:
+    """Raise for what is no artifact of the format, or lacks the file of a graph."""
+    whose = f"derive() of backend {deriver!r}"
+    artifact = returned(written, Artifact, whose)
+    if artifact.format != form:
+        raise InvalidWeights(f"{whose} wrote {artifact.format!r} in place of {form!r}")
+    names = {".", *(file.name for file in artifact.files)}
+    for entry in artifact.graphs.values():
+        if entry not in names:
+            raise InvalidWeights(
+                f"{whose} names {entry!r} for a graph, and not among its files"
+            )
 
 
 def _described(file: File, folder: Path) -> File:

@@ -208,11 +208,16 @@ def _asked(
 ) -> tuple[list[WeightsProvider], str]:
     """Who is asked for an id, and for what: `"<provider>://id"` is one's alone."""
     prefix, separator, rest = name.partition("://")
-    if separator and prefix in ("http", "https"):
-        return [_provider("url", known, registry)], name
-    if separator:
-        return [_provider(prefix, known, registry)], rest
-    return (known if named is None else [_provider(named, known, registry)]), name
+    if not separator:
+        return (known if named is None else [_provider(named, known, registry)]), name
+    is_url = prefix in ("http", "https")
+    provider = _provider("url" if is_url else prefix, known, registry)
+    if named not in (None, provider.name):
+        raise InvalidOption(
+            f"{_shown(name)!r} is asked of {provider.name!r}, and weights_provider="
+            f"{named!r} names another; leave one out"
+        )
+    return [provider], name if is_url else rest
 
 
 def _pinned(name: str, access: Access) -> tuple[str, Access]:

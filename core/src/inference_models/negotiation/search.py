@@ -15,6 +15,7 @@ from inference_models.errors import (
     InvalidCard,
     InvalidWeights,
     NoBackend,
+    faults_of,
 )
 from inference_models.images import Image
 from inference_models.interfaces import Architecture
@@ -24,7 +25,7 @@ from inference_models.negotiation.derive import derived
 from inference_models.negotiation.negotiate import negotiate
 from inference_models.negotiation.options import Negotiation, Option
 from inference_models.negotiation.routes import usable
-from inference_models.registry import Registry
+from inference_models.registry import Registry, returned
 
 _MOST_ABOVE = 8
 """Adapters of adapters; a model that adapts itself would be looked for without end."""
@@ -73,7 +74,9 @@ class Search:
             self.failed[artifact.files] = error
             raise
         bundle = Bundle(self.card, artifact, folder, base)
-        return self.found.provider.complete(bundle)
+        provider = self.found.provider
+        with faults_of(f"complete() of weights provider {provider.name!r}"):
+            return returned(provider.complete(bundle), Bundle, "it")
 
     def derived(self, option: Option, pictures: Sequence[Image] = ()) -> Bundle:
         """What an option derives; `InvalidWeights` if an earlier try found it wrong."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from inference_models.card import ModelCard
 from inference_models.card_files import card_from, read_json
+from inference_models.download.answers import carried
 from inference_models.errors import InferenceModelsError, InvalidCard, told
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.registry import installed, returned
@@ -19,7 +20,9 @@ log = logging.getLogger("inference_models")
 
 
 class CardsProvider(WeightsProvider):
-    """Folders named in `INFERENCE_MODELS_CARDS`, then the cards that packs ship.
+    """Folders named in `INFERENCE_MODELS_CARDS`, cards that packs ship, then others.
+
+    The last are those that were imported with their weights.
 
     A folder holds `<any name>.json` or `<any name>/card.json`; sources in it that are
     plain names lie beside the card.
@@ -33,7 +36,8 @@ class CardsProvider(WeightsProvider):
         for path, data in _raw_cards():
             if model_id == data.get("id") or model_id in _aliases(data):
                 return card_from(path, data)
-        return next((c for c in _pack_cards() if model_id in (c.id, *c.aliases)), None)
+        packed = (c for c in _pack_cards() if model_id in (c.id, *c.aliases))
+        return next(packed, None) or carried(self.name, model_id)
 
     def origin(self, model_id: str, access: Access) -> Origin:
         """An installed pack, or a folder of cards that the user named."""

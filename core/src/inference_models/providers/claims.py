@@ -229,7 +229,8 @@ def _unclaimed(
     )
     sentence = (
         f"no installed architecture ({known}) claims {str(path)!r}, {names}; put a "
-        f"{CARD} beside it, and load the folder"
+        f"{CARD} beside it, and load the folder, or say by model_type= which known "
+        "model it is like"
     )
     return registry.excused(sentence)
 

@@ -137,7 +137,7 @@ class ArchitectureTests(StandardTests):
         frames: Sequence[Frame],
         **options: Any,
     ) -> list[Any]:
-        chosen = make_options(self.architecture.Options, options)
+        chosen = make_options(self.architecture.Options, options, made.card.task)
         return made.postprocess(dict(outputs), frames, chosen, Operations())
 
     def _skip_without_confidence(self) -> None:
@@ -281,6 +281,18 @@ class ArchitectureTests(StandardTests):
 
         check_network(made)
 
+    def test_what_stays_in_full_precision_is_there(
+        self, made: Architecture[Any]
+    ) -> None:
+        """A misspelt name is passed over, and halves what half precision spoils."""
+        pytest.importorskip("torch", reason="torch is not installed")
+        if not has_modules(made):
+            pytest.skip("has no torch modules of its own")
+        modules = made.modules().values()
+        known = {name for module in modules for name, _ in module.named_modules()}
+
+        assert set(self.architecture.fp32_modules) <= known
+
     def test_preprocesses_into_the_input_for_images(
         self, made: Architecture[Any]
     ) -> None:
@@ -383,21 +395,26 @@ class ArchitectureTests(StandardTests):
     @pytest.mark.parametrize(
         "value", [-0.1, 1.1, float("nan"), "surely", None, True, [0.5]], ids=repr
     )
-    def test_a_confidence_out_of_range_is_invalid(self, value: Any) -> None:
+    def test_a_confidence_out_of_range_is_invalid(
+        self, value: Any, card: ModelCard
+    ) -> None:
         """A percentage is not silently a threshold that keeps nothing."""
         self._skip_without_confidence()
         with pytest.raises(InvalidOption):
-            make_options(self.architecture.Options, {"confidence": value})
+            make_options(self.architecture.Options, {"confidence": value}, card.task)
 
     @pytest.mark.parametrize(
         "value", ["no number", float("nan"), object()], ids=["text", "nan", "object"]
     )
-    def test_what_is_no_number_is_invalid_for_a_number(self, value: Any) -> None:
+    def test_what_is_no_number_is_invalid_for_a_number(
+        self, value: Any, card: ModelCard
+    ) -> None:
         """An option is checked when it is given, not deep in the post-processing."""
-        for field in attrs.fields(self.architecture.Options):
+        options = self.architecture.Options
+        for field in attrs.fields(options):
             if type(field.default) in (int, float):
                 with pytest.raises(InvalidOption):
-                    make_options(self.architecture.Options, {field.name: value})
+                    make_options(options, {field.name: value}, card.task)
 
 
 def _is_checked(file: File) -> bool:

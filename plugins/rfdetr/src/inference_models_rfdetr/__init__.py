@@ -52,12 +52,14 @@ _THRESHOLD = 0.5
 
 @attrs.frozen
 class RfDetrOptions(ConfidenceOptions):
-    """Options of a call; the second is for models that find key points.
+    """Options of a call; the second is for models that find key points alone.
 
     A point that is less sure than `key_points_threshold` is returned as none.
     """
 
-    key_points_threshold: float = attrs.field(default=0.3, validator=check_share)
+    key_points_threshold: float = attrs.field(
+        default=0.3, validator=check_share, metadata={"tasks": (KEY_POINTS,)}
+    )
 
 
 class RfDetr(Architecture[RfDetrOptions]):

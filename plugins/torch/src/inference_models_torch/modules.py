@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from inference_models import Architecture, Bundle, InvalidWeights
-from inference_models.errors import shown_name
+from inference_models.errors import faults_of, shown_name
 from inference_models_torch.weights import read_tensors
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -40,7 +40,8 @@ def load_modules(
     paths = {graph: bundle.path(graph) for graph in bundle.artifact.graphs}
     read = {path: read_tensors(path) for path in dict.fromkeys(paths.values())}
     count = sum(map(len, read.values()))
-    with _WithoutInitialisation(), within_files(read, count):
+    whose = f"modules() of architecture {architecture.name!r}"
+    with _WithoutInitialisation(), within_files(read, count), faults_of(whose):
         modules = architecture.modules()
     if not isinstance(modules, Mapping):
         raise InvalidWeights(
@@ -54,7 +55,9 @@ def load_modules(
                 f"architecture {architecture.name!r} has no graph {graph!r}; it has "
                 f"{', '.join(sorted(modules))}"
             )
-        _fill(modules[graph], architecture.weights(graph, read[path]), path)
+        with faults_of(f"weights() of architecture {architecture.name!r}"):
+            tensors = architecture.weights(graph, read[path])
+        _fill(modules[graph], tensors, path)
     opened = {graph: modules[graph] for graph in bundle.artifact.graphs}
     for module in opened.values():
         module.eval().requires_grad_(False)
@@ -181,7 +184,10 @@ def listed(what: str, names: Iterable[str]) -> str:
 def set_precision(
     module: nn.Module, dtype: torch.dtype, fp32_modules: Sequence[str] = ()
 ) -> None:
-    """Cast floats to `dtype`, apart from the named submodules, which stay float32."""
+    """Cast floats to `dtype`, apart from the named submodules, which stay float32.
+
+    Of a list of modules, which is never called itself, each is kept.
+    """
     kept = [] if dtype == torch.float32 else _named(module, fp32_modules)
     within = {inner for outer in kept for inner in outer.modules()}
     for inner in module.modules():
@@ -192,9 +198,17 @@ def set_precision(
 
 
 def _named(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """The outermost of the named modules."""
+    """The outermost of the named modules that are called."""
     outer = [n for n in names if not any(n.startswith(f"{other}.") for other in names)]
-    return [inner for name, inner in module.named_modules() if name in outer]
+    found = [inner for name, inner in module.named_modules() if name in outer]
+    return [each for inner in found for each in _called(inner)]
+
+
+def _called(module: nn.Module) -> list[nn.Module]:
+    """The module, or in place of a container those in it."""
+    if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        return [module]
+    return [each for child in module.children() for each in _called(child)]
 
 
 def _cast_own(module: nn.Module, dtype: torch.dtype) -> None:
