@@ -853,7 +853,7 @@ def test_a_file_that_nothing_claims_may_be_of_a_plugin_set_aside(
     shutil.copy(acme.WEIGHTS, path)
     monkeypatch.setattr(acme.Colors, "claims", classmethod(lambda cls, facts: None))
 
-    with pytest.raises(InvalidWeights, match=f"load the folder{ASIDE}"):
+    with pytest.raises(InvalidWeights, match=f"known model it is like{ASIDE}"):
         load(path)
 
 
@@ -867,6 +867,23 @@ def test_a_file_that_nothing_reads_may_be_of_a_plugin_set_aside(broken, tmp_path
 def test_a_weights_provider_that_is_missing_may_be_set_aside(broken):
     with pytest.raises(InvalidOption, match=f"no weights provider{ASIDE}"):
         load("shelf://acme-colors")
+
+
+def test_two_families_that_claim_a_file_alike_are_told_in_one_warning(
+    acme, tmp_path, monkeypatch, caplog
+):
+    path = tmp_path / "trained.json"
+    shutil.copy(acme.WEIGHTS, path)
+    bright = next(iter(acme.Bright.cards()))
+    monkeypatch.setattr(acme.Bright, "claims", classmethod(lambda cls, facts: bright))
+    model = load(path)
+
+    (record,) = caplog.records
+    assert model.card.architecture == "acme-colors"
+    assert record.getMessage() == (
+        "architectures 'acme-bright', 'acme-colors' claim this file alike, and "
+        "'acme-colors' serves it; model_type= names another"
+    )
 
 
 def test_a_claim_that_is_no_card_hides_no_others(acme, tmp_path, monkeypatch, caplog):

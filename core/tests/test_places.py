@@ -11,6 +11,7 @@ import sys
 import time
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +23,7 @@ from inference_models import (
     InvalidCard,
     InvalidWeights,
 )
-from inference_models.download import cache, partial
+from inference_models.download import cache, partial, sources
 from inference_models.download.limits import Limits
 from inference_models.download.store import Store, cache_root
 
@@ -414,3 +415,18 @@ def test_without_home_in_the_environment_the_users_own_is_found(monkeypatch):
     monkeypatch.delenv("INFERENCE_MODELS_CACHE")
 
     assert cache_root().is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [
+        ("file://wsl.localhost/Ubuntu/m.onnx", r"\\wsl.localhost\Ubuntu\m.onnx"),
+        ("file:///C:/models/a%20b.onnx", r"C:\models\a b.onnx"),
+    ],
+)
+def test_a_file_of_a_windows_share_is_found_on_its_host(source, path, monkeypatch):
+    nturl2path = pytest.importorskip("nturl2path")
+    monkeypatch.setattr("urllib.request.url2pathname", nturl2path.url2pathname)
+    monkeypatch.setattr(sources, "os", SimpleNamespace(name="nt"))
+
+    assert str(sources.local_path(source)) == path

@@ -168,6 +168,17 @@ def test_a_missing_runtime_says_what_to_type(monkeypatch):
         OnnxBackend().devices()
 
 
+def test_a_runtime_that_was_left_without_its_files_says_what_to_type(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+
+    with pytest.raises(Unavailable, match="pip install --force-reinstall onnxruntime"):
+        OnnxBackend().devices()
+
+
 def test_a_runtime_too_old_says_what_to_type(fake_runtime):
     fake_runtime("onnxruntime", "1.20.3")
 

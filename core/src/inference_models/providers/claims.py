@@ -102,7 +102,15 @@ def _best_claim(
     ]
     if not claims:
         return None
-    *_, card, facts = max(claims, key=lambda claim: (claim[0], claim[1]))
+    rank, name, card, facts = max(claims, key=lambda claim: (claim[0], claim[1]))
+    rivals = sorted({other for at, other, *_ in claims if at == rank} - {name})
+    if rivals:
+        log.warning(
+            "architectures %s claim this file alike, and %r serves it; model_type= "
+            "names another",
+            ", ".join(map(repr, [*rivals, name])),
+            name,
+        )
     return card, facts
 
 

@@ -13,6 +13,7 @@ from inference_models.errors import InvalidCard, ModelNotFound
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.negotiation.find import written_file
 from inference_models.providers.claims import CARD, of_file, of_folder
+from inference_models.providers.urls import is_weights
 from inference_models.trust import Origin
 
 
@@ -71,9 +72,7 @@ def _of_folder(folder: Path) -> ModelCard:
     if card is not None:
         return _placed(card, folder)
     files = sorted(file.name for file in folder.iterdir() if file.is_file())
-    example = next(
-        (n for n in files if n.endswith((".onnx", ".pth", ".safetensors"))), ""
-    )
+    example = next(filter(is_weights, files), "")
     advice = f", or name the file: {str(folder / example)!r}" if example else ""
     raise InvalidCard(f"{str(folder)!r} has no {CARD}; add one{advice}")
 

@@ -88,6 +88,12 @@ class Installed:
 def find_installed() -> Installed:
     """The ONNX Runtime installed here; `Unavailable` if it is missing or too old."""
     spec = find_spec("onnxruntime")
+    if spec is not None and spec.origin is None:
+        # Two builds share their files, so uninstalling one leaves the other bare.
+        raise Unavailable(
+            "ONNX Runtime lacks files, as after one of two builds was uninstalled; "
+            "pip install --force-reinstall onnxruntime, or the build that you want"
+        )
     if spec is None or spec.origin is None:
         raise Unavailable(
             "ONNX Runtime is not installed; "
