@@ -1242,6 +1242,24 @@ def test_what_fails_to_load_is_told_with_whose_fault_it_is(
         load("acme-colors", backend="acme")
 
 
+@pytest.mark.parametrize("asked", ["devices", "precisions", "open"])
+def test_a_backend_that_ends_the_program_is_refused(acme, monkeypatch, caplog, asked):
+    def end(*_):
+        raise SystemExit("no luck")
+
+    monkeypatch.setattr(acme.AcmeBackend, asked, end)
+    monkeypatch.setattr(acme.AcmeSpare, "devices", lambda self: ["cpu"])
+    monkeypatch.setattr(acme.AcmeSpare, "precisions", lambda *_: ("fp32",))
+    monkeypatch.setattr(acme.AcmeSpare, "open", lambda *_: {"main": made(acme)})
+
+    assert load("acme-colors").backend == "acme-spare"
+    assert "SystemExit: no luck" in str(AutoModel.explain("acme-colors")) + caplog.text
+
+
+def made(acme):
+    return acme.AcmeSession(acme.WEIGHTS, "float32", None)
+
+
 def test_a_provider_that_completes_nothing_is_told_by_name(acme, monkeypatch):
     monkeypatch.setattr(CardsProvider, "complete", lambda *_: None)
     with pytest.raises(

@@ -269,6 +269,21 @@ def test_a_provider_is_told_whether_it_is_the_one_that_is_named():
     assert asked == [("7", False), ("7", True), ("7", True)]
 
 
+@pytest.mark.parametrize(
+    ("model_id", "told"), [("org/name", True), ("project/3", False), ("a/b/c", False)]
+)
+def test_an_id_of_the_form_of_a_missing_provider_says_what_to_type(model_id, told):
+    with pytest.raises(ModelNotFound) as caught:
+        found(model_id, HUB, MIRROR)
+
+    assert ("pip install inference-models-hf" in str(caught.value)) == told
+
+
+def test_a_prefix_alone_names_no_model():
+    with pytest.raises(InvalidOption, match="'hub://' names no model; write its id"):
+        found("hub://", HUB, MIRROR)
+
+
 def test_an_artifact_that_lacks_a_graphs_file_says_so():
     made = Artifact("acme", {"main": "a.bin", "rest": "b.bin"}, [File("a.bin")])
     known = ModelCard("net", "net", "classification", [made])

@@ -55,5 +55,5 @@ def devices_of(backend: Backend) -> Sequence[str]:
     """The devices of a backend that is to help another; none where it fails to say."""
     try:
         return backend.devices()
-    except Exception:  # noqa: BLE001 - why not is said where it is asked to run something
+    except (Exception, SystemExit):  # noqa: BLE001 - why is said where it is to run
         return ()

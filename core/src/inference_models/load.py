@@ -49,7 +49,7 @@ class _Tries:
 
     negotiation: Negotiation
     failures: list[str] = attrs.field(factory=list)
-    errors: list[Exception] = attrs.field(factory=list)
+    errors: list[BaseException] = attrs.field(factory=list)
 
     def first(
         self,
@@ -61,7 +61,7 @@ class _Tries:
         for option in options:
             try:
                 return option, attempt(option)
-            except Exception as error:  # noqa: BLE001 - any failure of a plugin or a file
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - of a plugin, or a file
                 self.failures.append(f"{named(option)}: {told(error)}")
                 self.errors.append(error)
                 let_go(error)  # of weights that the next option needs the memory of
@@ -139,7 +139,8 @@ def _failure(search: Search, tries: _Tries, verb: str) -> InferenceModelsError:
     was in the way.
     """
     refusals = tries.negotiation.refusals
-    errors = tries.errors or [InvalidWeights(c.reason) for c in refusals if c.differs]
+    differing = [InvalidWeights(c.reason) for c in refusals if c.differs]
+    errors: Sequence[BaseException] = tries.errors or differing
     for error in errors:
         alike = all(isinstance(each, type(error)) for each in errors)
         if alike and isinstance(error, InferenceModelsError):

@@ -62,7 +62,7 @@ def _offer(cls: type[Backend]) -> str:
         return ", ".join(cls().devices()) or "no device here"
     except Unavailable as error:
         return f"unavailable: {error}"
-    except Exception as error:  # noqa: BLE001 - a plugin's fault is what doctor reports
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - what doctor reports
         return f"fails: {type(error).__name__}: {error}"
 
 

@@ -25,7 +25,7 @@ from inference_models.errors import (
     told,
 )
 from inference_models.interfaces import Access, WeightsProvider
-from inference_models.negotiation.hints import install_hint
+from inference_models.negotiation.hints import hint_for_id, install_hint
 from inference_models.registry import Registry, returned
 from inference_models.trust import ORIGINS, check_license, judged
 
@@ -210,6 +210,8 @@ def _asked(
     prefix, separator, rest = name.partition("://")
     if not separator:
         return (known if named is None else [_provider(named, known, registry)]), name
+    if not rest:
+        raise InvalidOption(f"{name!r} names no model; write its id behind it")
     is_url = prefix in ("http", "https")
     provider = _provider("url" if is_url else prefix, known, registry)
     if named not in (None, provider.name):
@@ -327,6 +329,8 @@ def _not_found(name: str, asked: Sequence[WeightsProvider], registry: Registry) 
         sentence += f"; for models of this family: {hint}"
     elif _is_folder(name):
         sentence += f"; the folder here is written {f'./{name}'!r}"
+    elif form := hint_for_id(name, registry) if alone is None else None:
+        sentence += f"; for ids of this form: {form}"
     elif alone is not None:
         sentence += f"; all providers are asked where {alone!r} is not named"
     else:

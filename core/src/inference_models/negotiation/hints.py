@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 
 from inference_models.card import ModelCard
@@ -39,6 +40,15 @@ def hint_for_file(path: Path, registry: Registry) -> str | None:
     form = _hints()["suffix"].get(path.suffix.lower(), "")
     read = any(form in cls.formats for cls in registry.backends.values())
     return None if read else install_hint("format", form, registry)
+
+
+def hint_for_id(name: str, registry: Registry) -> str | None:
+    """What to type for ids of this form, whose first-party provider is not here."""
+    there = {plugin.distribution for plugin in registry.plugins}
+    for pattern, distribution in _hints()["id"].items():
+        if re.fullmatch(pattern, name) and distribution not in there:
+            return f"pip install {distribution}"
+    return None
 
 
 def advice(card: ModelCard, registry: Registry) -> list[str]:

@@ -205,7 +205,7 @@ def _plans(
         devices, refused = _devices(asked, _names(offered), constraints)
     except Unavailable as error:
         return [], [refuse(str(error))]
-    except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - must not stop the others
         return [], [refuse(f"{asked} failed: {type(error).__name__}: {error}")]
     if refused:
         return [], [refuse(refused + _why_not(card, backend, constraints))]
@@ -351,7 +351,7 @@ def _plan(way: _Way, constraints: Constraints) -> Option | Candidate:
                 place = offered.index(choice), _misfit(opened.batch, constraints.batch)
                 return Option(backend, way.artifact, plan, way.steps, place=place)
             reason = reason or refusal
-    except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - must not stop the others
         reason = f"{asked} failed: {type(error).__name__}: {error}"
     named = constraints.precision
     return Candidate(

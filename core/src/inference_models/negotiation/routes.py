@@ -108,5 +108,5 @@ def _lack(backend: Backend, form: str) -> str | None:
 def _available(backend: Backend) -> bool:
     try:
         return bool(backend.targets())
-    except Exception:  # noqa: BLE001 - why not is said where the backend itself is asked
+    except (Exception, SystemExit):  # noqa: BLE001 - why is said where it is to run
         return False

@@ -25,6 +25,15 @@ from inference_models.trust import Origin, check_license, kind_of, objection
 _LARGEST = 16_000_000  # bytes of a card
 
 
+def without_copies(names: Iterable[str]) -> list[str]:
+    """Files of weights, without pickles of what is there in a safer form, too."""
+    weights = sorted(filter(is_weights, names))
+    safe = [name for name in weights if kind_of(name, "") != "pickle"]
+    stems = {PurePosixPath(name).stem for name in safe}
+    pickles = [name for name in weights if name not in safe]
+    return safe + [name for name in pickles if PurePosixPath(name).stem not in stems]
+
+
 @attrs.frozen
 class Published:
     """All files of one version of a model, by name, and what is said of it.
@@ -65,13 +74,10 @@ class Published:
         return attrs.evolve(card, id=model_id, aliases=(), license=license_id)
 
     def _alone(self) -> str:
-        """The name of the only weights; pickles of what is there otherwise are none."""
+        """The name of the only weights."""
         weights = sorted(filter(is_weights, self.files))
-        safe = [n for n in weights if kind_of(n, "") != "pickle"]
-        stems = {PurePosixPath(n).stem for n in safe}
-        rest = [n for n in weights if PurePosixPath(n).stem not in stems]
-        if len(safe + rest) == 1:
-            return (safe + rest)[0]
+        if len(alone := without_copies(weights)) == 1:
+            return alone[0]
         if weights:
             raise InvalidCard(
                 f"{self.id!r} has no {CARD}, and several files of weights: "

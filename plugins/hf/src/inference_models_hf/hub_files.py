@@ -30,6 +30,7 @@ from inference_models.providers.published import (
     listed,
     located,
     read_card,
+    without_copies,
 )
 from inference_models.providers.urls import WEIGHTS, is_weights
 from inference_models.trust import Origin, check_license, kind_of, objection
@@ -118,11 +119,8 @@ def _weights(repository: Repository) -> list[str]:
 
 
 def _alone(repository: Repository) -> list[str]:
-    """Weights in no folder, without pickles of what is there as safetensors, too."""
-    top = [name for name in _weights(repository) if "/" not in name]
-    tensors = {Path(n).stem for n in top if n.endswith(".safetensors")}
-    plain = (".safetensors", ".onnx")
-    return [n for n in top if n.endswith(plain) or Path(n).stem not in tensors]
+    """Weights in no folder, without pickles of what is there in a safer form, too."""
+    return without_copies(name for name in repository.entries if "/" not in name)
 
 
 def _untold(asked: Asked) -> InvalidCard | InvalidWeights:
