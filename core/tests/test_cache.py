@@ -344,7 +344,7 @@ def test_what_was_exported_serves_where_there_is_no_network(packed, server, else
 
 def test_what_was_derived_is_taken_where_it_is_asked_for(packed, elsewhere):
     assert archive.take(packed, elsewhere, derived=True) == []
-    assert cache.inventory(elsewhere)[0].model == "acme-colors"
+    assert "acme-colors" in {kept.model for kept in cache.inventory(elsewhere)}
 
 
 def test_what_a_card_has_a_weaker_hash_of_is_known_by_its_record(
