@@ -279,9 +279,10 @@ def test_an_id_of_the_form_of_a_missing_provider_says_what_to_type(model_id, tol
     assert ("pip install inference-models-hf" in str(caught.value)) == told
 
 
-def test_a_prefix_alone_names_no_model():
-    with pytest.raises(InvalidOption, match="'hub://' names no model; write its id"):
-        found("hub://", HUB, MIRROR)
+@pytest.mark.parametrize("model_id", ["hub://", "https://"])
+def test_a_prefix_alone_names_no_model(model_id):
+    with pytest.raises(InvalidOption, match=f"'{model_id}' names no model; write its"):
+        found(model_id, HUB, MIRROR)
 
 
 def test_an_artifact_that_lacks_a_graphs_file_says_so():
