@@ -22,6 +22,7 @@ from inference_models import (
     NoBackend,
     ObjectDetectionModel,
 )
+from inference_models_torch import header
 
 from . import hf_folders
 from .hf_folders import (
@@ -400,6 +401,12 @@ def test_a_card_beside_a_config_hides_no_kernel(folder):
     changed(folder, "config.json", attn_implementation="org/kernel@main")
 
     with pytest.raises(InvalidWeights, match="by which transformers may fetch native"):
+        AutoModel.from_pretrained(folder)
+
+
+def test_a_header_that_would_take_all_memory_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(header, "_LONGEST_HEADER", 8)
+    with pytest.raises(InvalidWeights, match="bytes, as no tensors need"):
         AutoModel.from_pretrained(folder)
 
 

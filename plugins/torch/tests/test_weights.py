@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from inference_models import Facts, InvalidWeights, TensorSpec, Unavailable
+from inference_models import Facts, InvalidWeights, RunFailed, TensorSpec, Unavailable
 from inference_models_torch import TorchBackend, weights
 from inference_models_torch.installed import Installed
 from inference_models_torch.modules import set_precision
@@ -187,6 +187,15 @@ def test_a_pack_that_returns_one_module_is_told_to_name_its_graph(
 
     said = r"modules\(\) of architecture 'tiny' returned TinyNet, .* \{'main': module\}"
     with pytest.raises(InvalidWeights, match=said):
+        workshop.session(workshop.safetensors())
+
+
+@pytest.mark.parametrize("asked", ["weights", "modules"])
+def test_a_fault_of_a_pack_is_told_as_its_own(workshop, monkeypatch, asked):
+    monkeypatch.setattr(workshop.Tiny, asked, lambda *_: {}["q"])
+
+    said = rf"{asked}\(\) of architecture 'tiny' failed: KeyError: 'q'"
+    with pytest.raises(RunFailed, match=said):
         workshop.session(workshop.safetensors())
 
 
