@@ -22,6 +22,7 @@ from inference_models import (
     NoBackend,
     ObjectDetectionModel,
 )
+from inference_models_hf.folder import wants_code
 from inference_models_torch import header
 
 from . import hf_folders
@@ -395,6 +396,14 @@ def test_what_cannot_be_run_says_why(folder, file, changes, words):
     assert words.split(".*")[0] in str(AutoModel.explain(folder))
 
 
+def test_a_kernel_is_seen_behind_parts_that_are_nested_without_end():
+    part = {}
+    for _ in range(10_000):
+        part = {"part": part}
+
+    assert "may fetch native code" in wants_code({**part, "attn_implementation": "a/b"})
+
+
 def test_a_card_beside_a_config_hides_no_kernel(folder):
     card = AutoModel.from_pretrained(folder).card.to_json()
     (folder / "card.json").write_text(json.dumps(card), "utf-8")
@@ -407,7 +416,7 @@ def test_a_card_beside_a_config_hides_no_kernel(folder):
 def test_a_header_that_would_take_all_memory_is_refused(folder, monkeypatch):
     monkeypatch.setattr(header, "_LONGEST_HEADER", 8)
     with pytest.raises(InvalidWeights, match="bytes, as no tensors need"):
-        AutoModel.from_pretrained(folder)
+        AutoModel.from_pretrained(folder, backend="hf")
 
 
 def test_a_folder_without_a_processor_says_what_is_missing(folder):
