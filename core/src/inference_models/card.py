@@ -205,6 +205,12 @@ class Artifact:
     config: Mapping[str, Any] = attrs.field(factory=dict)
     base: str | None = None
 
+    @property
+    def lost(self) -> list[str]:
+        """The entries of graphs that are none of its files."""
+        known = {".", *(file.name for file in self.files)}
+        return [entry for entry in self.graphs.values() if entry not in known]
+
 
 def _to_artifacts(values: Sequence[Any]) -> tuple[Artifact, ...]:
     return tuple(

@@ -45,9 +45,7 @@ def card_from(path: Path, data: dict[str, Any]) -> ModelCard:
 
 
 def _placed(artifact: Artifact, folder: Path) -> Artifact:
-    named = {file.name for file in artifact.files}
-    entries = [n for n in artifact.graphs.values() if n != "." and n not in named]
-    files = (*artifact.files, *map(File, dict.fromkeys(entries)))
+    files = (*artifact.files, *map(File, dict.fromkeys(artifact.lost)))
     return attrs.evolve(artifact, files=tuple(_located(file, folder) for file in files))
 
 

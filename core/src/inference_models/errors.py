@@ -129,14 +129,19 @@ def told(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def faults_of(whose: str) -> Iterator[None]:
-    """A stranger's error within as a `RunFailed` that says whose it is."""
+def faults_of(whose: str, outputs: Iterable[str] = ()) -> Iterator[None]:
+    """A stranger's error within as a `RunFailed` that says whose it is.
+
+    Beside a name that is not there it lists the outputs among which it was sought.
+    """
     try:
         yield
     except InferenceModelsError:
         raise
     except Exception as error:
-        raise RunFailed(f"{whose} failed: {told(error)}") from error
+        seeks = isinstance(error, KeyError) and outputs
+        hint = f"; the outputs are {', '.join(map(repr, outputs))}" if seeks else ""
+        raise RunFailed(f"{whose} failed: {told(error)}{hint}") from error
 
 
 def let_go(error: BaseException) -> None:

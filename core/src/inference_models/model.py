@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 from collections import deque
@@ -20,7 +19,7 @@ from inference_models.errors import (
     ModelClosed,
     RunFailed,
     did_you_mean,
-    told,
+    faults_of,
 )
 from inference_models.frame import Frame
 from inference_models.images import (
@@ -150,7 +149,7 @@ class Model:
             order += numbers
             results += self._postprocess(outputs, frames, chosen)
         if self._has_one_each:
-            results = [results[place] for place in np.argsort(order)]
+            results = [results[index] for index in np.argsort(order)]
         return self.join(results)
 
     def pre_process(
@@ -242,7 +241,7 @@ class Model:
     ) -> tuple[dict[str, Array], list[Frame]]:
         self._check_usable()
         loaded = self._loaded
-        with _step("preprocess", loaded.architecture):
+        with faults_of(f"preprocess() of architecture {loaded.architecture.name!r}"):
             inputs, frames = loaded.architecture.preprocess(
                 images, options, loaded.operations, loaded.spec
             )
@@ -259,7 +258,8 @@ class Model:
         self, outputs: dict[str, Array], frames: Sequence[Frame], options: Any
     ) -> list[Any]:
         loaded = self._loaded
-        with _step("postprocess", loaded.architecture, outputs):
+        whose = f"postprocess() of architecture {loaded.architecture.name!r}"
+        with faults_of(whose, outputs):
             results = loaded.architecture.postprocess(
                 outputs, frames, options, loaded.operations
             )
@@ -289,24 +289,6 @@ class Model:
                 "CUDA does not survive fork(); start the process with "
                 "multiprocessing's 'spawn', and load the model there"
             )
-
-
-@contextlib.contextmanager
-def _step(
-    name: str, architecture: Architecture[Any], outputs: Iterable[str] = ()
-) -> Iterator[None]:
-    """Say of a fault whose it is; `forward` may raise what a user's callback does."""
-    try:
-        yield
-    except InferenceModelsError:
-        raise
-    except Exception as error:
-        seeks = isinstance(error, KeyError) and outputs
-        hint = f"; the outputs are {', '.join(map(repr, outputs))}" if seeks else ""
-        raise RunFailed(
-            f"{name}() of architecture {architecture.name!r} failed: {told(error)}"
-            f"{hint}"
-        ) from error
 
 
 def _alike(spec: Preprocessing, images: Sequence[Image], sort: bool) -> list[list[int]]:

@@ -182,7 +182,9 @@ def _without_disabled(
 ) -> list[Plugin]:
     names = {_normal(name) for name in disabled}
     plugins = list(plugins)
-    _warn_of_unknown(names, plugins)
+    known = {name for plugin in plugins for name in _names(plugin)}
+    variable = "INFERENCE_MODELS_DISABLED_PLUGINS"
+    warn_of_misspelt(variable, "plugin", sorted(names - known), known)
     allowed = []
     for plugin in plugins:
         if not names.isdisjoint(_names(plugin)):
@@ -198,15 +200,14 @@ def _names(plugin: Plugin) -> tuple[str, str]:
     return plugin.distribution, _normal(plugin.name)
 
 
-def _warn_of_unknown(names: Iterable[str], plugins: Iterable[Plugin]) -> None:
-    """Warn of what is likely misspelt, and not only missing on this machine."""
-    known = {name for plugin in plugins for name in _names(plugin)}
-    for name in sorted({*names} - known):
+def warn_of_misspelt(
+    variable: str, what: str, unknown: Iterable[str], known: Iterable[str]
+) -> None:
+    """Warn of names that are like known ones; others may only be missing here."""
+    for name in unknown:
         near = did_you_mean(name, known)
         if near:
-            log.warning(
-                "INFERENCE_MODELS_DISABLED_PLUGINS names no plugin %r%s", name, near
-            )
+            log.warning("%s names no %s %r%s", variable, what, name, near)
 
 
 def _without_doubles(plugins: Iterable[Plugin], aside: list[SetAside]) -> list[Plugin]:

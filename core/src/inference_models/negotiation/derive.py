@@ -190,12 +190,10 @@ def _check_written(written: Any, deriver: str, form: str) -> None:
     artifact = returned(written, Artifact, whose)
     if artifact.format != form:
         raise InvalidWeights(f"{whose} wrote {artifact.format!r} in place of {form!r}")
-    names = {".", *(file.name for file in artifact.files)}
-    for entry in artifact.graphs.values():
-        if entry not in names:
-            raise InvalidWeights(
-                f"{whose} names {entry!r} for a graph, and not among its files"
-            )
+    for entry in artifact.lost:
+        raise InvalidWeights(
+            f"{whose} names {entry!r} for a graph, and not among its files"
+        )
 
 
 def _described(file: File, folder: Path) -> File:

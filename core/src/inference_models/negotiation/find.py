@@ -183,11 +183,9 @@ def _without_lost(card: ModelCard) -> ModelCard:
 
 
 def _unless_lost(artifact: Artifact) -> Artifact:
-    named = {".", *(file.name for file in artifact.files)}
-    lost = [name for name in artifact.graphs.values() if name not in named]
-    if not lost or "unsupported" in artifact.needs:
+    if not artifact.lost or "unsupported" in artifact.needs:
         return artifact
-    reason = f"{lost[0]!r}, which has a graph, is not among the card's files"
+    reason = f"{artifact.lost[0]!r}, which has a graph, is not among the card's files"
     return attrs.evolve(artifact, needs={**artifact.needs, "unsupported": reason})
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,9 +30,7 @@ from inference_models.negotiation.routes import (
     usable,
     usable_formats,
 )
-from inference_models.registry import Registry
-
-log = logging.getLogger("inference_models")
+from inference_models.registry import Registry, warn_of_misspelt
 
 _WRITABLE = ("fp32", "fp16")
 """Precisions in which artifacts are derived; on an accelerator in the other order."""
@@ -99,18 +96,15 @@ def _preference(registry: Registry) -> dict[str, int] | None:
     names = text.replace(",", " ").split()
     if not names:
         return None
-    _warn_of_unknown(names, registry)
+    unknown = [
+        name
+        for name in names
+        if not (registry.backend(name) or install_hint("backend", name, registry))
+    ]
+    variable = "INFERENCE_MODELS_BACKENDS"
+    warn_of_misspelt(variable, "backend", unknown, registry.backends)
     known = dict.fromkeys(map(registry.backend, names))
     return {cls.name: place for place, cls in enumerate(known) if cls is not None}
-
-
-def _warn_of_unknown(names: Iterable[str], registry: Registry) -> None:
-    """Warn of what is likely misspelt, and not only missing on this machine."""
-    for name in names:
-        ours = registry.backend(name) or install_hint("backend", name, registry)
-        near = did_you_mean(name, registry.backends)
-        if near and not ours:
-            log.warning("INFERENCE_MODELS_BACKENDS names no backend %r%s", name, near)
 
 
 def _out_of_order(

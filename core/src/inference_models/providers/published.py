@@ -75,9 +75,10 @@ class Published:
 
     def _alone(self) -> str:
         """The name of the only weights."""
-        weights = sorted(filter(is_weights, self.files))
-        if len(alone := without_copies(weights)) == 1:
+        alone = without_copies(self.files)
+        if len(alone) == 1:
             return alone[0]
+        weights = sorted(filter(is_weights, self.files))
         if weights:
             raise InvalidCard(
                 f"{self.id!r} has no {CARD}, and several files of weights: "

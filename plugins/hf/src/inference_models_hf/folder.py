@@ -128,7 +128,7 @@ def wants_code(config: Mapping[str, Any]) -> str | None:
                 "code of a model's files ever is; choose a model that is a part of "
                 "transformers"
             )
-    for key, value in _settings(config):
+    for key, value in settings(config):
         if _names_kernel(key, value):
             return (
                 f"its {CONFIG} has {key!r}, by which transformers may fetch native "
@@ -137,12 +137,13 @@ def wants_code(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The settings of a config and of all its parts."""
-    for key, value in config.items():
-        yield key, value
-        if isinstance(value, Mapping):
-            yield from _settings(value)
+def settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings of a config and of all its parts, however deep."""
+    parts = [config]
+    while parts:
+        part = parts.pop()
+        yield from part.items()
+        parts += [value for value in part.values() if isinstance(value, Mapping)]
 
 
 def _names_kernel(key: str, value: Any) -> bool:

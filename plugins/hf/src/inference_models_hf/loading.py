@@ -16,7 +16,7 @@ from torch import nn
 from transformers.utils import logging
 
 from inference_models import Bundle, InvalidWeights
-from inference_models_hf.folder import CONFIG, wants_code
+from inference_models_hf.folder import CONFIG, settings, wants_code
 from inference_models_torch.header import check_header
 from inference_models_torch.modules import listed, within_files
 
@@ -75,7 +75,8 @@ def _check_config(bundle: Bundle) -> None:
     """
     with contextlib.suppress(OSError, ValueError, RecursionError):  # it says so itself
         config = json.loads((bundle.folder / CONFIG).read_bytes())
-        if reason := wants_code(config if isinstance(config, dict) else {}):
+        config = config if isinstance(config, dict) else {}
+        if reason := wants_code(config):
             raise InvalidWeights(f"{bundle.card.id!r} is not loaded: {reason}")
         for key, count in _layers(config):
             if count > _MOST_LAYERS:
@@ -85,12 +86,10 @@ def _check_config(bundle: Bundle) -> None:
                 )
 
 
-def _layers(config: Any) -> Iterator[tuple[str, int]]:
+def _layers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """How many layers each setting says that tells it, of all parts of a config."""
-    for key, value in config.items() if isinstance(config, dict) else ():
-        if isinstance(value, dict):
-            yield from _layers(value)
-        elif key.endswith(("depth", "depths", "layers")):
+    for key, value in settings(config):
+        if key.endswith(("depth", "depths", "layers")):
             values = value if isinstance(value, list) else [value]
             yield key, sum(each for each in values if isinstance(each, int))
 
