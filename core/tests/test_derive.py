@@ -644,6 +644,34 @@ def test_a_larger_batch_than_was_built_for_is_told_and_built_beside_it(compiler)
     assert len(compiler.derived) == 2
 
 
+def test_compiling_for_other_batches_builds_for_them_though_others_cover_them(compiler):
+    wide = {"backend": "acme-compiled", "batch_size": (1, 4, 8)}
+    narrow = {"backend": "acme-compiled", "batch_size": (1, 2, 2)}
+    bundles = [AutoModel.compile("acme-colors", **each) for each in (wide, narrow)]
+    again = [AutoModel.compile("acme-colors", **each) for each in (wide, narrow)]
+
+    assert [b.artifact.batch for b in bundles] == [(1, 4, 8), (1, 2, 2)]
+    assert [b.folder for b in again] == [b.folder for b in bundles]
+    assert len(compiler.derived) == 2
+
+
+@pytest.mark.parametrize("last", [(1, 4, 8), (1, 2, 2)])
+def test_what_was_compiled_last_is_loaded(compiler, last):
+    for sizes in ((1, 4, 8), (1, 2, 2), last):
+        AutoModel.compile("acme-colors", backend="acme-compiled", batch_size=sizes)
+
+    assert load("acme-colors").batch_size == last[1]
+
+
+def test_what_was_built_for_the_batches_that_are_wanted_is_loaded(compiler):
+    for sizes in (2, 8):
+        AutoModel.compile("acme-colors", backend="acme-compiled", batch_size=sizes)
+
+    model = load("acme-colors", batch_size=2)
+
+    assert model._loaded.bundle.artifact.batch == (1, 2, 2)
+
+
 def folder_of(tmp_path, preprocessing, content=b'{"gain": [9, 9, 9]}'):
     """A folder with weights and a card that states their hash."""
     (tmp_path / "weights.json").write_bytes(content)
@@ -1024,3 +1052,15 @@ def test_what_is_written_and_would_not_be_opened_is_not_kept(
 def test_what_is_ready_needs_no_compiling(compiler):
     with pytest.raises(InvalidOption, match="needs nothing built for 'acme'"):
         AutoModel.compile("acme-colors", backend="acme")
+
+
+def test_pictures_that_are_given_judge_what_was_built_before(
+    compiler, monkeypatch, cache
+):
+    AutoModel.compile("acme-colors", backend="acme-compiled")
+    cls = registry.installed().architecture("acme-colors")
+    monkeypatch.setattr(cls, "difference", lambda self, expected, found: 0.5)
+    with pytest.raises(InvalidWeights, match="differs from its source by"):
+        AutoModel.compile("acme-colors", backend="acme-compiled", calibration=[RED])
+
+    assert list(cache.glob("derived/*/compiled.json")) == []

@@ -239,15 +239,17 @@ class AutoModel:
         backend      whose format is built
         device       one that is here, or a kind of device that is not, as the backend
                      names it; what is built for another is judged where it first runs
-        batch_size   the largest batch, or (min, max), or (min, best, max)
-        calibration  images, in any form that models take, on which what was built is
-                     compared with its source; by default pictures of the library's
+        batch_size   the largest batch, or (min, max), or (min, best, max); what was
+                     built for others is kept, and built for these beside it
+        calibration  images, in any form that models take, on which what is built, or
+                     was built before, is compared with its source; by default pictures
+                     of the library's, once
 
         The rest is that of `from_pretrained`. Returns what lies in the cache, built
-        before or now. Where no precision is named, half precision that differs too much
-        from its source falls back to full precision with one WARNING. Raises
-        `InvalidOption` where the backend needs nothing built, and what
-        `from_pretrained` raises.
+        before or now; where several would do, models load what was used last. Where no
+        precision is named, half precision that differs too much from its source falls
+        back to full precision with one WARNING. Raises `InvalidOption` where the
+        backend needs nothing built, and what `from_pretrained` raises.
         """
         derive = True  # one of the keywords that `Call` takes from these locals
         given = Secret(locals())

@@ -41,16 +41,22 @@ def derived(
     fetch: Fetch,
     make: MakeArchitecture,
     pictures: Sequence[Image] = (),
+    exact: bool = False,
 ) -> Bundle:
     """The bundle of a derived artifact: from the cache, or built and judged now.
 
-    It is judged on `pictures`, by default on core's own. What is built for another
-    machine is judged there, when it is first opened.
+    It is judged on `pictures`, also where it was judged before; by default on core's
+    own. What is built for another machine is judged there, when it is first opened.
+    `exact`: what was built for other batches does not do.
     """
     here = _is_here(option)
     before = key(store, card, make, option)
-    kept = fitting(store, before, card, option)
-    if kept is not None and kept.asked == plain(card) and (kept.judged or not here):
+    kept = fitting(store, before, card, option, exact)
+
+    def is_judged(kept: Kept) -> bool:
+        return not here or (kept.judged and not pictures)
+
+    if kept is not None and kept.asked == plain(card) and is_judged(kept):
         return kept.bundle()
     source = fetch(option.artifact)
     name = key(store, card, make, option)  # whatever was fetched has a known hash
@@ -58,11 +64,13 @@ def derived(
         raise InvalidWeights(f"{source.card.id!r} has no files to derive from")
     making = _Making(source, card, option, make, pictures, here)
     if kept is None or name != before:
-        kept = fitting(store, name, card, option)
-    if kept is None or (here and not kept.judged):
+        kept = fitting(store, name, card, option, exact)
+    if kept is None or not is_judged(kept):
         with store.locked(name):
-            kept = fitting(store, name, card, option) or making.build(store, name)
-            if here and not kept.judged:
+            kept = fitting(store, name, card, option, exact)
+            if kept is None:
+                kept = making.build(store, name)
+            elif not is_judged(kept):
                 making.judge_now(kept)
     return kept.instead_of(source)
 

@@ -61,6 +61,14 @@ class Kept:
         return attrs.evolve(source, artifact=self.artifact, folder=self.folder)
 
     @property
+    def used(self) -> float:
+        """When it was used last; 0 if it was removed since it was read."""
+        try:
+            return (self.folder / _MANIFEST).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    @property
     def is_there(self) -> bool:
         """Whether its files are, in their sizes."""
         paths = {file: self.folder / file.name for file in self.artifact.files}
@@ -243,12 +251,14 @@ def _read(folder: Path, data: Any) -> Kept:
     )
 
 
-def _misfit(kept: Kept, card: ModelCard, option: Option) -> str | None:
+def _misfit(
+    kept: Kept, card: ModelCard, option: Option, exact: bool = False
+) -> str | None:
     """Why something in the cache is not what an option wants; None if it is."""
     artifact, plan = kept.artifact, option.plan
     if not kept.is_there:
         return "what was built is damaged"
-    if not _covers(artifact.batch, plan.batch):
+    if not _covers(artifact.batch, plan.batch, exact):
         return f"what was built is for batches of {artifact.batch}"
     try:
         reason = option.backend.refuse(card, artifact, plan)
@@ -257,18 +267,31 @@ def _misfit(kept: Kept, card: ModelCard, option: Option) -> str | None:
     return reason and f"what was built does not fit: {reason}"
 
 
-def _covers(built: Batch | None, wanted: Batch | None) -> bool:
+def _covers(built: Batch | None, wanted: Batch | None, exact: bool) -> bool:
     if built is None or wanted is None:
         return True
+    if exact:
+        return built == wanted
     return built[0] <= wanted[0] and wanted[2] <= built[2]
 
 
 def fitting(
-    store: Store, name: str | None, card: ModelCard, option: Option
+    store: Store,
+    name: str | None,
+    card: ModelCard,
+    option: Option,
+    exact: bool = False,
 ) -> Kept | None:
-    """The first in the cache that fits, and whose native code is intact."""
-    for kept in () if name is None else _all_kept(store, name):
-        fits = not kept.fault and _misfit(kept, card, option) is None
+    """What in the cache fits, its native code intact; that used last, if several do.
+
+    What was built for the very batches that are wanted comes first; with `exact`,
+    nothing else does.
+    """
+    wanted = option.plan.batch
+    found = [] if name is None else list(_all_kept(store, name))
+    found.sort(key=lambda kept: (kept.artifact.batch != wanted, -kept.used))
+    for kept in found:
+        fits = not kept.fault and _misfit(kept, card, option, exact) is None
         if fits and kept.is_intact:
             note_use(kept.folder / _MANIFEST)
             return kept

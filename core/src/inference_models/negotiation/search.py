@@ -81,11 +81,12 @@ class Search:
     def derived(self, option: Option, pictures: Sequence[Image] = ()) -> Bundle:
         """What an option derives; `InvalidWeights` if an earlier try found it wrong."""
         store, card, make = self.store, self.card, self.make
-        if not option.built and not self.constraints.building:
+        building = self.constraints.building
+        if not option.built and not building:
             held = derived_cache.cached(store, card, make, option)
             if held.fault:
                 raise InvalidWeights(held.fault)
-        return derived(store, card, option, self.bundle, make, pictures)
+        return derived(store, card, option, self.bundle, make, pictures, building)
 
     def _base(self, artifact: Artifact) -> Bundle | None:
         if artifact.base is None:
