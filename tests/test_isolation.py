@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from inference_models.negotiation import hints
+from inference_models.registry import installed
+
 SITE = Path(sysconfig.get_path("purelib"))
 
 
@@ -178,3 +181,14 @@ def test_without_the_pack_its_distribution_is_named(resnet18_cards, tmp_path):
     error = run(site, LOAD, resnet18_cards, tmp_path)["error"]
 
     assert "pip install inference-models-resnet" in error
+
+
+def test_suffixes_of_absent_backends_are_known_as_they_themselves_tell_them():
+    told = {
+        suffix: form
+        for cls in installed().backends.values()
+        for suffix in cls.suffixes
+        for form in cls.formats
+    }
+
+    assert told == hints._hints()["suffix"]

@@ -160,6 +160,20 @@ def test_a_url_that_cannot_be_trusted_is_refused_with_what_to_do(acme, url, word
     assert "pass@" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["weights.acme", "weights.ACME"])
+def test_a_backend_adds_suffixes_of_weights(acme, server, monkeypatch, name):
+    monkeypatch.setattr(acme.AcmeBackend, "suffixes", (".acme",))
+    server.gives(f"/{name}", ranged(CONTENT))
+
+    assert confidence(server.url(f"/{name}")).shape == (3,)
+
+
+def test_suffixes_that_are_known_here_are_told(acme, monkeypatch):
+    monkeypatch.setattr(acme.AcmeBackend, "suffixes", (".acme",))
+    with pytest.raises(InvalidOption, match=r"\(\.acme, \.ckpt, \.onnx, "):
+        AutoModel.from_pretrained("https://host.example/weights.zip")
+
+
 def test_what_is_not_encrypted_is_refused_beyond_this_machine(acme):
     with pytest.raises(DownloadFailed, match=r"http://host\.example is not encrypted"):
         AutoModel.from_pretrained("http://host.example/weights.onnx")

@@ -118,6 +118,11 @@ class Backend(ABC):
     name: ClassVar[str]
     formats: ClassVar[tuple[str, ...]]
     aliases: ClassVar[tuple[str, ...]] = ()
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Suffixes, such as ".npz", of single files that `inspect` knows.
+
+    A server's file, whose content is not seen yet, is taken for weights by its suffix.
+    """
     rank: ClassVar[int] = 0
     derives: ClassVar[Mapping[str, str]] = {}
     """Format read -> format written by `derive`."""

@@ -314,6 +314,11 @@ def _are_some_texts(value: Any) -> bool:
     return _are_texts(value) and value != ()
 
 
+def _are_suffixes(value: Any) -> bool:
+    written = re.compile(r"\.[^./A-Z]+")
+    return _are_texts(value) and all(map(written.fullmatch, value))
+
+
 def _are_two_texts(value: Any) -> bool:
     return _are_texts(value) and len(value) == 2
 
@@ -335,6 +340,7 @@ _FORMS: dict[str, list[tuple[str, Callable[[Any], bool], str]]] = {
         _ALIASES,
         _RANK,
         ("formats", _are_some_texts, "a tuple of texts"),
+        ("suffixes", _are_suffixes, "a tuple of texts such as '.npz', in lower case"),
         ("derives", _is_mapping, "a mapping of formats"),
         ("lends", _are_texts, "a tuple of texts"),
         ("own_precisions", _are_texts, "a tuple of texts"),

@@ -35,6 +35,11 @@ def install_hint(kind: str, name: str, registry: Registry) -> str | None:
     return f"pip install {command}"
 
 
+def known_suffixes() -> tuple[str, ...]:
+    """Suffixes of weights that first-party backends read, here or not."""
+    return tuple(_hints()["suffix"])
+
+
 def hint_for_file(path: Path, registry: Registry) -> str | None:
     """What to type for a file of weights that no installed backend is for."""
     form = _hints()["suffix"].get(path.suffix.lower(), "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import attrs
@@ -20,7 +20,7 @@ from inference_models.errors import (
     told,
 )
 from inference_models.interfaces import Access, Architecture
-from inference_models.negotiation.hints import hint_for_file
+from inference_models.negotiation.hints import hint_for_file, known_suffixes
 from inference_models.providers.cards import CardsProvider
 from inference_models.registry import Registry, installed, returned
 
@@ -29,6 +29,22 @@ log = logging.getLogger("inference_models")
 CARD = "card.json"
 
 _MOST_COLUMNS = 100_000  # a file that says more asks for memory
+
+
+def suffixes() -> list[str]:
+    """Suffixes of files that can stand alone and say what they are, sorted.
+
+    Those of first-party backends are known where the backend is not, whose hint is told
+    once the file is here.
+    """
+    backends = installed().backends.values()
+    own = (suffix for cls in backends for suffix in cls.suffixes)
+    return sorted({*known_suffixes(), *own})
+
+
+def is_weights(name: str) -> bool:
+    """Whether a name is that of a file that can stand alone and say what it is."""
+    return PurePosixPath(name).suffix.lower() in suffixes()
 
 
 def of_file(path: Path, model_type: str | None) -> ModelCard:

@@ -12,8 +12,7 @@ from inference_models.card_files import card_from, read_json
 from inference_models.errors import InvalidCard, ModelNotFound
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.negotiation.find import written_file
-from inference_models.providers.claims import CARD, of_file, of_folder
-from inference_models.providers.urls import is_weights
+from inference_models.providers.claims import CARD, is_weights, of_file, of_folder
 from inference_models.trust import Origin
 
 

@@ -17,8 +17,12 @@ from inference_models.errors import (
     did_you_mean,
 )
 from inference_models.interfaces import Access, WeightsProvider
-from inference_models.providers.claims import CARD, of_fetched_file
-from inference_models.providers.urls import WEIGHTS, is_weights
+from inference_models.providers.claims import (
+    CARD,
+    is_weights,
+    of_fetched_file,
+    suffixes,
+)
 from inference_models.strict_json import parse
 from inference_models.trust import Origin, check_license, kind_of, objection
 
@@ -86,7 +90,7 @@ class Published:
             )
         raise InvalidCard(
             f"{self.id!r} has no {CARD} and no weights that are read here "
-            f"({', '.join(WEIGHTS)}); it has {listed(self.files)}"
+            f"({', '.join(suffixes())}); it has {listed(self.files)}"
         )
 
     def _check_allowed(self, name: str, origin: Origin, access: Access) -> None:

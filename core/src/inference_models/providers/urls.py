@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 from typing import NoReturn
 
 from inference_models.card import File, ModelCard
 from inference_models.errors import InvalidOption, shown_url
 from inference_models.interfaces import Access, WeightsProvider
-from inference_models.providers.claims import of_fetched_file
+from inference_models.providers.claims import is_weights, of_fetched_file, suffixes
 from inference_models.trust import Origin, check_license, kind_of, objection
-
-WEIGHTS = (".onnx", ".safetensors", ".ckpt", ".pt", ".pth")
-"""Suffixes of files that stand alone and say what they are."""
-
-
-def is_weights(name: str) -> bool:
-    """Whether a name is that of a file that can stand alone and say what it is."""
-    return PurePosixPath(name).suffix.lower() in WEIGHTS
 
 
 class UrlProvider(WeightsProvider):
@@ -51,7 +42,7 @@ def _file(url: str, sha256: str | None) -> File:
         _refuse(url, "it has a user or a query, which may be a secret; leave it out")
     name = url.rpartition("/")[2]
     if not is_weights(name):
-        known = ", ".join(WEIGHTS)
+        known = ", ".join(suffixes())
         reason = f"it names no file of weights ({known})"
         _refuse(url, f"{reason}; correct it, give the id of the model on that page")
     return File(name, (url,), sha256=sha256)

@@ -20,9 +20,11 @@ from inference_models.errors import (
 from inference_models.interfaces import Access
 from inference_models.providers.claims import (
     CARD,
+    is_weights,
     of_fetched_file,
     of_folder,
     reads,
+    suffixes,
     with_files,
 )
 from inference_models.providers.published import (
@@ -32,7 +34,6 @@ from inference_models.providers.published import (
     read_card,
     without_copies,
 )
-from inference_models.providers.urls import WEIGHTS, is_weights
 from inference_models.trust import Origin, check_license, kind_of, objection
 from inference_models_hf.folder import CONFIG, INDEX, METADATA
 from inference_models_hf.folder import WEIGHTS as TENSORS
@@ -134,7 +135,7 @@ def _untold(asked: Asked) -> InvalidCard | InvalidWeights:
             "save_pretrained() and give that folder"
         )
     if not found:
-        known = ", ".join(WEIGHTS)
+        known = ", ".join(suffixes())
         return InvalidCard(
             f"{str(asked.id)!r} has no weights that are read here ({known}); it has "
             f"{listed(asked.repository.top())}"

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import attrs
 
 from inference_models.errors import DownloadFailed, InvalidOption
-from inference_models.providers.urls import is_weights
+from inference_models.providers.claims import is_weights
 
 _NAME = r"\w(?:[\w.-]{0,94}\w)?"
 _REPO = rf"{_NAME}/{_NAME}"

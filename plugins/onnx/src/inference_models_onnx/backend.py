@@ -89,6 +89,7 @@ class OnnxBackend(Backend):
     name = "onnx"
     aliases = ("onnxruntime", "ort")
     formats = ("onnx",)
+    suffixes = (".onnx",)
     rank = 100
 
     providers: Providers | None = attrs.field(default=None, converter=_to_providers)

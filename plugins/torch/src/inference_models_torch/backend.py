@@ -61,6 +61,7 @@ class TorchBackend(Backend):
     name = "torch"
     aliases = ("pytorch",)
     formats = ("torch",)
+    suffixes = (".safetensors", ".ckpt", ".pt", ".pth")
     rank = 300
     derives = {"torch": "onnx"}  # noqa: RUF012 - a ClassVar of the base class
     lends = ("cuda",)
