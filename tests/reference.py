@@ -37,6 +37,7 @@ MODULES = {
     "generation": "generate Decoding Rules",
     "download.ask": "ask Question Terms Reply refusal headers_of address",
     "download.answers": "Answers",
+    "providers.claims": "is_weights",
     "providers.published": "Published",
     "strict_json": "parse Node",
     "testing.architectures": "ArchitectureTests",

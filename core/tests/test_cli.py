@@ -15,6 +15,7 @@ from inference_models.registry import build
 
 from .distributions import install, others, output, python
 from .fakes import backend, plugin
+from .server import Server
 
 RUN = "from inference_models.cli import main; main()"
 
@@ -338,3 +339,87 @@ def test_it_runs_as_a_module(typer):
 
     assert ended.returncode == 0
     assert ended.stdout.startswith(b"python    3.")
+
+
+VAULT = """
+    import hashlib
+    import os
+
+    from acme_vision import WEIGHTS, artifact, card
+    from inference_models import File, Unauthorized, WeightsProvider, hookimpl
+
+    CONTENT = WEIGHTS.read_bytes()
+
+
+    class Vault(WeightsProvider):
+        name, takes_key, takes_revision = "vault", True, True
+
+        def find(self, model_id, access):
+            if model_id != "colors":
+                return None
+            if (access.key, access.revision) != ("sesame", "2"):
+                raise Unauthorized(f"{access.revision} of the vault wants a key")
+            digest = hashlib.sha256(CONTENT).hexdigest()
+            file = File(WEIGHTS.name, ("vault://2",), len(CONTENT), digest)
+            return card(id="colors", artifacts=(artifact(files=(file,)),))
+
+        def request(self, source, access):
+            return os.environ["VAULT"], {"x-key": access.key}
+
+
+    @hookimpl
+    def weights_providers():
+        return [Vault]
+"""
+
+
+@pytest.fixture
+def vault(compilers, tmp_path):
+    """Runs a command where a private model's provider is installed."""
+    install(compilers, "acme-vault", {"vault": "vault"}, vault=VAULT)
+    content = (compilers / "acme_weights.json").read_bytes()
+    with Server() as server:
+        server.gives("/weights", content)
+
+        def run(*arguments, **environment):
+            cache = str(tmp_path / "cache")
+            named = {"VAULT": server.url("/weights"), "INFERENCE_MODELS_CACHE": cache}
+            return cli(*arguments, site=compilers, **named | environment)
+
+        yield run
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("explain", "vault://colors"),
+        ("download", "vault://colors"),
+        ("bench", "vault://colors", "--rounds", "1", "--verify"),
+        ("compile", "vault://colors", "--backend", "acme-compiled"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_private_model_takes_a_key_and_a_revision(typer, vault, arguments):
+    without = vault(*arguments, "--revision", "2")
+    typed = vault(*arguments, "--revision", "2", "--api-key", "sesame")
+    kept = vault(*arguments, "--revision", "2", INFERENCE_MODELS_API_KEY="sesame")
+
+    assert without.stderr == "Unauthorized: 2 of the vault wants a key\n"
+    assert (typed.returncode, kept.returncode) == (0, 0), typed.stderr + kept.stderr
+    assert "sesame" not in typed.stdout + typed.stderr + kept.stdout + kept.stderr
+
+
+def test_a_private_model_is_exported(typer, vault, tmp_path):
+    named = ("vault://colors", "--revision", "2", "--api-key", "sesame")
+    vault("download", *named)
+    ended = vault("cache", "export", str(tmp_path / "models.tar"), *named)
+
+    assert ended.stdout.startswith("wrote ")
+    assert (tmp_path / "models.tar").is_file()
+
+
+def test_help_names_the_variable_and_never_the_key(typer, vault):
+    shown = vault("explain", "--help", INFERENCE_MODELS_API_KEY="sesame").stdout
+
+    assert "INFERENCE_MODELS_API_KEY" in shown
+    assert "sesame" not in shown

@@ -165,7 +165,7 @@ def test_a_backend_adds_suffixes_of_weights(acme, server, monkeypatch, name):
     monkeypatch.setattr(acme.AcmeBackend, "suffixes", (".acme",))
     server.gives(f"/{name}", ranged(CONTENT))
 
-    assert confidence(server.url(f"/{name}")).shape == (3,)
+    assert confidence(server.url(f"/{name}")).shape == (1, 3)
 
 
 def test_suffixes_that_are_known_here_are_told(acme, monkeypatch):

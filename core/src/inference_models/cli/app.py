@@ -18,6 +18,15 @@ Backend = Annotated[Optional[str], typer.Option(help="Ask for one backend.")]  #
 Device = Annotated[Optional[str], typer.Option(help="Ask for one device.")]  # noqa: UP045
 Precision = Annotated[Optional[str], typer.Option(help="Such as fp32, fp16, int8.")]  # noqa: UP045
 ModelType = Annotated[Optional[str], typer.Option(help="What kind a bare file is.")]  # noqa: UP045
+Revision = Annotated[Optional[str], typer.Option(help="A version of the model.")]  # noqa: UP045
+ApiKey = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        envvar="INFERENCE_MODELS_API_KEY",
+        help="For the provider's server. Other users can see what is typed here, and "
+        "not what is in the environment.",
+    ),
+]
 ModelId = Annotated[str, typer.Argument(help="An id, a folder or a file of weights.")]
 
 
@@ -45,6 +54,7 @@ group = typer.Typer(
     help="Computer-vision models behind one interface.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_show_locals=False,  # a key may be among them
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -11,7 +11,15 @@ import numpy as np
 import typer
 
 from inference_models.auto import AutoModel
-from inference_models.cli.app import Backend, Device, ModelId, ModelType, Precision
+from inference_models.cli.app import (
+    ApiKey,
+    Backend,
+    Device,
+    ModelId,
+    ModelType,
+    Precision,
+    Revision,
+)
 from inference_models.errors import InvalidOption, NoBackend
 from inference_models.images import read_images
 from inference_models.model import Model
@@ -37,26 +45,29 @@ def command(
     device: Device = None,
     quantization: Precision = None,
     model_type: ModelType = None,
+    revision: Revision = None,
+    api_key: ApiKey = None,
     image: Pictures = None,
     batch: Batch = 1,
     rounds: Rounds = 20,
     verify: Verify = False,
 ) -> None:
     """Measure a model's calls; with --verify, exit with 1 where it is wrong."""
+    asked: dict[str, Any] = {
+        "model_type": model_type,
+        "revision": revision,
+        "api_key": api_key,
+    }
     began = time.perf_counter()
     model = AutoModel.from_pretrained(
-        model_id,
-        backend=backend,
-        device=device,
-        quantization=quantization,
-        model_type=model_type,
+        model_id, backend=backend, device=device, quantization=quantization, **asked
     )
     loading = time.perf_counter() - began
     _check_task(model)
     typer.echo(f"{_where(model)}; loaded in {loading:.2f} s")
     pictures = _pictures(image, batch)
     typer.echo(_measured(model, pictures, rounds))
-    if verify and not _is_right(model, pictures):
+    if verify and not _is_right(model, asked, pictures):
         raise typer.Exit(1)
 
 
@@ -113,9 +124,9 @@ def _outputs(model: Model, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
     return {name: host(array) for name, array in model.forward(inputs).items()}
 
 
-def _is_right(model: Model, pictures: list[Any]) -> bool:
+def _is_right(model: Model, asked: dict[str, Any], pictures: list[Any]) -> bool:
     """Whether outputs agree with a reference's, on inputs that the reference made."""
-    with _reference(model) as reference:
+    with _reference(model, asked) as reference:
         inputs, _ = reference.pre_process(pictures)
         inputs = {n: reference._loaded.operations.host(a) for n, a in inputs.items()}
         expected, place = _outputs(reference, inputs), _where(reference)
@@ -139,15 +150,10 @@ def _as_taken(model: Model, inputs: dict[str, Any]) -> dict[str, Any]:
     return {**inputs, name: inputs[name].astype(np.float16)}
 
 
-def _reference(model: Model) -> Model:
+def _reference(model: Model, asked: dict[str, Any]) -> Model:
     """The same model on the CPU in full precision, by the best of the others."""
-    recipe = model._loaded.recipe
-    model_id, model_type = recipe.model_id, recipe.parameters.get("model_type")
-    asked: dict[str, Any] = {
-        "device": "cpu",
-        "quantization": "fp32",
-        "model_type": model_type,
-    }
+    model_id = model._loaded.recipe.model_id
+    asked = {**asked, "device": "cpu", "quantization": "fp32"}
     explained = AutoModel.explain(model_id, **asked)
     own = (model.backend, model.device, model.precision)
     for candidate in explained.candidates:

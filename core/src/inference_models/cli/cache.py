@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from inference_models.card import ModelCard
-from inference_models.cli.app import ModelType
+from inference_models.cli.app import ApiKey, ModelType, Revision
 from inference_models.download import archive, cache
 from inference_models.download.answers import (
     content_of,
@@ -101,10 +101,19 @@ def prune(max_size: Largest) -> None:
 
 
 @command.command()
-def export(file: Archive, ids: Ids, model_type: ModelType = None) -> None:
+def export(
+    file: Archive,
+    ids: Ids,
+    model_type: ModelType = None,
+    revision: Revision = None,
+    api_key: ApiKey = None,
+) -> None:
     """Write downloaded models to one file, for a machine without a network."""
     store = Store()
-    files = dict(pair for name in ids for pair in _files(store, name, model_type))
+    # What is consented to is said where it is loaded.
+    consent = Consent(untrusted=True)
+    access = Access(api_key, revision, model_type=model_type, consent=consent)
+    files = dict(pair for name in ids for pair in _files(store, name, access))
     size = archive.export(file, files)
     typer.echo(f"wrote {_shown(size)} to {file}; import it with")
     typer.echo(f"  inference-models cache import {file.name}")
@@ -178,14 +187,12 @@ def _ids(store: Store) -> dict[str, str]:
 
 
 def _files(
-    store: Store, model_id: str, model_type: str | None
+    store: Store, model_id: str, access: Access
 ) -> Iterator[tuple[str, archive.Content]]:
     """All files that belong to a model, by their names in a cache.
 
     The card goes along: where it came from cannot be asked on the other machine.
     """
-    # What is consented to is said where it is loaded.
-    access = Access(model_type=model_type, consent=Consent(untrusted=True))
     found = find.find(model_id, installed(), access, None)
     card = found.card
     asked = remembered_as(found.name, found.access)

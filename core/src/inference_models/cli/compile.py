@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from inference_models.auto import AutoModel
-from inference_models.cli.app import ModelId, ModelType, Precision
+from inference_models.cli.app import ApiKey, ModelId, ModelType, Precision, Revision
 from inference_models.errors import InvalidOption
 
 Backend = Annotated[str, typer.Option(help="The backend whose format is built.")]
@@ -31,6 +31,8 @@ def command(
     device: Device = None,
     quantization: Precision = None,
     model_type: ModelType = None,
+    revision: Revision = None,
+    api_key: ApiKey = None,
     batch_size: BatchSize = None,
     calibration: Calibration = None,
 ) -> None:
@@ -41,6 +43,8 @@ def command(
         device=device,
         quantization=quantization,
         model_type=model_type,
+        revision=revision,
+        api_key=api_key,
         batch_size=None if batch_size is None else _sizes(batch_size),
         calibration=calibration or None,
     )

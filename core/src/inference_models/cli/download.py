@@ -7,7 +7,14 @@ from typing import Annotated, Optional
 import typer
 
 from inference_models.card import Artifact, ModelCard
-from inference_models.cli.app import Backend, Device, ModelType, Precision
+from inference_models.cli.app import (
+    ApiKey,
+    Backend,
+    Device,
+    ModelType,
+    Precision,
+    Revision,
+)
 from inference_models.download.store import Store
 from inference_models.errors import InvalidOption, NoBackend
 from inference_models.interfaces import Access
@@ -36,6 +43,8 @@ def command(
     quantization: Precision = None,
     form: Format = None,
     model_type: ModelType = None,
+    revision: Revision = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Fetch what would run here, so that loading it needs no network."""
     if form is not None and (backend or device):
@@ -44,20 +53,20 @@ def command(
             "for this one; leave out either"
         )
     constraints = Constraints.read(backend, device, quantization, None, None)
+    # What is consented to for another machine is said there, where it is loaded.
+    consent = Consent(untrusted=form is not None)
+    access = Access(api_key, revision, model_type=model_type, consent=consent)
     for model_id in ids:
-        typer.echo(f"{model_id}: {_download(model_id, constraints, form, model_type)}")
+        typer.echo(f"{model_id}: {_download(model_id, constraints, form, access)}")
 
 
 def _download(
     model_id: str,
     constraints: Constraints,
     form: str | None,
-    model_type: str | None = None,
+    access: Access,
     above: int = 0,
 ) -> str:
-    # What is consented to for another machine is said there, where it is loaded.
-    consent = Consent(untrusted=form is not None)
-    access = Access(model_type=model_type, consent=consent)
     found = find.find(model_id, installed(), access, None)
     if form is None:
         artifact = _best(found.card, constraints)
@@ -66,7 +75,8 @@ def _download(
     folder = Store().folder(artifact, found.request)
     if artifact.base is not None:
         check_base(found.card, artifact.base, above)
-        _download(artifact.base, Constraints(), artifact.format, above=above + 1)
+        access = found.access_to_base()
+        _download(artifact.base, Constraints(), artifact.format, access, above + 1)
     return str(folder)
 
 

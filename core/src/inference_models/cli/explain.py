@@ -5,7 +5,15 @@ from __future__ import annotations
 import typer
 
 from inference_models.auto import AutoModel
-from inference_models.cli.app import Backend, Device, ModelId, ModelType, Precision
+from inference_models.cli.app import (
+    ApiKey,
+    Backend,
+    Device,
+    ModelId,
+    ModelType,
+    Precision,
+    Revision,
+)
 
 
 def command(
@@ -14,6 +22,8 @@ def command(
     device: Device = None,
     quantization: Precision = None,
     model_type: ModelType = None,
+    revision: Revision = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Show which backend would run a model here, and why not the others."""
     explanation = AutoModel.explain(
@@ -22,6 +32,8 @@ def command(
         device=device,
         quantization=quantization,
         model_type=model_type,
+        revision=revision,
+        api_key=api_key,
     )
     typer.echo(str(explanation))
     if explanation.best is None:

@@ -54,6 +54,14 @@ class Found:
         """URL and headers of a file's source, fresh for each try."""
         return lambda source: self.provider.request(source, self.access)
 
+    def access_to_base(self) -> Access:
+        """What may be said of the model that this one adapts, which another may have.
+
+        A key is this model's provider's, unless that shares the keys that it is shown.
+        """
+        access = self.access.for_another()
+        return access if self.provider.takes_key else access.without_secrets()
+
     @property
     def path(self) -> str | None:
         """Where it lies, whatever the working directory, if a path was given."""

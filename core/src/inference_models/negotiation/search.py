@@ -92,9 +92,7 @@ class Search:
         if artifact.base is None:
             return None
         check_base(self.card, artifact.base, self.above)
-        access = self.found.access.for_another()
-        if not self.found.provider.takes_key:  # nor does another see this one's key
-            access = access.without_secrets()
+        access = self.found.access_to_base()
         found = find.find(artifact.base, self.registry, access, None)
         search = attrs.evolve(self, found=found, above=self.above + 1)
         for candidate in usable(found.card, artifact.format):

@@ -28,8 +28,8 @@ from inference_models.download.ask import (
     headers_of,
     refusal,
 )
+from inference_models.providers.claims import is_weights
 from inference_models.providers.published import Published
-from inference_models.providers.urls import is_weights
 from inference_models.strict_json import Node, parse
 
 _ZENODO = "https://zenodo.org"
