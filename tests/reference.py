@@ -30,7 +30,7 @@ GROUPS = {
         Session Operations WeightsProvider Access""",
     "What plugins are given": "Image Array Frame Facts TensorSpec",
     "What plugins can use": """check_inputs check_share host_array sigmoid softmax
-        cxcywh_to_xyxy nms distinct_labels""",
+        cxcywh_to_xyxy nms highest distinct_labels""",
 }
 
 MODULES = {

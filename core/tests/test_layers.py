@@ -26,6 +26,7 @@ ORDER = [
     "inputs",
     "prepare",
     "boxes",
+    "ranking",
     "generation",
     "progress",
     "disk",

@@ -19,9 +19,9 @@ from inference_models.trust import (
     TABLE,
     Consent,
     check_license,
-    judged,
     kind_of,
     verdict,
+    vetted,
 )
 
 from .fakes import plugin, provider
@@ -59,7 +59,7 @@ def card(form, entry, *files, license_id=None):
 
 
 def reason(known, origin, consent=NONE):
-    (artifact,) = judged(known, origin, consent).artifacts
+    (artifact,) = vetted(known, origin, consent).artifacts
     return artifact.needs.get("unsupported")
 
 
@@ -70,7 +70,7 @@ def test_the_table_has_every_kind_and_origin():
 
 
 @pytest.mark.parametrize(("kind", "origin", "word"), CELLS)
-def test_an_artifact_is_judged_as_the_table_says(kind, origin, word):
+def test_an_artifact_is_vetted_as_the_table_says(kind, origin, word):
     known = card(*FILES[kind])
     asked, consented = (reason(known, origin, Consent(None, c)) for c in (False, True))
 

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from inference_models.negotiation.explain import Explanation
     from inference_models.negotiation.options import Candidate
     from inference_models.preprocess import Preprocessing
+    from inference_models.ranking import highest
     from inference_models.results import (
         ClassificationPrediction,
         Detections,
@@ -154,6 +155,7 @@ _HOMES = {
     "check_share": "interfaces",
     "cxcywh_to_xyxy": "boxes",
     "distinct_labels": "card",
+    "highest": "ranking",
     "hookimpl": "hookspecs",
     "host_array": "inputs",
     "nms": "boxes",
@@ -223,6 +225,7 @@ __all__ = [
     "check_share",
     "cxcywh_to_xyxy",
     "distinct_labels",
+    "highest",
     "hookimpl",
     "host_array",
     "nms",

@@ -18,6 +18,7 @@ from inference_models.errors import (
     faults_of,
 )
 from inference_models.images import Array, to_host
+from inference_models.inputs import check_names
 from inference_models.interfaces import Architecture, Session
 from inference_models.preprocess import Preprocessing
 
@@ -67,11 +68,7 @@ class NamedSession(Session):
         self._close_unused()
 
     def _check_names(self, inputs: Mapping[str, Array]) -> None:
-        if inputs.keys() != self.inputs.keys():
-            raise InvalidInput(
-                f"the graph takes {', '.join(map(repr, self.inputs))}, not "
-                f"{', '.join(map(repr, inputs)) or 'nothing'}"
-            )
+        check_names(self.inputs, inputs)
         for name, array in inputs.items():
             if not hasattr(array, "shape") and not name.startswith("state."):
                 raise InvalidInput(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from inference_models.errors import InvalidInput, InvalidOption
+
 __all__ = ["cxcywh_to_xyxy", "nms"]
 
 # Boxes are compared 128 by 128: fewer make more NumPy calls, more gain little.
@@ -30,13 +32,24 @@ def nms(
     A box is dropped if a box kept before it overlaps it by more than `iou`, which
     is between 0 and 1; of equally confident boxes the lower index comes first.
     With `class_id`, only boxes of one class are compared. A box without area
-    overlaps nothing, so it is kept.
+    overlaps nothing, so it is kept. Raises `InvalidInput` unless `xyxy` is (N, 4),
+    for N confidences and classes, and `InvalidOption` for another `iou`.
     """
+    if not 0 <= iou <= 1:
+        raise InvalidOption(f"iou {iou!r} is not a number from 0 to 1")
     score = -np.asarray(confidence, dtype=np.float64).reshape(-1)
-    corners = np.asarray(xyxy, dtype=np.float32).reshape(-1, 4)
+    corners = np.asarray(xyxy, dtype=np.float32)
+    if corners.shape != (len(score), 4) and (corners.size or len(score)):
+        raise InvalidInput(
+            f"boxes of shape {corners.shape} are not ({len(score)}, 4), as "
+            f"{len(score)} confidences have them"
+        )
+    corners = corners.reshape(-1, 4)
     group = np.zeros(len(score), dtype=np.intp)
     if class_id is not None:
         group = np.unique(np.asarray(class_id), return_inverse=True)[1].reshape(-1)
+    if len(group) != len(score):
+        raise InvalidInput(f"there are {len(group)} classes of {len(score)} boxes")
     order = np.lexsort((score, group))
     kept = np.sort(order[_greedy(_columns(corners, group).take(order, axis=1), iou)])
     return kept[np.argsort(score[kept], kind="stable")]

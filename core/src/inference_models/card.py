@@ -211,6 +211,18 @@ class Artifact:
         known = {".", *(file.name for file in self.files)}
         return [entry for entry in self.graphs.values() if entry not in known]
 
+    @property
+    def unsupported(self) -> str | None:
+        """Why nothing can use it, as its `needs` say; None if nothing is said."""
+        reason = self.needs.get("unsupported")
+        return None if reason is None else str(reason)
+
+    def refused(self, reason: str | None) -> Artifact:
+        """The same, with why nothing can use it; the first reason stays."""
+        if reason is None or self.unsupported is not None:
+            return self
+        return attrs.evolve(self, needs={**self.needs, "unsupported": reason})
+
 
 def _to_artifacts(values: Sequence[Any]) -> tuple[Artifact, ...]:
     return tuple(

@@ -38,7 +38,11 @@ def card_from(path: Path, data: dict[str, Any]) -> ModelCard:
         card = ModelCard.from_json(data)
     except InvalidCard as error:
         raise InvalidCard(f"{str(path)!r}: {error}") from error
-    folder = path.parent.resolve()
+    return placed(card, path.parent.resolve())
+
+
+def placed(card: ModelCard, folder: Path) -> ModelCard:
+    """The card with its plain sources made absolute, in a folder."""
     return attrs.evolve(
         card, artifacts=tuple(_placed(artifact, folder) for artifact in card.artifacts)
     )

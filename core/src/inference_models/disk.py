@@ -54,12 +54,12 @@ def write_atomically(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        place(partial, path)
+        move_file(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def place(path: Path, target: Path) -> None:
+def move_file(path: Path, target: Path) -> None:
     """Give a finished file its name, so that it keeps it in a power cut too."""
     path.replace(target)
     sync_folder(target.parent)

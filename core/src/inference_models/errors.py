@@ -128,6 +128,12 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
+def first_line(error: object, longest: int = 300) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    line = str(error).strip().partition("\n")[0][:longest]
+    return line or type(error).__name__
+
+
 @contextlib.contextmanager
 def faults_of(whose: str, outputs: Iterable[str] = ()) -> Iterator[None]:
     """A stranger's error within as a `RunFailed` that says whose it is.

@@ -15,6 +15,7 @@ import attrs
 import numpy as np
 
 from inference_models.errors import InvalidCard, InvalidOption, no_numbers
+from inference_models.ranking import highest
 
 Step = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Tokens (R, 1) and the rows of the call before that they go on with, int64 (R,), in
@@ -330,7 +331,7 @@ def _draw(row: np.ndarray, chance: float, decoding: Decoding) -> int:
     """The token at a chance from 0 to 1 among those that may be drawn."""
     if row.max() == -np.inf:
         return 0  # where all is banned, as argmax has it
-    least = row[_highest(row, min(decoding.top_k, len(row)))[-1]]
+    least = row[highest(row, decoding.top_k)[-1]]
     likely = np.flatnonzero(row >= least)
     likely = likely[np.argsort(row[likely], kind="stable")]
     shares = _softmax(row[likely], max(decoding.temperature, 1e-30))  # below it is 0
@@ -355,21 +356,7 @@ def _to_log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def _best(scores: np.ndarray, count: int) -> np.ndarray:
     """Columns of the highest `scores` of each row, highest first, (B, count)."""
-    return np.stack([_highest(row, count) for row in scores])
-
-
-def _highest(row: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the `count` highest scores, highest first; of equal ones the first.
-
-    The row is cut into at least `count` groups. The `count` highest of the groups' own
-    maxima are candidates, so no score below the least of these can be among the
-    highest, and few are left to sort.
-    """
-    size = min(64, len(row) // count)
-    tops = row[: len(row) // size * size].reshape(size, -1).max(axis=0)
-    least = np.partition(tops, -count)[-count]
-    found = np.flatnonzero(row >= least)
-    return found[np.argsort(-row[found], kind="stable")[:count]]
+    return np.stack([highest(row, count) for row in scores])
 
 
 @attrs.define

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 
-from inference_models.errors import InvalidInput, shown_url
+from inference_models.errors import InvalidInput, first_line, shown_url
 
 Array = Any
 """A `numpy.ndarray`, or a device array that speaks DLPack."""
@@ -323,7 +323,7 @@ def _check_values(pixels: Array, dtype: str, shape: Sequence[int]) -> None:
     try:
         low, high = float(values.min()), float(values.max())
     except (RuntimeError, TypeError) as error:  # of a sparse tensor, or one of no data
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise InvalidInput(f"an image's values cannot be read: {reason}") from error
     if not (low >= 0 and high <= 1):
         # What is hardly more than 1 is an interpolation that overshot.

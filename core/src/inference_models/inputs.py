@@ -13,11 +13,7 @@ from inference_models.images import Array, to_host
 
 def check_inputs(specs: Mapping[str, TensorSpec], inputs: Mapping[str, Array]) -> None:
     """Raise `InvalidInput`, with what is wanted, for a wrong name, dtype or shape."""
-    if inputs.keys() != specs.keys():
-        raise InvalidInput(
-            f"the graph takes {_listed(specs)}; it was given "
-            f"{', '.join(map(repr, inputs)) or 'nothing'}"
-        )
+    check_names(specs, inputs)
     for name, spec in specs.items():
         array = inputs[name]
         if not hasattr(array, "shape") or not hasattr(array, "dtype"):
@@ -31,6 +27,15 @@ def check_inputs(specs: Mapping[str, TensorSpec], inputs: Mapping[str, Array]) -
                 f"input {name!r} is {_described(given)}; the graph takes "
                 f"{_described(spec)}"
             )
+
+
+def check_names(specs: Mapping[str, TensorSpec], inputs: Mapping[str, Array]) -> None:
+    """Raise `InvalidInput`, with what is wanted, for a name too many or too few."""
+    if inputs.keys() != specs.keys():
+        raise InvalidInput(
+            f"the graph takes {listed(specs)}; it was given "
+            f"{', '.join(map(repr, inputs)) or 'nothing'}"
+        )
 
 
 def host_array(array: Array) -> np.ndarray:
@@ -57,7 +62,8 @@ def _fits(shape: tuple[int | str, ...], wanted: tuple[int | str, ...]) -> bool:
     )
 
 
-def _listed(specs: Mapping[str, TensorSpec]) -> str:
+def listed(specs: Mapping[str, TensorSpec]) -> str:
+    """Tensors by name, with what each is, for messages."""
     return ", ".join(f"{name!r}: {_described(spec)}" for name, spec in specs.items())
 
 

@@ -68,7 +68,7 @@ class _Tries:
         return None
 
 
-def load(search: Search, recipe: Recipe) -> Model:
+def load(search: Search, recipe: Recipe) -> Model[Any]:
     """Open the first option that works, with a warning for each that did not."""
     negotiation = search.negotiation()
     tries = _Tries(negotiation)
@@ -112,7 +112,9 @@ def build(search: Search, pictures: Sequence[Image]) -> Bundle:
     return bundle
 
 
-def _warn_of_fallback(card: ModelCard, model: Model, failures: Sequence[str]) -> None:
+def _warn_of_fallback(
+    card: ModelCard, model: Model[Any], failures: Sequence[str]
+) -> None:
     log.warning(
         "%s runs on %s, %s, because the better choice failed: %s",
         card.id,
@@ -166,7 +168,7 @@ def _open(
     negotiation: Negotiation,
     failures: Sequence[str],
     recipe: Recipe,
-) -> Model:
+) -> Model[Any]:
     derives = bool(option.steps)
     bundle = search.derived(option) if derives else search.bundle(option.artifact)
     with faults_of(f"architecture {search.make.name!r}"):
@@ -188,7 +190,7 @@ def _open(
         ),
         recipe=recipe,
     )
-    cls: type[Model] = architecture.Model or TASKS.get(bundle.card.task, Model)
+    cls: type[Model[Any]] = architecture.Model or TASKS.get(bundle.card.task, Model)
     return cls(loaded)
 
 

@@ -6,7 +6,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import attrs
 import numpy as np
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from inference_models.negotiation.explain import Explanation
 
 Run = TypeVar("Run")
+R = TypeVar("R")
 
 DEFAULT_BATCH = 16
 """Images prepared and run at a time, where neither user nor artifact says."""
@@ -70,7 +71,7 @@ class Loaded:
     recipe: Recipe
 
 
-class Model:
+class Model(Generic[R]):
     """A loaded model: call it with images, or use its three steps one by one.
 
     Safe to call from several threads. `with model:` closes it at the end.
@@ -135,7 +136,7 @@ class Model:
 
     def __call__(
         self, images: Any, *, input_color_format: Color | None = None, **options: Any
-    ) -> Any:
+    ) -> R:
         """Predict for one image or several, in any form that `read_images` takes.
 
         Raises `InvalidInput` for an image, `InvalidOption` for an option that does not
@@ -174,7 +175,7 @@ class Model:
 
     def post_process(
         self, outputs: dict[str, Array], frames: Sequence[Frame], **options: Any
-    ) -> Any:
+    ) -> R:
         """The network's outputs -> results, as a call returns them."""
         if not isinstance(outputs, Mapping) or not isinstance(frames, Sequence):
             given = f"a {type(outputs).__name__} and a {type(frames).__name__}"
@@ -185,9 +186,9 @@ class Model:
         chosen = self._options(options)
         return self.join(self._postprocess(outputs, frames, chosen))
 
-    def join(self, results: list[Any]) -> Any:
+    def join(self, results: list[Any]) -> R:
         """What a call returns for the results of its images; a list of them."""
-        return results
+        return cast("R", results)
 
     def close(self) -> None:
         """Free what the model holds on its device; using it then is `ModelClosed`."""

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import attrs
@@ -28,6 +29,12 @@ def parse(content: bytes, place: str, limit: int) -> Node:
     if not isinstance(data, dict):
         raise InvalidCard(f"{place} holds {_kind(data)} and no mapping")
     return Node(data, place)
+
+
+def parse_file(path: Path, limit: int) -> Node:
+    """The same of a file, of which no more is read."""
+    with path.open("rb") as file:
+        return parse(file.read(limit + 1), f"{str(path)!r}", limit)
 
 
 def parse_list(content: bytes, place: str, limit: int, most: int) -> list[Node]:

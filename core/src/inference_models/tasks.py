@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inference_models.errors import RunFailed
 from inference_models.model import Model
@@ -16,45 +16,20 @@ from inference_models.results import (
 from inference_models.skeletons import Skeleton, skeletons_of
 from inference_models.vision_language import VisionLanguageModel
 
-if TYPE_CHECKING:
-    from inference_models.images import Color
 
-
-class ObjectDetectionModel(Model):
+class ObjectDetectionModel(Model[list[Detections]]):
     """Returns one `Detections` an image, in a list, also for a single image."""
 
     task = "object-detection"
 
-    if TYPE_CHECKING:
 
-        def __call__(
-            self,
-            images: Any,
-            *,
-            input_color_format: Color | None = None,
-            **options: Any,
-        ) -> list[Detections]:
-            """Boxes of each image; options as the architecture's."""
-
-
-class InstanceSegmentationModel(Model):
+class InstanceSegmentationModel(Model[list[InstanceDetections]]):
     """Returns one `InstanceDetections` an image, in a list, also for a single image."""
 
     task = "instance-segmentation"
 
-    if TYPE_CHECKING:
 
-        def __call__(
-            self,
-            images: Any,
-            *,
-            input_color_format: Color | None = None,
-            **options: Any,
-        ) -> list[InstanceDetections]:
-            """Boxes and masks of each image; options as the architecture's."""
-
-
-class KeyPointsDetectionModel(Model):
+class KeyPointsDetectionModel(Model[list[KeyPoints]]):
     """Returns one `KeyPoints` an image, in a list, also for a single image."""
 
     task = "keypoint-detection"
@@ -73,33 +48,11 @@ class KeyPointsDetectionModel(Model):
         bundle = self._loaded.bundle
         return skeletons_of(bundle.config, len(bundle.card.labels))
 
-    if TYPE_CHECKING:
 
-        def __call__(
-            self,
-            images: Any,
-            *,
-            input_color_format: Color | None = None,
-            **options: Any,
-        ) -> list[KeyPoints]:
-            """Things and their points; options as the architecture's."""
-
-
-class ClassificationModel(Model):
+class ClassificationModel(Model[ClassificationPrediction]):
     """Returns one `ClassificationPrediction` for all images of a call."""
 
     task = "classification"
-
-    if TYPE_CHECKING:
-
-        def __call__(
-            self,
-            images: Any,
-            *,
-            input_color_format: Color | None = None,
-            **options: Any,
-        ) -> ClassificationPrediction:
-            """One prediction for all images."""
 
     def _check_results(self, results: Any, images: int) -> None:
         """Raise `RunFailed` unless predictions are of as many images as there are."""
@@ -118,24 +71,13 @@ class ClassificationModel(Model):
         return ClassificationPrediction.join(results)
 
 
-class MultiLabelClassificationModel(Model):
+class MultiLabelClassificationModel(Model[list[MultiLabelClassificationPrediction]]):
     """Returns one `MultiLabelClassificationPrediction` an image, in a list."""
 
     task = "multi-label-classification"
 
-    if TYPE_CHECKING:
 
-        def __call__(
-            self,
-            images: Any,
-            *,
-            input_color_format: Color | None = None,
-            **options: Any,
-        ) -> list[MultiLabelClassificationPrediction]:
-            """The classes of each image."""
-
-
-TASKS: dict[str, type[Model]] = {
+TASKS: dict[str, type[Model[Any]]] = {
     cls.task: cls
     for cls in (
         ObjectDetectionModel,

@@ -136,23 +136,18 @@ def objection(name: str, kind: Kind, origin: Origin, consent: Consent) -> str | 
     )
 
 
-def judged(card: ModelCard, origin: Origin, consent: Consent) -> ModelCard:
+def vetted(card: ModelCard, origin: Origin, consent: Consent) -> ModelCard:
     """The card, in which artifacts that may not be loaded say why they are not."""
     return attrs.evolve(
-        card, artifacts=tuple(_judged(a, origin, consent) for a in card.artifacts)
+        card, artifacts=tuple(_vetted(a, origin, consent) for a in card.artifacts)
     )
 
 
-def _judged(artifact: Artifact, origin: Origin, consent: Consent) -> Artifact:
-    if "unsupported" in artifact.needs:
-        return artifact
+def _vetted(artifact: Artifact, origin: Origin, consent: Consent) -> Artifact:
     objections = (
         objection(name, kind, origin, consent) for name, kind in _kinds(artifact)
     )
-    reason = next(filter(None, objections), None)
-    if reason is None:
-        return artifact
-    return attrs.evolve(artifact, needs={**artifact.needs, "unsupported": reason})
+    return artifact.refused(next(filter(None, objections), None))
 
 
 def _kinds(artifact: Artifact) -> Iterator[tuple[str, Kind]]:

@@ -55,7 +55,7 @@ class _Row:
     prompt: str | None
 
 
-class VisionLanguageModel(Model):
+class VisionLanguageModel(Model[list[str]]):
     """Answers in words what is asked of images."""
 
     task = "vision-language"

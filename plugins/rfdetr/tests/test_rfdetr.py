@@ -23,7 +23,7 @@ from inference_models import (
     sigmoid,
 )
 from inference_models.testing import ArchitectureTests
-from inference_models_rfdetr import RfDetr, _largest
+from inference_models_rfdetr import RfDetr
 from inference_models_rfdetr.labels import COCO, COCO_LABELS, labels_of
 from inference_models_rfdetr.layout import SIZES
 
@@ -1232,15 +1232,3 @@ def test_without_objectness_means_are_compared():
 
     assert RfDetr(bundle).difference(run, other) < 1e-6
     assert RfDetr(bundle).difference(run, moved) > 1e-3
-
-
-@pytest.mark.parametrize("count", [1, 7, 300])
-@pytest.mark.parametrize("values", [2, 50, 10**6], ids=lambda n: f"of {n}")
-def test_the_largest_are_those_that_a_stable_sort_has_first(values, count):
-    scores = np.random.default_rng(0).integers(0, values, 999).astype(np.float32)
-    expected = np.argsort(-scores, kind="stable")[:count]
-
-    assert _largest(scores, count).tolist() == expected.tolist()
-    assert _largest(scores[:5], count).tolist() == (
-        np.argsort(-scores[:5], kind="stable")[:count].tolist()
-    )

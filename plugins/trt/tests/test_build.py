@@ -26,13 +26,13 @@ def parsed(text):
 @pytest.fixture
 def built(tmp_path):
     """Build a file for one capability; what was built, and where."""
-    from inference_models_trt.build import Recipe, build
+    from inference_models_trt.build import BuildSettings, build
 
     def built(source, capability=(8, 9), told=None, **settings):
-        recipe = Recipe((1, 2, 4), capability, **settings)
+        settings = BuildSettings((1, 2, 4), capability, **settings)
         report = (told if told is not None else []).append
         target = tmp_path / "engine.plan"
-        return build(source, target, recipe, lambda *step: report(step)), target
+        return build(source, target, settings, lambda *step: report(step)), target
 
     return built
 
@@ -107,7 +107,7 @@ def test_progress_never_falls_and_ends_at_one(toy, built):
 
 
 def test_what_a_report_raises_ends_the_build(long_build, tmp_path):
-    from inference_models_trt.build import Recipe, build
+    from inference_models_trt.build import BuildSettings, build
 
     calls = []
 
@@ -117,7 +117,7 @@ def test_what_a_report_raises_ends_the_build(long_build, tmp_path):
 
     target = tmp_path / "engine.plan"
     with pytest.raises(ZeroDivisionError):
-        build(long_build, target, Recipe((1, 1, 1), (8, 9)), report)
+        build(long_build, target, BuildSettings((1, 1, 1), (8, 9)), report)
 
     assert len(calls) < 20
     assert not target.exists()
@@ -166,10 +166,10 @@ RUN = """
 import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
-from inference_models_trt.build import Recipe, build
+from inference_models_trt.build import BuildSettings, build
 def report(what, share):
     print(what, flush=True)
-build(Path(sys.argv[1]), Path(sys.argv[2]), Recipe((1, 1, 1), (8, 9)), report)
+build(Path(sys.argv[1]), Path(sys.argv[2]), BuildSettings((1, 1, 1), (8, 9)), report)
 """
 
 

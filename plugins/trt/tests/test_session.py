@@ -285,11 +285,13 @@ def test_scattered_memory_is_told_by_its_strides(trt, shape, strides, expected):
 def test_tensorrt_is_asked_to_open_an_engine_and_says_why_not(
     toy, tmp_path, monkeypatch
 ):
-    from inference_models_trt.build import Recipe, build
+    from inference_models_trt.build import BuildSettings, build
     from inference_models_trt.session import open_engine
 
     path = tmp_path / "engine.plan"
-    build(toy().path(), path, Recipe((1, 2, 4), (8, 9)), lambda what, share: None)
+    build(
+        toy().path(), path, BuildSettings((1, 2, 4), (8, 9)), lambda what, share: None
+    )
     monkeypatch.setattr("inference_models_trt.session.Gpu", lambda number: HostGpu())
     with pytest.raises(InvalidWeights, match=r"cannot open '.*engine\.plan': .*driver"):
         open_engine(path, 0, host_code=True)

@@ -71,7 +71,7 @@ def command(
         raise typer.Exit(1)
 
 
-def _check_task(model: Model) -> None:
+def _check_task(model: Model[Any]) -> None:
     if model.task == "vision-language":
         raise InvalidOption(
             f"{model.card.id!r} answers prompts, and bench measures models that take "
@@ -79,7 +79,7 @@ def _check_task(model: Model) -> None:
         )
 
 
-def _where(model: Model) -> str:
+def _where(model: Model[Any]) -> str:
     place = f"{model.backend}, {model.device}, {model.precision}"
     return f"{model.card.id} on {place}"
 
@@ -95,7 +95,7 @@ def _photograph() -> np.ndarray:
     return np.ascontiguousarray(image.host()[..., ::-1])
 
 
-def _measured(model: Model, pictures: list[Any], rounds: int) -> str:
+def _measured(model: Model[Any], pictures: list[Any], rounds: int) -> str:
     """Medians; the network's time ends when its outputs are in host memory."""
     size = model.batch_size
     parts = [pictures[n : n + size] for n in range(0, len(pictures), size)]
@@ -119,12 +119,12 @@ def _median(call: Callable[[], Any], rounds: int) -> float:
     return statistics.median(times)
 
 
-def _outputs(model: Model, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+def _outputs(model: Model[Any], inputs: dict[str, Any]) -> dict[str, np.ndarray]:
     host = model._loaded.operations.host
     return {name: host(array) for name, array in model.forward(inputs).items()}
 
 
-def _is_right(model: Model, asked: dict[str, Any], pictures: list[Any]) -> bool:
+def _is_right(model: Model[Any], asked: dict[str, Any], pictures: list[Any]) -> bool:
     """Whether outputs agree with a reference's, on inputs that the reference made."""
     with _reference(model, asked) as reference:
         inputs, _ = reference.pre_process(pictures)
@@ -142,7 +142,7 @@ def _is_right(model: Model, asked: dict[str, Any], pictures: list[Any]) -> bool:
     return right
 
 
-def _as_taken(model: Model, inputs: dict[str, Any]) -> dict[str, Any]:
+def _as_taken(model: Model[Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """Inputs in the type that a graph in half precision may ask for."""
     if model._loaded.spec.dtype != "float16":
         return inputs
@@ -150,7 +150,7 @@ def _as_taken(model: Model, inputs: dict[str, Any]) -> dict[str, Any]:
     return {**inputs, name: inputs[name].astype(np.float16)}
 
 
-def _reference(model: Model, asked: dict[str, Any]) -> Model:
+def _reference(model: Model[Any], asked: dict[str, Any]) -> Model[Any]:
     """The same model on the CPU in full precision, by the best of the others."""
     model_id = model._loaded.recipe.model_id
     asked = {**asked, "device": "cpu", "quantization": "fp32"}
@@ -159,7 +159,7 @@ def _reference(model: Model, asked: dict[str, Any]) -> Model:
     for candidate in explained.candidates:
         place = (candidate.backend, candidate.device, candidate.precision)
         if candidate.verdict != "refused" and place != own:
-            found: Model = AutoModel.from_pretrained(
+            found: Model[Any] = AutoModel.from_pretrained(
                 model_id, backend=candidate.backend, **asked
             )
             return found

@@ -11,7 +11,7 @@ import typer
 from inference_models import hardware
 from inference_models.auto import AutoModel
 from inference_models.download.store import cache_root, offline
-from inference_models.errors import DownloadFailed, Unavailable
+from inference_models.errors import DownloadFailed, Unavailable, told
 from inference_models.interfaces import Backend
 from inference_models.negotiation.negotiate import advice_of
 from inference_models.registry import Registry, installed
@@ -63,7 +63,7 @@ def _offer(cls: type[Backend]) -> str:
     except Unavailable as error:
         return f"unavailable: {error}"
     except (Exception, SystemExit) as error:  # noqa: BLE001 - what doctor reports
-        return f"fails: {type(error).__name__}: {error}"
+        return f"fails: {told(error)}"
 
 
 def _weights() -> Iterator[str]:

@@ -35,7 +35,7 @@ from inference_models.errors import (
     Unreachable,
 )
 from inference_models.interfaces import Access
-from inference_models.strict_json import parse
+from inference_models.strict_json import parse_file
 
 log = logging.getLogger("inference_models")
 
@@ -99,9 +99,7 @@ def read_card(path: Path) -> ModelCard | None:
     try:
         if not path.is_file():
             return None
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-        node = parse(content, f"{str(path)!r}", _LARGEST)
+        node = parse_file(path, _LARGEST)
         return ModelCard.from_json(node.node("card").data)
     except (OSError, TypeError, ValueError, InferenceModelsError) as error:
         log.debug("a remembered answer is left out: %s", error)

@@ -25,8 +25,8 @@ from inference_models.disk import (
     check_room,
     chunks_of,
     hash_file,
+    move_file,
     move_folder,
-    place,
     write_atomically,
 )
 from inference_models.download.answers import read_card
@@ -81,7 +81,7 @@ def _export(path: Path, files: Mapping[str, Content]) -> int:
             for name, member in listed.items():
                 with _opened(files[name]) as stream:
                     _add(archive, name, member.size, stream)
-        place(partial, path)
+        move_file(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return path.stat().st_size
@@ -273,7 +273,7 @@ def _settle(
     for name in _of("blobs", listed):
         target = store.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        place(staged / name, target)
+        move_file(staged / name, target)
     for name, digest in recorded.items():
         if not (store.root / name).exists():
             write_atomically(store.root / name, digest.encode())

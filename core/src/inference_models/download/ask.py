@@ -151,16 +151,11 @@ def _once(question: Question, terms: Terms, kept: tuple[str, ...]) -> Reply:
     import httpx
 
     late = f"the answer took longer than {terms.total:.0f} s"
-    watch, left = _Watch(), terms.redirects
+    watch = _Watch()
     with Deadline(terms.total, late, lambda: watch.connection) as deadline:
         try:
             with unlogged(), _client(terms) as client:
-                while True:
-                    with _streamed(client, question, watch) as response:
-                        further = _further(response, question) if left else None
-                        if further is None:
-                            return _reply(response, terms, kept)
-                    question, left = further, left - 1
+                return _followed(client, question, watch, terms, kept)
         except (
             httpx.HTTPError,
             httpx.InvalidURL,
@@ -168,6 +163,19 @@ def _once(question: Question, terms: Terms, kept: tuple[str, ...]) -> Reply:
         ) as error:
             problem = deadline.reason if deadline.passed else str(error)
             return Reply(0, problem=problem[:300] or type(error).__name__)
+
+
+def _followed(
+    client: Any, question: Question, watch: _Watch, terms: Terms, kept: tuple[str, ...]
+) -> Reply:
+    """The answer behind as many redirects on the same server as there may be."""
+    left = terms.redirects
+    while True:
+        with _streamed(client, question, watch) as response:
+            further = _further(response, question) if left else None
+            if further is None:
+                return _reply(response, terms, kept)
+        question, left = further, left - 1
 
 
 class _Watch:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -42,6 +41,8 @@ def read(
 
 
 def _connection(response: Any) -> socket.socket | None:
+    import ssl  # which is slow to import, and most calls do without
+
     stream = response.extensions.get("network_stream")
     found = stream and stream.get_extra_info("socket")
     # TLS to a server through TLS to its proxy, which the socket knows nothing of.

@@ -31,8 +31,8 @@ from inference_models.disk import (
     hash_file,
     is_full,
     is_real_file,
+    move_file,
     note_use,
-    place,
     remove,
     unique,
     write_atomically,
@@ -256,7 +256,7 @@ class Store:
         self._hashes.pop(blob, None)
         _remove_folder(blob)
         try:
-            place(path, blob)
+            move_file(path, blob)
         except FileNotFoundError:  # without a lock, another may have tidied up
             if not self._is_sound(digest):
                 raise
@@ -400,7 +400,7 @@ def _link(blob: Path, path: Path) -> None:
 def _put(partial: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_folder(path)
-    place(partial, path)
+    move_file(partial, path)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -28,6 +27,9 @@ from inference_models.errors import (
     UsagePaused,
     shown_url,
 )
+
+if TYPE_CHECKING:
+    import ssl
 
 _PLAIN = {"Accept-Encoding": "identity"}
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)

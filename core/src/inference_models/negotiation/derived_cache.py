@@ -20,7 +20,7 @@ import attrs
 from inference_models.card import Artifact, Batch, Bundle, ModelCard, structure
 from inference_models.disk import hash_file, note_use, write_atomically
 from inference_models.download.store import Store
-from inference_models.errors import InferenceModelsError
+from inference_models.errors import InferenceModelsError, told
 from inference_models.interfaces import Architecture
 from inference_models.negotiation.judging import tolerance
 from inference_models.negotiation.options import Cached, Option
@@ -263,7 +263,7 @@ def _misfit(
     try:
         reason = option.backend.refuse(card, artifact, plan)
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
-        reason = f"refuse() failed: {type(error).__name__}: {error}"
+        reason = f"refuse() failed: {told(error)}"
     return reason and f"what was built does not fit: {reason}"
 
 

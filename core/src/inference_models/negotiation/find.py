@@ -27,7 +27,7 @@ from inference_models.errors import (
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.negotiation.hints import hint_for_id, install_hint
 from inference_models.registry import Registry, returned
-from inference_models.trust import ORIGINS, check_license, judged
+from inference_models.trust import ORIGINS, check_license, vetted
 
 log = logging.getLogger("inference_models")
 
@@ -155,7 +155,7 @@ def _card(
     """A provider's card; unless it is asked alone, a fault of its own is a warning."""
     try:
         card = provider.find(name, access)
-        return None if card is None else _judged(card, provider, name, access)
+        return None if card is None else _admitted(card, provider, name, access)
     except InferenceModelsError:
         raise
     except Exception as error:  # a plugin's fault must not stop the others
@@ -166,7 +166,7 @@ def _card(
         return None
 
 
-def _judged(
+def _admitted(
     card: Any, provider: WeightsProvider, name: str, access: Access
 ) -> ModelCard:
     """What a provider found, as far as it may be loaded."""
@@ -182,7 +182,7 @@ def _judged(
     if origin not in ORIGINS:
         known = ", ".join(ORIGINS)
         raise TypeError(f"origin() returned {origin!r}, which is none of {known}")
-    return judged(_without_lost(found), origin, access.consent)
+    return vetted(_without_lost(found), origin, access.consent)
 
 
 def _without_lost(card: ModelCard) -> ModelCard:
@@ -191,10 +191,11 @@ def _without_lost(card: ModelCard) -> ModelCard:
 
 
 def _unless_lost(artifact: Artifact) -> Artifact:
-    if not artifact.lost or "unsupported" in artifact.needs:
+    if not artifact.lost:
         return artifact
-    reason = f"{artifact.lost[0]!r}, which has a graph, is not among the card's files"
-    return attrs.evolve(artifact, needs={**artifact.needs, "unsupported": reason})
+    return artifact.refused(
+        f"{artifact.lost[0]!r}, which has a graph, is not among the card's files"
+    )
 
 
 def _check_held(card: ModelCard, sha256: str | None) -> None:

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 from inference_models.card import ModelCard
-from inference_models.negotiation.routes import unsupported
 from inference_models.registry import Registry
 
 
@@ -62,7 +61,7 @@ def advice(card: ModelCard, registry: Registry) -> list[str]:
     Artifacts that nothing can use are listed with their reasons.
     """
     read = {form for cls in registry.backends.values() for form in cls.formats}
-    reasons = [(a.format, unsupported(a)) for a in card.artifacts]
+    reasons = [(a.format, a.unsupported) for a in card.artifacts]
     lines = [f"{form} is left out: {reason}" for form, reason in reasons if reason]
     for form in dict.fromkeys(form for form, reason in reasons if reason is None):
         if form not in read:

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from inference_models.card import Artifact, Batch, ModelCard, Plan
-from inference_models.errors import NoBackend, Unavailable, did_you_mean
+from inference_models.errors import NoBackend, Unavailable, did_you_mean, told
 from inference_models.interfaces import Backend
 from inference_models.negotiation.constraints import Constraints, is_device
 from inference_models.negotiation.hints import install_hint
@@ -76,7 +76,7 @@ def advice_of(backend: Backend) -> list[str]:
     except Unavailable:
         return []  # why is said where its devices are asked for
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
-        return [f"{backend.name}: advice() failed: {type(error).__name__}: {error}"]
+        return [f"{backend.name}: advice() failed: {told(error)}"]
 
 
 def _sentences(given: Any) -> list[str]:
@@ -200,7 +200,7 @@ def _plans(
     except Unavailable as error:
         return [], [refuse(str(error))]
     except (Exception, SystemExit) as error:  # noqa: BLE001 - must not stop the others
-        return [], [refuse(f"{asked} failed: {type(error).__name__}: {error}")]
+        return [], [refuse(f"{asked} failed: {told(error)}")]
     if refused:
         return [], [refuse(refused + _why_not(card, backend, constraints))]
     explore = functools.partial(_explored, card, backend, devices, constraints, look)
@@ -342,11 +342,17 @@ def _plan(way: _Way, constraints: Constraints) -> Option | Candidate:
             plan = Plan(way.device, choice, batch)
             refusal = backend.refuse(way.card, way.in_precision(choice), plan)
             if refusal is None:
-                place = offered.index(choice), _misfit(opened.batch, constraints.batch)
-                return Option(backend, way.artifact, plan, way.steps, place=place)
+                misfit = _misfit(opened.batch, constraints.batch)
+                return Option(
+                    backend,
+                    way.artifact,
+                    plan,
+                    way.steps,
+                    preference=(offered.index(choice), misfit),
+                )
             reason = reason or refusal
     except (Exception, SystemExit) as error:  # noqa: BLE001 - must not stop the others
-        reason = f"{asked} failed: {type(error).__name__}: {error}"
+        reason = f"{asked} failed: {told(error)}"
     named = constraints.precision
     return Candidate(
         backend.name, "refused", reason, way.form, way.device, named, batch
@@ -396,7 +402,7 @@ def _wanted(
 def _key(option: Option, place: int, number: int) -> tuple[Any, ...]:
     """A total order; nothing in it depends on how plugins were found."""
     kind, _, index = option.plan.device.partition(":")
-    precision, misfit = option.place
+    precision, misfit = option.preference
     return (
         kind == "cpu",
         place,

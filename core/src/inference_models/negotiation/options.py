@@ -38,9 +38,9 @@ class Option:
 
     `steps` are the backends that derive it first, in order; empty where the card has
     the artifact ready. `built` says that the derived artifact lies in the cache, and
-    `misfit` why what lies there is of no use. Options are sorted by `place`: the place
-    of the precision in the backend's own order, then whether the batch is another than
-    the user asked for.
+    `misfit` why what lies there is of no use. Options are sorted by `preference`: the
+    place of the precision in the backend's own order, then whether the batch is another
+    than the user asked for.
     """
 
     backend: Backend
@@ -49,7 +49,7 @@ class Option:
     steps: Steps = ()
     built: bool = False
     misfit: str = ""
-    place: tuple[int, bool] = (0, False)
+    preference: tuple[int, bool] = (0, False)
 
     @property
     def ready(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inference_models.card import Artifact, ModelCard
+from inference_models.errors import told
 from inference_models.interfaces import Backend
 
 Steps = tuple[tuple[Backend, str], ...]
@@ -14,18 +15,12 @@ Route = tuple[int, Artifact, Steps]
 """An artifact of the card with its number, and the steps to what a backend opens."""
 
 
-def unsupported(artifact: Artifact) -> str | None:
-    """Why nothing can use an artifact, as its `needs` say under "unsupported"."""
-    reason = artifact.needs.get("unsupported")
-    return None if reason is None else str(reason)
-
-
 def usable(card: ModelCard, form: str | None = None) -> list[Artifact]:
     """The artifacts that something may be able to use, of all formats or of one."""
     return [
         artifact
         for artifact in card.artifacts
-        if unsupported(artifact) is None and form in (None, artifact.format)
+        if artifact.unsupported is None and form in (None, artifact.format)
     ]
 
 
@@ -39,7 +34,7 @@ def ready_routes(card: ModelCard, backend: Backend) -> list[Route]:
     return [
         (number, artifact, ())
         for number, artifact in enumerate(card.artifacts)
-        if artifact.format in backend.formats and unsupported(artifact) is None
+        if artifact.format in backend.formats and artifact.unsupported is None
     ]
 
 
@@ -49,7 +44,7 @@ def derived_routes(
     """Artifacts that others can write in one of the backend's formats."""
     routes = []
     for number, artifact in enumerate(card.artifacts):
-        if unsupported(artifact) is None and artifact.format not in backend.formats:
+        if artifact.unsupported is None and artifact.format not in backend.formats:
             steps = chain(artifact.format, backend.formats, backends)
             if steps:
                 routes.append((number, artifact, steps))
@@ -102,7 +97,7 @@ def _lack(backend: Backend, form: str) -> str | None:
     try:
         return backend.lacks(form)
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
-        return f"lacks() of {backend.name!r} failed: {type(error).__name__}: {error}"
+        return f"lacks() of {backend.name!r} failed: {told(error)}"
 
 
 def _available(backend: Backend) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from inference_models.card import ModelCard
-from inference_models.card_files import card_from, read_json
+from inference_models.card_files import card_from, placed, read_json
 from inference_models.errors import InvalidCard, ModelNotFound
 from inference_models.interfaces import Access, WeightsProvider
 from inference_models.negotiation.find import written_file
@@ -69,26 +69,11 @@ def _of_folder(folder: Path) -> ModelCard:
         return card_from(path, read_json(path))
     card = of_folder(folder)
     if card is not None:
-        return _placed(card, folder)
+        return attrs.evolve(placed(card, folder), id=str(folder))
     files = sorted(file.name for file in folder.iterdir() if file.is_file())
     example = next(filter(is_weights, files), "")
     advice = f", or name the file: {str(folder / example)!r}" if example else ""
     raise InvalidCard(f"{str(folder)!r} has no {CARD}; add one{advice}")
-
-
-def _placed(card: ModelCard, folder: Path) -> ModelCard:
-    """The card of a folder, with its files where they lie."""
-    artifacts = [
-        attrs.evolve(
-            artifact,
-            files=[
-                attrs.evolve(file, sources=((folder / file.name).as_uri(),))
-                for file in artifact.files
-            ],
-        )
-        for artifact in card.artifacts
-    ]
-    return attrs.evolve(card, id=str(folder), artifacts=artifacts)
 
 
 def _of_file(path: Path, access: Access) -> ModelCard:

@@ -151,9 +151,7 @@ def located(artifact: Artifact, there: Callable[[str], File | None]) -> Artifact
     `there` gives such a file by its name. Raises `InvalidCard` for one that is not
     there, or is another than the card promises.
     """
-    named = {file.name for file in artifact.files}
-    entries = [n for n in artifact.graphs.values() if n != "." and n not in named]
-    files = (*artifact.files, *map(File, dict.fromkeys(entries)))
+    files = (*artifact.files, *map(File, dict.fromkeys(artifact.lost)))
     return attrs.evolve(artifact, files=[_located(file, there) for file in files])
 
 

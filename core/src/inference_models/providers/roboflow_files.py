@@ -100,7 +100,7 @@ def _with_base(bundle: Bundle) -> Bundle:
 
 def _check_supported(bundle: Bundle, claimed: ModelCard | None) -> None:
     for artifact in claimed.artifacts if claimed else ():
-        reason = artifact.needs.get("unsupported")
+        reason = artifact.unsupported
         if reason and artifact.format == bundle.artifact.format:
             raise InvalidWeights(f"{bundle.card.id!r} cannot be run: {reason}")
 

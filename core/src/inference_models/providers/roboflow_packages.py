@@ -143,7 +143,7 @@ def _unsupported(node: Node, reason: str) -> Artifact:
     kind = manifest.get("type") if isinstance(manifest, Mapping) else None
     known = isinstance(kind, str) and re.fullmatch(r"[a-z0-9-]{1,60}", kind)
     name = str(kind).partition("-model-package")[0] if known else "unknown"
-    return Artifact(name, {}, needs={"unsupported": reason})
+    return Artifact(name, {}).refused(reason)
 
 
 def _artifact(node: Node, source: str) -> Artifact:

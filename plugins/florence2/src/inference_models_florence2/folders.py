@@ -14,7 +14,7 @@ from inference_models import (
     InvalidWeights,
     ModelCard,
 )
-from inference_models.strict_json import parse
+from inference_models.strict_json import parse_file
 from inference_models_florence2.answers import banned_in
 from inference_models_florence2.layout import given_of
 
@@ -63,12 +63,12 @@ def card_of(facts: Facts, architecture: str) -> ModelCard | None:
 def _artifacts(known: Mapping[str, Any], base: str | None) -> Iterator[Artifact]:
     """The folder; before it its one file of weights, which our own networks read."""
     reason = known["unsupported"]
-    needs = {"unsupported": reason} if reason else {}
     named = [{"name": name} for name in known["files"]]
     weights = [name for name in known["files"] if name.endswith(".safetensors")]
     if base is None and len(weights) == 1:
-        yield Artifact("torch", dict.fromkeys(GRAPHS, weights[0]), named, needs=needs)
-    yield Artifact("hf", dict.fromkeys(GRAPHS, "."), named, needs=needs, base=base)
+        graphs = dict.fromkeys(GRAPHS, weights[0])
+        yield Artifact("torch", graphs, named).refused(reason)
+    yield Artifact("hf", dict.fromkeys(GRAPHS, "."), named, base=base).refused(reason)
 
 
 def _config(known: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,9 +94,7 @@ def _read(path: Path) -> dict[str, Any]:
     """A small file of settings; nothing where there is none."""
     if not path.is_file():
         return {}
-    with path.open("rb") as file:
-        content = file.read(_LARGEST + 1)
     try:
-        return dict(parse(content, f"{str(path)!r}", _LARGEST).data)
+        return dict(parse_file(path, _LARGEST).data)
     except InvalidCard as error:
         raise InvalidWeights(str(error)) from error

@@ -16,6 +16,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from inference_models import InvalidCard, InvalidOption, InvalidWeights
+from inference_models.errors import first_line
 from inference_models.strict_json import Node, parse
 
 TOKENIZER = "tokenizer.json"
@@ -173,7 +174,7 @@ def _json(path: Path) -> Node:
 
 
 def _damaged(path: Path, reason: object) -> InvalidWeights:
-    line = str(reason).partition("\n")[0][:200]
+    line = first_line(reason, 200)
     return InvalidWeights(
         f"'{path}' cannot be read as a tokenizer: {line}; fetch it again"
     )

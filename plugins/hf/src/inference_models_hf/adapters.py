@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from inference_models import InvalidCard, InvalidWeights
-from inference_models.strict_json import Node, parse
+from inference_models.errors import first_line
+from inference_models.strict_json import Node, parse_file
 from inference_models_hf.folder import ADAPTER, ADAPTER_WEIGHTS
 from inference_models_torch.header import check_header
 from inference_models_torch.modules import listed, within_files
@@ -81,7 +82,7 @@ def with_adapter(model: nn.Module, folder: Path) -> nn.Module:
     except (InvalidCard, InvalidWeights) as error:
         raise InvalidWeights(str(error)) from error
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        reason = first_line(error)
         raise InvalidWeights(
             f"the adapter in {str(folder)!r} does not fit its base: {reason}; is it of "
             "another model?"
@@ -91,8 +92,7 @@ def with_adapter(model: nn.Module, folder: Path) -> nn.Module:
 
 def _settings(path: Path) -> dict[str, Any]:
     """What peft is told; everything else that means something is refused."""
-    with path.open("rb") as file:
-        config = parse(file.read(_LARGEST + 1), f"{str(path)!r}", _LARGEST)
+    config = parse_file(path, _LARGEST)
     if config.data.get("peft_type") != "LORA":
         raise config.wrong("peft_type", "is not 'LORA', the kind that is read here")
     for key, value in config.data.items():

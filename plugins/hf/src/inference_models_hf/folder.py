@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_models import Facts, InvalidCard, InvalidWeights, distinct_labels
-from inference_models.strict_json import Node, parse
+from inference_models.strict_json import Node, parse_file
 from inference_models_hf.processor import preprocessing_of
 
 CONFIG = "config.json"
@@ -86,10 +86,8 @@ def _adapter(folder: Path) -> Facts:
 def _read(path: Path) -> Node | None:
     if not path.is_file():
         return None
-    with path.open("rb") as file:
-        content = file.read(_LARGEST + 1)
     try:
-        return parse(content, f"{str(path)!r}", _LARGEST)
+        return parse_file(path, _LARGEST)
     except InvalidCard as error:
         raise InvalidWeights(str(error)) from error
 

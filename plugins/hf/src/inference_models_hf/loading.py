@@ -16,6 +16,7 @@ from torch import nn
 from transformers.utils import logging
 
 from inference_models import Bundle, InvalidWeights
+from inference_models.errors import first_line
 from inference_models_hf.folder import CONFIG, settings, wants_code
 from inference_models_torch.header import check_header
 from inference_models_torch.modules import listed, within_files
@@ -102,7 +103,7 @@ def _count(path: Path) -> int:
 
 
 def _explained(bundle: Bundle, error: Exception) -> InvalidWeights:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    reason = first_line(error)
     return InvalidWeights(
         f"transformers {transformers.__version__} cannot load {bundle.card.id!r} from "
         f"{str(bundle.folder)!r}: {reason}"

@@ -23,6 +23,7 @@ from inference_models import (
     Operations,
     TensorSpec,
     cxcywh_to_xyxy,
+    highest,
     sigmoid,
     softmax,
 )
@@ -69,15 +70,15 @@ def card_of(
 ) -> ModelCard:
     """The card of a folder, whose one graph is the folder itself."""
     known = facts.metadata
-    needs = {"timm": _wants_timm(known["config"]), "unsupported": known["unsupported"]}
+    timm = _wants_timm(known["config"])
     artifact = Artifact(
         facts.format,
         {"main": "."},
         files=[{"name": name} for name in known["files"]],
         precision=_precision(known["config"]),
-        needs={key: value for key, value in needs.items() if value},
+        needs={"timm": timm} if timm else {},
         rename={"pred_boxes": "boxes"} if task == "object-detection" else {},
-    )
+    ).refused(known["unsupported"])
     return ModelCard(
         id=known["class"],
         architecture=architecture,
@@ -169,7 +170,7 @@ class HfDetector(Architecture[ConfidenceOptions]):
         query, label = np.nonzero((scores >= threshold) & (scores > 0) & finite)
         found = scores[query, label]
         most = self.bundle.config["most"] or len(scores)
-        order = np.argsort(-found, kind="stable")[:most]
+        order = highest(found, most)
         boxes = frame.from_normalized(xyxy[query[order]])
         return Detections(boxes, found[order], label[order], self.class_names)
 

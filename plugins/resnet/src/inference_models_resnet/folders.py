@@ -36,10 +36,9 @@ def _artifacts(facts: Facts, has_layout: bool) -> Iterator[Artifact]:
     """The folder; and its file of weights alone, where our own network fits it."""
     files = facts.metadata["files"]
     reason = facts.metadata["unsupported"]
-    needs = {"unsupported": reason} if reason else {}
     weights = [name for name in files if name.endswith(".safetensors")]
     if has_layout and len(weights) == 1:
         only = {"name": weights[0]}
-        yield Artifact("torch", {"main": weights[0]}, [only], needs=needs)
+        yield Artifact("torch", {"main": weights[0]}, [only]).refused(reason)
     named = [{"name": name} for name in files]
-    yield Artifact(facts.format, {"main": "."}, named, needs=needs)
+    yield Artifact(facts.format, {"main": "."}, named).refused(reason)

@@ -27,6 +27,7 @@ from inference_models import (
     TensorSpec,
     check_share,
     cxcywh_to_xyxy,
+    highest,
     hookimpl,
     sigmoid,
 )
@@ -310,7 +311,7 @@ def _best(logits: np.ndarray, cxcywh: np.ndarray, threshold: Any) -> _Best:
     least = threshold[label] if np.ndim(threshold) else threshold
     known = np.isfinite(found) & np.isfinite(cxcywh).all(axis=1)[query]
     good = np.flatnonzero(known & (scores >= least))
-    best = good[_largest(scores[good], len(logits))]
+    best = good[highest(scores[good], len(logits))]
     return _Best(query[best], label[best], scores[best])
 
 
@@ -323,15 +324,6 @@ def _below(score: float) -> float:
     """A logit below all whose sigmoid reaches the score, rounded to float32 or not."""
     share = float(score) - 1e-6
     return math.log(share / (1 - share)) if share > 0 else -math.inf
-
-
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the largest, in falling order, and equals as they come."""
-    chosen = np.arange(len(values))
-    if len(values) > count:  # to sort thousands takes longer than to find these few
-        chosen = np.flatnonzero(values >= np.partition(values, -count)[-count])
-    order = np.argsort(-values[chosen], kind="stable")
-    return np.asarray(chosen[order][:count])
 
 
 def _ordered(outputs: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:

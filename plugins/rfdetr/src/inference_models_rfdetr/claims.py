@@ -192,7 +192,6 @@ def _converted(facts: Facts) -> ModelCard | None:
     task = _CONVERTED.get(known.get("class", ""))
     if task is None:
         return None
-    reason = known["unsupported"]
     rename = {"pred_boxes": "boxes"}
     if task == SEGMENTATION:
         rename["pred_masks"] = "masks"
@@ -201,8 +200,7 @@ def _converted(facts: Facts) -> ModelCard | None:
         {"main": "."},
         files=[{"name": name} for name in known["files"]],
         rename=rename,
-        needs={"unsupported": reason} if reason else {},
-    )
+    ).refused(known["unsupported"])
     return ModelCard(
         id="rfdetr",
         architecture="rfdetr",

@@ -23,6 +23,7 @@ from inference_models import (
     TensorSpec,
 )
 from inference_models.disk import described
+from inference_models.errors import first_line
 from inference_models.progress import Report
 from inference_models_torch.modules import DTYPES, cast, load_modules
 from inference_models_torch.session import Signature, by_name
@@ -168,10 +169,9 @@ def _explained(graph: str) -> Iterator[None]:
         yield
     except torch.onnx.errors.OnnxExporterError as error:
         cause = error.__cause__ or error
-        reason = str(cause).strip().partition("\n")[0][:300]
         raise InvalidWeights(
             f"torch {torch.__version__} cannot write graph {graph!r} as ONNX: "
-            f"{type(cause).__name__}: {reason}"
+            f"{type(cause).__name__}: {first_line(cause)}"
         ) from error
 
 

@@ -19,6 +19,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from inference_models.errors import first_line
 from inference_models_torch.memory import is_out_of_memory
 
 log = logging.getLogger("inference_models")
@@ -245,7 +246,7 @@ def _recorded(
         _abandon(graph, pool)
         if is_out_of_memory(error) or not isinstance(error, Exception):
             raise
-        raise _Unrecordable(str(error).strip().partition("\n")[0]) from error
+        raise _Unrecordable(first_line(error)) from error
     return Recording(graph, inputs, returned)
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from inference_models import InvalidWeights
+from inference_models.errors import first_line
 from inference_models.strict_json import without_repeats
 
 SAFETENSORS = (".safetensors",)
@@ -29,7 +30,7 @@ def check_header(path: Path) -> None:
 
 def damaged(path: Path, error: Exception) -> InvalidWeights:
     """What to raise for a file that its own reader rejects."""
-    reason = str(error).partition("\n")[0]
+    reason = first_line(error)
     return InvalidWeights(
         f"'{path}' is no whole {path.suffix} file: {reason}; fetch it again"
     )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from inference_models import Preprocessing
+from inference_models.errors import first_line
 from inference_models.preprocess import Placement
 from inference_models_torch.taps import PADDING, Axis, axes, plain_axes, table
 
@@ -110,7 +111,7 @@ def mixer(device: torch.device) -> Mixer | None:
         made = Mixer(device)
         _try(made, device)
     except Exception as error:  # noqa: BLE001 - Triton compiles, and fails in many ways
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         what = "Triton is not installed" if find_spec("triton") is None else reason
         log.warning(
             "images are prepared on %s in many steps instead of one, since %s; "

@@ -21,6 +21,8 @@ from inference_models import (
     Session,
     TensorSpec,
 )
+from inference_models.errors import first_line
+from inference_models.inputs import check_names, listed
 from inference_models_torch.arrays import as_tensor
 from inference_models_torch.graphs import Graphs, between_turns
 from inference_models_torch.memory import is_out_of_memory, ran_out
@@ -71,11 +73,7 @@ class TorchSession(Session):
         module = self._module
         if module is None:
             raise ModelClosed("the model is closed; load it again to use it")
-        if inputs.keys() != self.inputs.keys():
-            raise InvalidInput(
-                f"the graph takes {_described(self.inputs)}; it was given "
-                f"{', '.join(map(repr, inputs)) or 'nothing'}"
-            )
+        check_names(self.inputs, inputs)
         tensors = [
             inputs[n] if n.startswith("state.") else as_tensor(inputs[n])
             for n in self.inputs
@@ -141,7 +139,7 @@ class TorchSession(Session):
     def _explained(
         self, error: Exception, tensors: Sequence[Any]
     ) -> RunFailed | InvalidInput:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         if is_out_of_memory(error):
             batch = next((len(t) for t in tensors if getattr(t, "ndim", 0)), 1)
             return ran_out(self._device, batch, error)
@@ -157,7 +155,7 @@ class TorchSession(Session):
             if isinstance(t, torch.Tensor)
         )
         return InvalidInput(
-            f"the network cannot take {given}; it takes {_described(self.inputs)} "
+            f"the network cannot take {given}; it takes {listed(self.inputs)} "
             f"({type(error).__name__}: {reason})"
         )
 
@@ -210,10 +208,3 @@ def _in_dtype(
         key: attrs.evolve(spec, dtype=name) if "float" in spec.dtype else spec
         for key, spec in specs.items()
     }
-
-
-def _described(specs: Mapping[str, TensorSpec]) -> str:
-    return ", ".join(
-        f"{name!r}: {spec.dtype} ({', '.join(map(str, spec.shape))})"
-        for name, spec in specs.items()
-    )

@@ -128,7 +128,7 @@ class TrtBackend(Backend):
         report: Report,
     ) -> Artifact:
         """Build the engine of an ONNX file, for a GPU here or for a kind of GPUs."""
-        from inference_models_trt.build import Recipe, build
+        from inference_models_trt.build import BuildSettings, build
 
         (path,) = map(source.path, source.artifact.graphs)
         facts = hardware.detect()
@@ -138,7 +138,7 @@ class TrtBackend(Backend):
             raise InvalidOption(
                 f"device {plan.device!r} is neither a GPU here nor such as 'sm_89'"
             )
-        recipe = Recipe(
+        settings = BuildSettings(
             batch=plan.batch or _BATCH,
             capability=capability if installed.is_rtx else None,
             device=None if installed.is_rtx else _number(plan.device),
@@ -146,7 +146,7 @@ class TrtBackend(Backend):
             optimization_level=self.optimization_level,
             timings=_timings(installed, capability),
         )
-        built = build(path, folder / _ENTRY, recipe, paced(report))
+        built = build(path, folder / _ENTRY, settings, paced(report))
         return attrs.evolve(
             source.artifact,
             format="trt",

@@ -25,7 +25,7 @@ _INTERRUPTIBLE = 0.1  # seconds; a wait without an end hears no Ctrl-C on Window
 
 
 @attrs.frozen
-class Recipe:
+class BuildSettings:
     """What an engine is built for, beside its ONNX file.
 
     `capability` is what TensorRT for RTX builds for; TensorRT builds for the GPU of the
@@ -50,7 +50,7 @@ class Built:
     batch: Batch
 
 
-def build(source: Path, target: Path, recipe: Recipe, report: Report) -> Built:
+def build(source: Path, target: Path, settings: BuildSettings, report: Report) -> Built:
     """Write the engine of an ONNX file to `target`, whole or not at all.
 
     Raises `InvalidWeights` for what TensorRT cannot parse or build. Ctrl-C ends it at
@@ -58,7 +58,7 @@ def build(source: Path, target: Path, recipe: Recipe, report: Report) -> Built:
     """
     phases = Phases(report)
     with ThreadPoolExecutor(1, thread_name_prefix="trt-build") as thread:
-        future = thread.submit(_build, source, recipe, phases)
+        future = thread.submit(_build, source, settings, phases)
         engine, built = _wait(future, phases)
     write_atomically(target, engine)
     report("built", 1.0)
@@ -78,15 +78,15 @@ def _wait(future: Future[tuple[Any, Built]], phases: Phases) -> tuple[Any, Built
     return future.result()
 
 
-def _build(source: Path, recipe: Recipe, phases: Phases) -> tuple[Any, Built]:
+def _build(source: Path, settings: BuildSettings, phases: Phases) -> tuple[Any, Built]:
     """The engine, as something with bytes in it."""
-    if recipe.device is None:
-        return _built(source, recipe, phases)
-    with Gpu(recipe.device).current():  # TensorRT builds for that of its thread
-        return _built(source, recipe, phases)
+    if settings.device is None:
+        return _built(source, settings, phases)
+    with Gpu(settings.device).current():  # TensorRT builds for that of its thread
+        return _built(source, settings, phases)
 
 
-def _built(source: Path, recipe: Recipe, phases: Phases) -> tuple[Any, Built]:
+def _built(source: Path, settings: BuildSettings, phases: Phases) -> tuple[Any, Built]:
     logger = Logger()
     builder = trt.Builder(logger)
     network = builder.create_network(_strongly_typed())
@@ -95,16 +95,16 @@ def _built(source: Path, recipe: Recipe, phases: Phases) -> tuple[Any, Built]:
         raise InvalidWeights(
             f"TensorRT cannot read '{source}': {_reason(parser, logger)}"
         )
-    built = _describe(network, source, recipe.batch)
-    config = _config(builder, recipe)
+    built = _describe(network, source, settings.batch)
+    config = _config(builder, settings)
     _add_profile(builder, network, config, built.batch)
     config.progress_monitor = monitor = Monitor(phases)
-    timings = load_timings(config, recipe.timings)
+    timings = load_timings(config, settings.timings)
     engine = builder.build_serialized_network(network, config)
     del monitor
     if engine is None:
         raise InvalidWeights(f"TensorRT cannot build '{source}': {logger.reason}")
-    save_timings(timings, recipe.timings)
+    save_timings(timings, settings.timings)
     return engine, built
 
 
@@ -126,16 +126,16 @@ def _reason(parser: trt.OnnxParser, logger: Logger) -> str:
     return f"node {error.node()}{name} ({error.node_operator()}): {told}"
 
 
-def _config(builder: trt.Builder, recipe: Recipe) -> trt.IBuilderConfig:
+def _config(builder: trt.Builder, settings: BuildSettings) -> trt.IBuilderConfig:
     config = builder.create_builder_config()
     # With it, float32 would be rounded to ten bits in matrix products.
     config.clear_flag(trt.BuilderFlag.TF32)
-    if recipe.workspace is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, recipe.workspace)
-    if recipe.optimization_level is not None:
-        config.builder_optimization_level = recipe.optimization_level
-    if recipe.capability is not None:
-        _aim(config, recipe.capability)
+    if settings.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace)
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
+    if settings.capability is not None:
+        _aim(config, settings.capability)
     return config
 
 

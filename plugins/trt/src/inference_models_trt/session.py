@@ -21,7 +21,7 @@ from inference_models import (
     check_inputs,
     host_array,
 )
-from inference_models.errors import out_of_memory
+from inference_models.errors import first_line, out_of_memory
 from inference_models_trt.callbacks import Logger
 from inference_models_trt.device_array import DeviceArray
 from inference_models_trt.gpu import Gpu
@@ -163,7 +163,7 @@ class TrtSession(Session):
         )
 
     def _explained(self, error: Exception, inputs: Mapping[str, Array]) -> Exception:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         if "OUT_OF_MEMORY" in reason or "out of memory" in reason.lower():
             batch = next((a.shape[0] for a in inputs.values() if a.shape), 1)
             return out_of_memory(f"cuda:{self._gpu.number}", batch, error)
