@@ -84,8 +84,10 @@ def folder(folder_of, tmp_path):
 
 
 def changed(folder, name, **changes):
-    """Change a JSON file of a folder; None takes a key out."""
-    data = json.loads((folder / name).read_text("utf-8")) | changes
+    """Change a JSON file of a folder, or write it; None takes a key out."""
+    path = folder / name
+    data = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    data |= changes
     kept = {key: value for key, value in data.items() if value is not None}
     (folder / name).write_text(json.dumps(kept), "utf-8")
     return folder
@@ -366,7 +368,43 @@ def test_shards_are_read_as_their_index_says(tmp_path, pictures):
             {"part": {"_attn_implementation": {"": "sdpa", "x": "org/kernel"}}},
             "'_attn_implementation'.*may fetch",
         ),
+        (
+            "config.json",
+            {"attn_implementation": {"part": {"": "org/kernel"}}},
+            "'attn_implementation'.*may fetch",
+        ),
+        (
+            "config.json",
+            {"parts": [{"attn_implementation": ["org/kernel"]}]},
+            "'attn_implementation'.*may fetch",
+        ),
         ("config.json", {"experts_implementation": "deepgemm"}, "may fetch native"),
+        ("config.json", {"backbone": "org/name"}, "'backbone'.*another model's files"),
+        (
+            "config.json",
+            {"backbone": "name", "use_timm_backbone": False},
+            "'backbone'.*another model's files",
+        ),
+        (
+            "config.json",
+            {"backbone": "name", "backbone_kwargs": {"depth": 1}},
+            "'backbone'.*another model's files",
+        ),
+        (
+            "config.json",
+            {"part": {"model_type": "timm_backbone", "backbone": "hf-hub:org/name"}},
+            "'backbone'.*another model's files",
+        ),
+        (
+            "config.json",
+            {"model_type": "timm_wrapper", "architecture": "hf_hub:org/name"},
+            "'architecture'.*another model's files",
+        ),
+        (
+            "adapter_config.json",
+            {"base_model_name_or_path": "org/name"},
+            "'adapter_config.json' beside its config.json",
+        ),
         (
             "config.json",
             {"quantization_config": {"quant_method": "eetq"}},
@@ -402,6 +440,42 @@ def test_a_kernel_is_seen_behind_parts_that_are_nested_without_end():
         part = {"part": part}
 
     assert "may fetch native code" in wants_code({**part, "attn_implementation": "a/b"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_labels": 2_000_000}, r"wants 2000000 classes \(num_labels\)"),
+        ({"part": {"num_labels": 2_000_000}}, r"wants 2000000 classes"),
+        ({"window_size": 90}, r"wants 90 patches a side of a window"),
+        ({"part": {"model_type": "levit", "image_size": 640}}, "wants 640 pixels"),
+    ],
+)
+def test_numbers_that_would_have_tables_made_without_end_are_refused(
+    folder, changes, words
+):
+    with pytest.raises(InvalidWeights, match=words):
+        AutoModel.from_pretrained(changed(folder, "config.json", **changes))
+
+
+def test_a_card_without_a_config_does_not_have_another_read(folder):
+    card = AutoModel.from_pretrained(folder).card.to_json()
+    artifact = card["artifacts"][0]
+    artifact["files"] = [f for f in artifact["files"] if f["name"] != "config.json"]
+    (folder / "card.json").write_text(json.dumps(card), "utf-8")
+    (folder / "config.json").unlink()
+
+    with pytest.raises(InvalidWeights, match=r"has no file config\.json"):
+        AutoModel.from_pretrained(folder)
+
+
+def test_a_card_hides_no_adapter(folder):
+    card = AutoModel.from_pretrained(folder).card.to_json()
+    (folder / "card.json").write_text(json.dumps(card), "utf-8")
+    changed(folder, "adapter_config.json", base_model_name_or_path="org/name")
+
+    with pytest.raises(InvalidWeights, match="by which transformers changes the we"):
+        AutoModel.from_pretrained(folder)
 
 
 def test_a_card_beside_a_config_hides_no_kernel(folder):

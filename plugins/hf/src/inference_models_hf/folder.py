@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def read_folder(folder: Path) -> Facts | None:
         name = _class_name(config)
         labels = distinct_labels(_labels(config))
         weights = list(_weights(folder))
-        unsupported = wants_code(config.data) or _pickled(folder, weights)
+        unsupported = objection(folder, config.data) or _pickled(folder, weights)
     except InvalidCard as error:
         raise InvalidWeights(str(error)) from error
     fields, problem = _preprocessing(folder)
@@ -83,6 +84,14 @@ def _adapter(folder: Path) -> Facts:
     return Facts("hf", {}, metadata)
 
 
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """The config of a model's folder; `InvalidWeights` where there is none to read."""
+    config = _read(folder / CONFIG)
+    if config is None:
+        raise InvalidWeights(f"{str(folder)!r} has no file {CONFIG}")
+    return config.data
+
+
 def _read(path: Path) -> Node | None:
     if not path.is_file():
         return None
@@ -113,6 +122,16 @@ def _weights(folder: Path) -> Iterator[str]:
         yield shard
 
 
+def objection(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """Why a model is refused by which transformers would go beyond its own files."""
+    if (folder / ADAPTER).exists():
+        return (
+            f"it has {ADAPTER!r} beside its {CONFIG}, by which transformers changes "
+            "the weights, or takes those of another model; move it elsewhere"
+        )
+    return wants_code(config) or _wants_another(config)
+
+
 def wants_code(config: Mapping[str, Any]) -> str | None:
     """Why a model is refused whose config has code run that is not installed.
 
@@ -126,7 +145,7 @@ def wants_code(config: Mapping[str, Any]) -> str | None:
                 "code of a model's files ever is; choose a model that is a part of "
                 "transformers"
             )
-    for key, value in settings(config):
+    for key, value in (pair for part in parts_of(config) for pair in part.items()):
         if _names_kernel(key, value):
             return (
                 f"its {CONFIG} has {key!r}, by which transformers may fetch native "
@@ -135,21 +154,60 @@ def wants_code(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The settings of a config and of all its parts, however deep."""
-    parts = [config]
-    while parts:
-        part = parts.pop()
-        yield from part.items()
-        parts += [value for value in part.values() if isinstance(value, Mapping)]
+def _wants_another(config: Mapping[str, Any]) -> str | None:
+    """Why a model is refused whose config names another that would be fetched.
+
+    transformers looks on the Hub for a backbone that is a name without a config, also
+    offline, and timm for one with a prefix such as "hf-hub:".
+    """
+    for part in parts_of(config):
+        named = {key: part.get(key) for key in ("backbone", "architecture")}
+        for key, name in named.items():
+            if isinstance(name, str) and not re.fullmatch(r"[\w.-]+", name):
+                return _of_another(key)
+        is_alone = named["backbone"] is not None and part.get("backbone_config") is None
+        of_timm = part.get("use_timm_backbone") in (None, True)
+        if is_alone and (part.get("backbone_kwargs") or not of_timm):
+            return _of_another("backbone")
+    return None
+
+
+def _of_another(key: str) -> str:
+    return (
+        f"its {CONFIG} has {key!r}, by which transformers may fetch another model's "
+        "files; write that one's config there, as 'backbone_config'"
+    )
+
+
+def parts_of(config: Any) -> Iterator[Mapping[str, Any]]:
+    """All mappings in a config, itself first."""
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            yield value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
 
 
 def _names_kernel(key: str, value: Any) -> bool:
     if key == "quantization_config":
         return bool(value)
-    values = value.values() if isinstance(value, Mapping) else [value]
-    named = {each for each in values if isinstance(each, str)}
-    return "_implementation" in key and not named <= _OWN_KERNELS
+    return "_implementation" in key and not set(_texts(value)) <= _OWN_KERNELS
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a setting, in parts of it, too."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, Mapping):
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
 
 
 def _pickled(folder: Path, weights: list[str]) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers.utils import logging
 
 from inference_models import Bundle, InvalidWeights
 from inference_models.errors import first_line
-from inference_models_hf.folder import CONFIG, settings, wants_code
+from inference_models_hf.folder import CONFIG, objection, parts_of, read_config
 from inference_models_torch.header import check_header
 from inference_models_torch.modules import listed, within_files
 
@@ -31,6 +30,9 @@ _CLASSES = {
 """Who chooses the class of a task, of those that are a part of transformers."""
 
 _MOST_LAYERS = 10_000
+_MOST_LABELS = 100_000
+_WIDEST = 64  # Swin's tables grow with its fourth power
+_LARGEST_LEVIT = 512  # as does the time that LeViT takes to make its own, in Python
 
 # While transformers fills a model, it has torch neither draw nor tie weights, in all
 # threads: what another makes meanwhile would lack those that are tied.
@@ -69,30 +71,40 @@ def load_model(bundle: Bundle, dtype: torch.dtype) -> nn.Module:
 
 
 def _check_config(bundle: Bundle) -> None:
-    """Raise for a config that wants code, which a card beside it may not tell.
+    """Raise for a config that wants what it must not, which a card may not tell.
 
-    Also for one whose layers would fill the memory before one of them is made:
-    transformers writes lists of numbers for them first.
+    Also for one whose numbers would fill the memory before one layer is made:
+    transformers writes lists and tables of them first.
     """
-    with contextlib.suppress(OSError, ValueError, RecursionError):  # it says so itself
-        config = json.loads((bundle.folder / CONFIG).read_bytes())
-        config = config if isinstance(config, dict) else {}
-        if reason := wants_code(config):
-            raise InvalidWeights(f"{bundle.card.id!r} is not loaded: {reason}")
-        for key, count in _layers(config):
-            if count > _MOST_LAYERS:
-                raise InvalidWeights(
-                    f"the {CONFIG} of {bundle.card.id!r} wants {count} layers ({key}), "
-                    f"and no network has more than {_MOST_LAYERS}"
-                )
+    config = read_config(bundle.folder)
+    if reason := objection(bundle.folder, config):
+        raise InvalidWeights(f"{bundle.card.id!r} is not loaded: {reason}")
+    for key, what, count, most in _counts(config):
+        if count > most:
+            raise InvalidWeights(
+                f"the {CONFIG} of {bundle.card.id!r} wants {count} {what} ({key}), and "
+                f"no network has more than {most}"
+            )
 
 
-def _layers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """How many layers each setting says that tells it, of all parts of a config."""
-    for key, value in settings(config):
-        if key.endswith(("depth", "depths", "layers")):
-            values = value if isinstance(value, list) else [value]
-            yield key, sum(each for each in values if isinstance(each, int))
+def _counts(config: Mapping[str, Any]) -> Iterator[tuple[str, str, int, int]]:
+    """What the settings of a config and of its parts want how many of, at most."""
+    for part in parts_of(config):
+        for key, value in part.items():
+            count = _sum(value)
+            if key.endswith(("depth", "depths", "layers")):
+                yield key, "layers", count, _MOST_LAYERS
+            elif key == "num_labels":
+                yield key, "classes", count, _MOST_LABELS
+            elif key == "window_size":
+                yield key, "patches a side of a window", count, _WIDEST
+            elif key == "image_size" and part.get("model_type") == "levit":
+                yield key, "pixels a side", count, _LARGEST_LEVIT
+
+
+def _sum(value: Any) -> int:
+    values = value if isinstance(value, list) else [value]
+    return sum(each for each in values if isinstance(each, int))
 
 
 def _count(path: Path) -> int:

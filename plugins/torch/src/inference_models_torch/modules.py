@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from torch.overrides import TorchFunctionMode
 
 from inference_models import Architecture, Bundle, InvalidWeights
@@ -70,19 +73,21 @@ def load_modules(
 def within_files(paths: Iterable[Path], count: int) -> Iterator[None]:
     """Ends the making of a network far larger than its files of so many tensors.
 
-    A config is a few bytes, and one number in it could have layers made for ever.
-    Raises `InvalidWeights`; networks that other threads make are not counted.
+    A config is a few bytes, and one number in it could have layers made for ever, or
+    tables without end. Raises `InvalidWeights`; networks that other threads make are
+    not counted.
     """
     files = list(paths)
     most = _ANYWAY + _TIMES * count
     largest = _SMALL + 2 * sum(path.stat().st_size for path in files)
     thread, made, size = threading.get_ident(), 0, 0
 
-    def counted(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    def counted(module: nn.Module, name: str, tensor: torch.Tensor | None) -> None:
         nonlocal made, size
-        if parameter is None or threading.get_ident() != thread:
+        if tensor is None or threading.get_ident() != thread:
             return
-        made, size = made + 1, size + parameter.numel()
+        made += isinstance(tensor, nn.Parameter)
+        size += tensor.numel()
         if made > most or size > largest:
             raise InvalidWeights(
                 f"{', '.join(f'{str(path)!r}' for path in files[:3])} holds {count} "
@@ -90,11 +95,15 @@ def within_files(paths: Iterable[Path], count: int) -> Iterator[None]:
                 "another model?"
             )
 
-    registered = register_module_parameter_registration_hook(counted)
+    registered = [
+        register_module_parameter_registration_hook(counted),
+        register_module_buffer_registration_hook(counted),
+    ]
     try:
         yield
     finally:
-        registered.remove()
+        for each in registered:
+            each.remove()
 
 
 class _WithoutInitialisation(TorchFunctionMode):
