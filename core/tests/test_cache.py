@@ -553,6 +553,24 @@ def packed_of(members, mode="w"):
     return stream.getvalue()
 
 
+def test_headers_that_would_take_for_ever_are_refused(store, tmp_path):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 160_000
+    content = header.tobuf(tarfile.USTAR_FORMAT) + b"1" * 160_256
+
+    error = check_refused(content, store, tmp_path)
+
+    assert str(error) == "the archive has a header of 160000 bytes, as no name needs"
+
+
+def test_headers_of_headers_without_end_are_refused(store, tmp_path):
+    header = tarfile.TarInfo("x")
+    header.type = tarfile.XHDTYPE
+    content = header.tobuf(tarfile.USTAR_FORMAT) * 2000
+
+    assert "hostile.tar' is damaged" in str(check_refused(content, store, tmp_path))
+
+
 def check_refused(content, store, tmp_path):
     path = tmp_path / "hostile.tar"
     path.write_bytes(content)

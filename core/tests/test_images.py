@@ -432,6 +432,34 @@ def sixteen_bits():
 
 CUT = encoded(PIL.Image.effect_noise((99, 99), 90))[:500]
 
+PROGRAM = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF"
+FITS = (
+    b"".join(
+        f"{name:8}= {value}".ljust(80).encode()
+        for name, value in {"BITPIX": 8, "NAXIS": 2, "NAXIS1": 1, "NAXIS2": 1}.items()
+    )
+    + b"END".ljust(2480)
+    + bytes(2880)
+)
+
+
+def iptc(inner):
+    """A file of IPTC that holds another."""
+    size = struct.pack(">I", 9)
+    fields = {(3, 60): b"\1\0", (3, 20): size, (3, 30): size, (3, 120): b"\5"}
+    return b"".join(
+        bytes([0x1C, *tag]) + struct.pack(">H", len(data)) + data
+        for tag, data in {**fields, (8, 10): inner}.items()
+    )
+
+
+def scans(count):
+    """A JPEG with so many scans more than it needs, of which each is like the last."""
+    data = encoded(PIL.Image.new("RGB", (9, 9)), "JPEG", progressive=True)
+    tables = data.rfind(b"\xff\xc4")
+    return data[:-2] + data[tables:-2] * count + data[-2:]
+
+
 BAD = {
     "no pixels": (np.empty((0, 4, 3), np.uint8), "no pixels"),
     "two channels": (np.zeros((4, 4, 2), np.uint8), r"numpy images are \(H, W, 3\)"),
@@ -476,9 +504,17 @@ BAD = {
     "base64": ("iVBORw0KGgo" * 900, "cannot be read: File name too long"),
     "folder": (os.curdir, "is a folder; give the paths of the images in it"),
     "program": (
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF",
+        PROGRAM,
         "bytes: it is PostScript, a program, .* make a PNG of it first",
     ),
+    "program opened": (PIL.Image.open(io.BytesIO(PROGRAM)), "^it is PostScript, a pro"),
+    "program within": (iptc(PROGRAM), "it is IPTC, in which any other format"),
+    "program within opened": (PIL.Image.open(io.BytesIO(iptc(PROGRAM))), "^it is IPTC"),
+    "fits": (
+        b"SIMPLE  = T".ljust(80) + FITS,
+        "it is FITS, which Pillow unpacks in Pyt",
+    ),
+    "scans": (scans(101), "it is a JPEG of 111 scans, which take as long as"),
     "bomb": (
         png_header(60_000, 60_000),
         "refused: .* raise PIL.Image.MAX_IMAGE_PIXELS",
@@ -584,3 +620,10 @@ def test_a_file_is_decoded_when_its_batch_has_its_turn(tmp_path, bgr):
     PIL.Image.fromarray(bgr[..., ::-1].copy()).save(path)
 
     assert np.array_equal(next(batches)[0].host()[..., ::-1], bgr)
+
+
+def test_a_jpeg_of_as_many_scans_as_cameras_write_is_read(rgb):
+    data = encoded(PIL.Image.fromarray(rgb), "JPEG", progressive=True, quality=95)
+    (image,) = read_images(data)
+
+    assert image.host().shape == rgb.shape

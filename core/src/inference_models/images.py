@@ -31,6 +31,15 @@ _FORMS = (
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:(//|image/)", re.IGNORECASE)
 
+_REFUSED = {
+    "EPS": "PostScript, a program, which Pillow has Ghostscript run without an end",
+    "IPTC": "IPTC, in which any other format and size may be",
+    "FITS": "FITS, which Pillow unpacks in Python",
+}
+"""Formats that Pillow opens and is not let decode, with what they are."""
+
+_MOST_SCANS = 100  # a progressive JPEG has about 10
+
 _TURNS = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -209,16 +218,14 @@ def _decode(file: Any, name: str) -> Image:
 
     try:
         picture = PIL.Image.open(file)
-        if picture.format == "EPS":
-            raise InvalidInput(
-                "it is PostScript, a program, which Pillow has Ghostscript run without "
-                "an end; make a PNG of it first"
-            )
         limit = PIL.Image.MAX_IMAGE_PIXELS
         if limit is not None and picture.width * picture.height > limit:
             # Pillow itself only warns up to twice the limit.
             raise PIL.Image.DecompressionBombError(f"more than {limit} pixels")
-        return _from_pil(_upright(picture))
+        _check_decodable(picture)
+        _check_scans(picture, file)
+        picture = _upright(picture)  # so that the other one's memory is let go of
+        return _from_pil(picture)
     except (
         PIL.Image.DecompressionBombError,
         PIL.Image.DecompressionBombWarning,
@@ -237,6 +244,31 @@ def _decode(file: Any, name: str) -> Image:
         raise InvalidInput(f"{name} cannot be decoded as an image: {error}") from error
 
 
+def _check_decodable(picture: Any) -> None:
+    """Raise `InvalidInput` for a format that Pillow is not let decode."""
+    reason = _REFUSED.get(picture.format) if getattr(picture, "tile", None) else None
+    if reason is not None:
+        raise InvalidInput(f"it is {reason}; make a PNG of it first")
+
+
+def _check_scans(picture: Any, file: Any) -> None:
+    """Raise `InvalidInput` for a JPEG of so many scans that decoding has no end.
+
+    Each takes as long as a whole picture, and may be of 149 bytes.
+    """
+    if "progression" not in picture.info:
+        return
+    place = file.tell()
+    file.seek(0)
+    scans = file.read().count(b"\xff\xda")
+    file.seek(place)
+    if scans > _MOST_SCANS:
+        raise InvalidInput(
+            f"it is a JPEG of {scans} scans, which take as long as {scans} pictures; "
+            "make one of its own of it first"
+        )
+
+
 def _upright(picture: Any) -> Any:
     """The picture, turned as its EXIF says; as it lies where that cannot be read.
 
@@ -253,6 +285,7 @@ def _upright(picture: Any) -> Any:
 
 
 def _from_pil(picture: Any) -> Image:
+    _check_decodable(picture)  # a file that is only opened yet is decoded below
     if 0 in picture.size:
         raise InvalidInput(f"a PIL image of size {picture.size} has no pixels")
     if picture.mode.startswith(("I;16", "I", "F")):

@@ -173,6 +173,15 @@ def test_a_function_that_is_only_named_is_refused_too(save):
     assert "holds subprocess.getoutput, which could run code" in words
 
 
+def test_a_tar_is_told_by_its_first_header(tmp_path):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 160_000  # which takes tarfile for ever
+    path = tmp_path / "weights.pth"
+    path.write_bytes(header.tobuf(tarfile.USTAR_FORMAT) + b"1" * 160_256)
+
+    assert "is a tar, torch's oldest format" in refusal(path)
+
+
 def test_a_tar_is_not_read(tmp_path, canary):
     path = tmp_path / "model.pth"
     with tarfile.open(path, "w") as archive:

@@ -16,7 +16,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 import attrs
 
@@ -34,6 +34,9 @@ from inference_models.download.hashing import Checked
 from inference_models.download.store import Store, explained
 from inference_models.errors import HashMismatch, InvalidOption, InvalidWeights
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 log = logging.getLogger("inference_models")
 
 _MANIFEST = "manifest.json"
@@ -43,6 +46,9 @@ _NAME = re.compile(
     r"(blobs|records)/[0-9a-f]{64}|derived/[0-9a-f]{64}/.+"
     r"|imported/[0-9a-f]{64}\.json"
 )
+
+_LONGEST_HEADER = 8192
+"""Bytes; Pythons of before September 2024 take the square of such a header's size."""
 
 Content = Path | bytes
 """What a member holds: a file's bytes, or these."""
@@ -118,12 +124,30 @@ def take(path: Path, store: Store, derived: bool = False) -> list[str]:
     """
     with explained(store.root), store.unfinished() as staged:
         try:
-            with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+            with path.open("rb") as file, _read(file) as tar:
                 listed = _stage(tar, staged)
-        except (tarfile.TarError, EOFError, ValueError) as error:
+        except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
             raise InvalidWeights(f"{str(path)!r} is damaged: {error}") from error
         recorded = _recorded(staged, store, listed)
         return _settle(staged, store, listed, recorded, derived)
+
+
+def _read(file: IO[bytes]) -> tarfile.TarFile:
+    return tarfile.open(fileobj=file, mode="r|", tarinfo=_Entry)
+
+
+class _Entry(tarfile.TarInfo):
+    """An entry, of which headers that describe it are bounded."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Self:
+        """One header; `InvalidWeights` for one that is followed by too much more."""
+        entry = super().frombuf(buf, encoding, errors)
+        if not entry.isreg() and entry.size > _LONGEST_HEADER:
+            raise InvalidWeights(
+                f"the archive has a header of {entry.size} bytes, as no name needs"
+            )
+        return entry
 
 
 def _stage(tar: tarfile.TarFile, staged: Path) -> Mapping[str, Member]:

@@ -90,8 +90,11 @@ def _check_old(path: Path) -> None:
 
 
 def _is_tar(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(tarfile.BLOCKSIZE)
+    # Not opened: to read longer headers takes Pythons of before 2024-09 for ever.
     try:
-        tarfile.open(path, "r:").close()
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.TarError:
         return False
     return True
