@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from inference_models import InvalidOption, MissingDependency, Plan
-from inference_models_torch import TorchBackend, backend
+from inference_models_torch import TorchBackend, backend, export
 
 pytest.importorskip("onnxscript")
 
@@ -177,3 +177,20 @@ def test_writes_no_bfloat16(workshop):
 
     with pytest.raises(InvalidOption, match="not 'bf16'"):
         derive(bundle, workshop.Tiny(bundle), workshop.folder / "onnx", "bf16")
+
+
+def test_an_export_leaves_other_threads_their_output_and_their_warnings(
+    workshop, monkeypatch, capsys, recwarn
+):
+    write, bundle = export._write, workshop.bundle(workshop.safetensors())
+
+    def watched(*args):
+        print("an access")
+        warnings.warn("of a service", stacklevel=1)
+        write(*args)
+
+    monkeypatch.setattr(export, "_write", watched)
+    derive(bundle, workshop.Tiny(bundle), workshop.folder / "onnx")
+
+    assert capsys.readouterr().out == "an access\n"
+    assert [str(each.message) for each in recwarn] == ["of a service"]

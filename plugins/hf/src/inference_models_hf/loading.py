@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from transformers.utils import logging
 from inference_models import Bundle, InvalidWeights
 from inference_models.errors import first_line
 from inference_models_hf.folder import CONFIG, objection, parts_of, read_config
+from inference_models_torch.forks import lock_across_forks
 from inference_models_torch.header import check_header
 from inference_models_torch.modules import listed, within_files
 
@@ -36,7 +36,7 @@ _LARGEST_LEVIT = 512  # as does the time that LeViT takes to make its own, in Py
 
 # While transformers fills a model, it has torch neither draw nor tie weights, in all
 # threads: what another makes meanwhile would lack those that are tied.
-_FILLING = threading.Lock()
+_FILLING = lock_across_forks()
 
 
 def load_model(bundle: Bundle, dtype: torch.dtype) -> nn.Module:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +23,7 @@ from inference_models import (
 from inference_models.disk import described
 from inference_models.errors import first_line
 from inference_models.progress import Report
+from inference_models_torch.forks import lock_across_forks
 from inference_models_torch.modules import DTYPES, cast, load_modules
 from inference_models_torch.session import Signature, by_name
 from inference_models_torch.translations import TRANSLATIONS
@@ -39,8 +38,11 @@ _SINGLE_FILE = 2_000_000_000
 _BATCH, _SIDE = 2, 224
 _SIDES = ("height", "width")
 
+_WARNING = r"(torch|onnxscript|onnx_ir|copyreg|transformers|inference_models\w*)(\.|$)"
+"""Modules that have only their own makers to warn, as a regular expression."""
+
 # torch's tracing and `_quiet` change what belongs to the whole process.
-_EXPORTING = threading.Lock()
+_EXPORTING = lock_across_forks()
 
 
 def export_bundle(
@@ -177,17 +179,15 @@ def _explained(graph: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what the exporter prints, logs and warns of; its errors are raised."""
+    """Keep back what the exporter logs and warns of; its errors are raised."""
     loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
+        # Of these modules alone, since other threads go on and may warn meanwhile.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=_WARNING)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

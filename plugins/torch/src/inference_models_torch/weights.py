@@ -6,7 +6,6 @@ import argparse
 import pickle
 import re
 import tarfile
-import threading
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 
 from inference_models import InvalidWeights, Unavailable
 from inference_models_torch.archives import check_archive, is_archive
+from inference_models_torch.forks import lock_across_forks
 from inference_models_torch.header import SAFETENSORS, check_header, damaged
 from inference_models_torch.installed import find_installed
 from inference_models_torch.pickles import check_pickle, refused
@@ -29,7 +29,7 @@ _STATE_KEYS = ("model", "state_dict")
 _ALLOWED = [argparse.Namespace, types.SimpleNamespace]
 
 # torch keeps one list of allowed classes for the whole process.
-_ALLOWING = threading.Lock()
+_ALLOWING = lock_across_forks()
 
 # Files from before archives: three pickles about themselves, the tensors, their order.
 _OLD_PICKLES = 5
