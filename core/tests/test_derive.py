@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import attrs
@@ -1052,6 +1053,20 @@ def test_what_is_written_and_would_not_be_opened_is_not_kept(
 def test_what_is_ready_needs_no_compiling(compiler):
     with pytest.raises(InvalidOption, match="needs nothing built for 'acme'"):
         AutoModel.compile("acme-colors", backend="acme")
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(compiler, cache):
+    first = {"backend": "acme-compiled", "batch_size": 1}
+    bundle = AutoModel.compile("acme-colors", **first)
+    key = json.loads((bundle.folder / "artifact.json").read_text("utf-8"))["key"]
+    old, new = (cache / "partial" / f"{key}.{name}" for name in ("old", "new"))
+    for folder in (old, new):
+        (folder / "0").mkdir(parents=True)
+    os.utime(old, (time.time() - 7200,) * 2)
+    AutoModel.compile("acme-colors", backend="acme-compiled", batch_size=(1, 2, 3))
+
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_pictures_that_are_given_judge_what_was_built_before(

@@ -18,7 +18,7 @@ import attrs
 import pytest
 
 from inference_models import Artifact, DownloadFailed, File, HashMismatch
-from inference_models.download import body, transport
+from inference_models.download import body, fetch, transport
 from inference_models.download.limits import Limits
 from inference_models.download.store import Store
 from inference_models.errors import (
@@ -494,6 +494,51 @@ def test_what_is_whole_already_is_not_asked_for_again(server, store):
     assert server.requests == []
 
 
+def left_by_the_killed(store, *ages):
+    """Halves of the file that processes left so many seconds ago."""
+    folder = store.root / "partial"
+    folder.mkdir(parents=True)
+    for number, age in enumerate(ages):
+        for name, content in (("", CONTENT[:HALF]), (".etag", b'"v1"')):
+            path = folder / f"{SHA256}.{number}{name}"
+            path.write_bytes(content)
+            os.utime(path, (time.time() - age,) * 2)
+
+
+def test_what_killed_processes_left_is_taken_up_once_and_removed(server, store):
+    left_by_the_killed(store, 100, 90, 80)
+    dead = [stops(CONTENT[HALF:], 0, faulty.hang_up), status("404 Not Found")]
+    with pytest.raises(DownloadFailed):
+        fetched(store, server.gives(FILE, *dead))
+
+    assert asked_ranges(server)[0] == f"bytes={HALF}-"
+    assert sum(path.stat().st_size for path in files(store, "partial")) < 2 * HALF
+
+
+def test_what_killed_processes_left_makes_room_for_the_file(server, store, monkeypatch):
+    import shutil
+
+    left_by_the_killed(store, 100, 90)
+    total = shutil.disk_usage(store.root)
+
+    def usage(path):
+        used = sum(each.stat().st_size for each in files(store))
+        return total._replace(free=SIZE + HALF - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+
+    assert fetched(store, server.gives(FILE, GOOD)) == CONTENT
+
+
+def test_a_file_that_somebody_still_writes_to_is_left_alone(server, store):
+    left_by_the_killed(store, 0)
+    dead = [stops(CONTENT, 0, faulty.hang_up), status("404 Not Found")]
+    with pytest.raises(DownloadFailed):
+        fetched(store, server.gives(FILE, *dead))
+
+    assert store.root / "partial" / f"{SHA256}.0" in files(store, "partial")
+
+
 @pytest.mark.parametrize("left", [FLIPPED, FLIPPED[:HALF], CONTENT * 2, b""])
 def test_what_an_earlier_run_left_is_not_trusted(left, server, store):
     url = server.gives(FILE, GOOD)
@@ -560,6 +605,26 @@ def test_the_next_source_goes_on_where_the_first_broke(server, store):
 
     assert fetched(store, dead, mirror) == CONTENT
     assert asked_ranges(server)[-1] == f"bytes={HALF}-"
+
+
+def test_that_the_next_source_serves_is_one_warning_with_the_reason(
+    server, store, caplog
+):
+    dead = server.gives(FILE, status("404 No"))
+    fetched(store, dead, server.gives("/mirror.bin", GOOD))
+    (told,) = [each for each in caplog.records if each.levelname == "WARNING"]
+
+    assert "'model.bin' comes from its next source: " in told.getMessage()
+    assert "404 No" in told.getMessage()
+    assert SECRET not in caplog.text
+
+
+def test_each_try_is_told_with_its_reason(server, store, caplog):
+    caplog.set_level(logging.INFO, "inference_models")
+    fetched(store, server.gives(FILE, status("503 Busy"), GOOD))
+
+    assert "answered 503 Busy; it is asked again in 0.0 s" in caplog.text
+    assert SECRET not in caplog.text
 
 
 def test_a_request_is_made_anew_for_each_try(server, store):
@@ -686,6 +751,30 @@ def test_what_has_no_room_is_not_begun(server, store, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DownloadFailed, match=r"no room in the cache .*prune"):
         fetched(store, server.gives(FILE, GOOD))
+
+    assert files(store, "partial") == []
+
+
+@pytest.fixture
+def untold(server, store):
+    """Fetches a file of which neither card nor server says how large it is."""
+    url = server.gives(FILE, faulty.endless(b"x" * 65_536))
+    first = Store(store.root, limits=LIMITS, first_use=True)
+    return lambda: fetched(first, url, sha256=None, size=None)
+
+
+def test_a_body_without_an_end_is_given_up(untold, store, monkeypatch):
+    monkeypatch.setattr(fetch, "_LARGEST_UNTOLD", 10**6)
+    with pytest.raises(DownloadFailed, match="does not say how large the file is, and"):
+        untold()
+
+    assert files(store, "partial") == []
+
+
+def test_a_body_without_an_end_leaves_room_on_the_disk(untold, store, monkeypatch):
+    monkeypatch.setattr(fetch, "_RESERVE", 10**18)
+    with pytest.raises(DownloadFailed, match="no room in the cache"):
+        untold()
 
     assert files(store, "partial") == []
 

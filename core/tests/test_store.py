@@ -14,6 +14,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from textwrap import dedent
 
+import attrs
 import pytest
 
 from inference_models import (
@@ -471,6 +472,19 @@ def test_a_damaged_bundle_is_laid_anew(server, store):
 
     assert content_of(fetched(store, file) / "model.bin") == CONTENT
     assert len(server.requests) == 1
+
+
+def test_a_link_that_somebody_put_into_a_bundle_leads_nowhere(server, store, tmp_path):
+    file = weights(server.url("/model.bin"), sha256=SHA256)
+    file = attrs.evolve(file, name="deep/model.bin")
+    folder = fetched(store, file)
+    (outside := tmp_path / "outside").mkdir()
+    (folder / "deep" / "model.bin").unlink()
+    (folder / "deep").rmdir()
+    (folder / "deep").symlink_to(outside)
+
+    assert content_of(fetched(store, file) / "deep" / "model.bin") == CONTENT
+    assert list(outside.iterdir()) == []
 
 
 def test_an_artifact_without_files_has_an_empty_folder(store):

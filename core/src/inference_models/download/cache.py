@@ -16,11 +16,12 @@ import attrs
 
 from inference_models.card import Artifact, File, structure
 from inference_models.disk import hash_file, is_real_file, remove
+from inference_models.download.partial import ABANDONED
 from inference_models.download.store import Store, read_manifest
 from inference_models.errors import InvalidCard
 
-_ABANDONED = 86_400.0
-"""Seconds after which an unfinished file is nobody's."""
+_FORGOTTEN = 86_400.0
+"""Seconds after which what nothing in the cache names is nobody's."""
 
 
 @attrs.frozen
@@ -233,7 +234,7 @@ def _sweep(store: Store) -> None:
         if blob.name not in used and _is_old(blob):
             remove(blob)
     for path in (store.root / "partial").glob("*"):
-        if _is_old(path):
+        if _is_old(path, ABANDONED):
             remove(path)
     for folder in (store.root / "bundles").glob("*"):
         unfinished = folder.is_dir() and not folder.with_suffix(".json").is_file()
@@ -241,8 +242,8 @@ def _sweep(store: Store) -> None:
             remove(folder)
 
 
-def _is_old(path: Path) -> bool:
-    return time.time() - _date(path) > _ABANDONED
+def _is_old(path: Path, seconds: float = _FORGOTTEN) -> bool:
+    return time.time() - _date(path) > seconds
 
 
 def matching(store: Store, prefix: str) -> list[Entry]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping
 
@@ -23,6 +24,12 @@ from inference_models.download.sources import (
 from inference_models.download.transport import Answer, Part, authorities, line
 from inference_models.errors import DownloadFailed, HashMismatch, Offline
 
+_RESERVE = 1_000_000_000
+_LARGEST_UNTOLD = 50_000_000_000
+"""Bytes that stay free, and bytes that come, where nobody says how many these are."""
+
+log = logging.getLogger("inference_models")
+
 Grown = Callable[[int], object]
 """Told how many bytes of the file are here."""
 
@@ -42,14 +49,22 @@ def fetch(
             problems.append(Offline("INFERENCE_MODELS_OFFLINE is set"))
             continue
         try:
-            return _from_source(source, partial, request, limits, grown)
+            digest = _from_source(source, partial, request, limits, grown)
         except DownloadFailed as error:
             problems.append(error)
+            continue
+        if problems:
+            log.warning("%r comes from its next source: %s", file.name, _told(problems))
+        return digest
     raise _failure(file, problems)
 
 
+def _told(problems: list[DownloadFailed]) -> str:
+    return "; ".join(dict.fromkeys(map(str, problems)))
+
+
 def _failure(file: File, problems: list[DownloadFailed]) -> DownloadFailed:
-    reasons = "; ".join(dict.fromkeys(map(str, problems))) or "it has no source"
+    reasons = _told(problems) or "it has no source"
     last = problems[-1] if problems else DownloadFailed()
     kind = last.kind if isinstance(last, Transient) else type(last)
     failure = kind(
@@ -96,7 +111,9 @@ def _from_web(
             tries = 0 if partial.size - before >= CHUNK else tries + 1
             if tries >= limits.tries:
                 raise
-            time.sleep(_pause(error, tries, limits))
+            pause = _pause(error, tries, limits)
+            log.info("%s; it is asked again in %.1f s", error, pause)
+            time.sleep(pause)
             limits = attrs.evolve(limits, connections=1)
 
 
@@ -127,11 +144,23 @@ def _receive(
             for chunk in hastened(answer, opened, limits.connections):
                 partial.write(chunk)
                 grown(partial.size)
+                if answer.total is None and partial.file.size is None:
+                    _check_endless(partial)
             return partial.digest()
         except HashMismatch as error:
             if answer.is_page:
                 raise HashMismatch(f"{error}; {_PAGE}") from None
             raise
+
+
+def _check_endless(partial: Partial) -> None:
+    """Raise for a file of no known size that outgrows what one may have."""
+    check_room(partial.path, _RESERVE)
+    if partial.size > _LARGEST_UNTOLD:
+        raise DownloadFailed(
+            f"the server does not say how large the file is, and sent more than "
+            f"{_LARGEST_UNTOLD / 1e9:.0f} GB; give its size, or download it yourself"
+        )
 
 
 _PAGE = "the server answered with a web page: does this network ask for a login?"

@@ -15,22 +15,24 @@ log = logging.getLogger("inference_models")
 
 
 @contextlib.contextmanager
-def locked(path: Path, share: Callable[[], float], patience: float) -> Iterator[None]:
+def locked(path: Path, share: Callable[[], float], patience: float) -> Iterator[bool]:
     """Keep others from doing the same work; safety does not depend on it.
 
     Who waits shows the share of the work that is done, as `share` tells it, and does
-    the work, too, after so many seconds in which it has not grown.
+    the work, too, after so many seconds in which it has not grown. Gives whether the
+    lock is held.
     """
     import filelock
 
-    lock = filelock.FileLock(path)
+    lock, held = filelock.FileLock(path), False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _acquire(lock, share, patience)
+        held = lock.is_locked
     except (NotImplementedError, OSError) as error:
         log.debug("no lock on this file system: %s", error)
     try:
-        yield
+        yield held
     finally:
         with contextlib.suppress(NotImplementedError, OSError):
             lock.release()

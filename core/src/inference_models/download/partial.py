@@ -14,8 +14,10 @@ from inference_models.download.body import Chunk
 from inference_models.download.hashing import Beside, Checked
 from inference_models.download.transport import header_value
 
-_ABANDONED = 3600.0
+ABANDONED = 3600.0
 """Seconds without a byte, after which an unfinished file is nobody's."""
+_QUIET = 30.0
+"""The same for who has the file's lock; not all file systems' locks hold everybody."""
 _LONGEST_NOTE = 1000
 _SYNCED = 1 << 25
 """Bytes after which the disk is asked to keep them, so that the end waits for few."""
@@ -25,16 +27,19 @@ class Partial:
     """The bytes of a file so far, under a name that nobody else has.
 
     What an earlier run left under the same key is copied in, so that no two ever write
-    to one file; nothing in it is trusted before `digest` has compared the whole.
+    to one file; nothing in it is trusted before `digest` has compared the whole. Who is
+    `alone` with the key, as its lock says, removes what is left, for whoever is killed
+    cannot.
     """
 
-    def __init__(self, folder: Path, key: str, file: File) -> None:
+    def __init__(self, folder: Path, key: str, file: File, alone: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{key}.{unique()}"
         self.file = file
         self.validator: str | None = None
         self._folder = folder
         self._key = key
+        self._alone = alone
         self._stream = self.path.open("xb")
         self._disk = Beside()
         self._checked = Checked(file)
@@ -58,7 +63,9 @@ class Partial:
             except (OSError, ValueError):
                 self.restart()
             else:
-                return
+                break
+        if self._alone:
+            self.sweep(_QUIET)
 
     def _left(self) -> Iterator[tuple[int, Path]]:
         for note in self._folder.glob(f"{self._key}.*.etag"):
@@ -133,16 +140,21 @@ class Partial:
             self.path.unlink(missing_ok=True)
             _beside(self.path).unlink(missing_ok=True)
         elif self.resumed:
-            self.sweep(_ABANDONED)
+            self.sweep(ABANDONED)
 
-    def sweep(self, age: float = 0.0) -> None:
+    def sweep(self, quiet: float = 0.0) -> None:
         """Remove what other runs left of this file, if it is older (seconds)."""
         mine = (self.path, _beside(self.path))
         for path in self._folder.glob(f"{self._key}.*"):
             with contextlib.suppress(OSError):
-                is_old = age == 0 or time.time() - path.stat().st_mtime >= age
+                is_old = quiet == 0 or age(path) >= quiet
                 if is_old and path not in mine:
                     path.unlink()
+
+
+def age(path: Path) -> float:
+    """Seconds since a file was written to, or since a folder got an entry."""
+    return time.time() - path.stat().st_mtime
 
 
 def _beside(path: Path) -> Path:

@@ -41,7 +41,7 @@ from inference_models.download.fetch import Grown, fetch
 from inference_models.download.hashing import Checked
 from inference_models.download.limits import Limits
 from inference_models.download.locks import locked
-from inference_models.download.partial import Partial, kept
+from inference_models.download.partial import ABANDONED, Partial, age, kept
 from inference_models.download.sources import (
     Request,
     check_openable,
@@ -206,13 +206,13 @@ class Store:
             key,
             lambda: kept(self._partials, key) / (file.size or 1e99),
             self.limits.patience,
-        ):
+        ) as held:
             known = self.digest(file)
             if known and self._is_sound(known):
                 return known
             if known and self.blob(known).exists():
                 log.warning("%r is damaged in the cache; fetching it again", file.name)
-            digest = self._download(file, known, request, tally.of(file))
+            digest = self._download(file, known, request, tally.of(file), held)
             if known is None:
                 _write(self.record(file), digest.encode())
             return digest
@@ -231,11 +231,16 @@ class Store:
             )
 
     def _download(
-        self, file: File, known: str | None, request: Request, grown: Grown
+        self,
+        file: File,
+        known: str | None,
+        request: Request,
+        grown: Grown,
+        alone: bool,
     ) -> str:
         expected = attrs.evolve(file, sha256=known or file.sha256)
         key = known or self.record(file).name
-        partial = Partial(self._partials, key, expected)
+        partial = Partial(self._partials, key, expected, alone)
         keep = True
         try:
             partial.adopt()
@@ -267,10 +272,18 @@ class Store:
         return self.root / "partial"
 
     @contextlib.contextmanager
-    def unfinished(self) -> Iterator[Path]:
-        """A unique path to write to; whatever is left there afterwards is removed."""
-        path = self._partials / unique()
+    def unfinished(self, key: str = "", alone: bool = False) -> Iterator[Path]:
+        """A unique path to write to; whatever is left there afterwards is removed.
+
+        Who is `alone` with a key, as its lock says, removes what earlier processes that
+        were killed left under it.
+        """
+        path = self._partials / (f"{key}.{unique()}" if key else unique())
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in self._partials.glob(f"{key}.*") if alone else ():
+            with contextlib.suppress(OSError):
+                if age(left) >= ABANDONED:
+                    remove(left)
         try:
             yield path
         finally:
@@ -281,7 +294,7 @@ class Store:
         key: str,
         share: Callable[[], float] = lambda: 0.0,
         patience: float = math.inf,
-    ) -> AbstractContextManager[None]:
+    ) -> AbstractContextManager[bool]:
         """Keep others from doing the same work, as `locks.locked` does."""
         return locked(self.root / "locks" / f"{key}.lock", share, patience)
 
@@ -304,7 +317,7 @@ class Store:
             for name, digest in pairs:
                 with self.unfinished() as partial:
                     _link(self.blob(digest), partial)
-                    _put(partial, folder / name)
+                    _put(partial, folder, name)
             laid = {name: _facts(folder / name, digest) for name, digest in pairs}
             text = json.dumps({"version": 1, "files": laid})
             _write(self.manifest(pairs), text.encode())
@@ -397,7 +410,12 @@ def _link(blob: Path, path: Path) -> None:
         shutil.copy2(blob, path)
 
 
-def _put(partial: Path, path: Path) -> None:
+def _put(partial: Path, folder: Path, name: str) -> None:
+    """Move a file into a folder, and out of it by no link that somebody put there."""
+    path = folder / name
+    for parent in path.parents[: len(Path(name).parts) - 1][::-1]:
+        if parent.is_symlink() or parent.is_file():
+            parent.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_folder(path)
     move_file(partial, path)

@@ -66,10 +66,10 @@ def derived(
     if kept is None or name != before:
         kept = fitting(store, name, card, option, exact)
     if kept is None or not is_judged(kept):
-        with store.locked(name):
+        with store.locked(name) as held:
             kept = fitting(store, name, card, option, exact)
             if kept is None:
-                kept = making.build(store, name)
+                kept = making.build(store, name, held)
             elif not is_judged(kept):
                 making.judge_now(kept)
     return kept.instead_of(source)
@@ -84,11 +84,11 @@ def _is_here(option: Option) -> bool:
 
 
 @contextlib.contextmanager
-def _begun(store: Store) -> Iterator[Path]:
+def _begun(store: Store, name: str, alone: bool) -> Iterator[Path]:
     """Where to write; a cache that cannot be used is told with what to do about it."""
     with contextlib.ExitStack() as stack:
         with explained(store.root):
-            partial = stack.enter_context(store.unfinished())
+            partial = stack.enter_context(store.unfinished(name, alone))
             partial.mkdir()
         yield partial
 
@@ -116,12 +116,12 @@ class _Making:
     pictures: Sequence[Image]
     here: bool
 
-    def build(self, store: Store, name: str) -> Kept:
+    def build(self, store: Store, name: str, alone: bool) -> Kept:
         """Write, judge and keep it; nothing is kept of what fails."""
         subject = f"deriving {self.source.card.id}"
         with (
             _room(store.root),
-            _begun(store) as partial,
+            _begun(store, name, alone) as partial,
             shown(subject) as report,
         ):
             bundle = self._written(partial, report)
