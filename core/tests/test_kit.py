@@ -393,6 +393,45 @@ class DerivesNothing(NpzBackend):
         return Artifact("beads", {"main": "toy.beads"}, (File("toy.beads"),))
 
 
+class Beads(NpzKit, SessionTests):
+    """Of a backend whose own files another's are made into."""
+
+    slot = "backend"
+
+    @pytest.fixture
+    def toy(self, source, tmp_path):
+        artifact = Artifact("npz", {"main": "toy.npz"})
+        np.savez(tmp_path / "toy.npz", **ToyArchitecture.tensors())
+        return attrs.evolve(source, artifact=artifact)
+
+    @pytest.fixture
+    def source(self, tmp_path):
+        np.savez(tmp_path / "toy.beads", **ToyArchitecture.tensors())
+        return toy_bundle(tmp_path, Artifact("beads", {"main": "toy.beads.npz"}))
+
+
+class StringsBeads(NpzBackend):
+    """Derives its own files from another's, with all numbers a little larger."""
+
+    derives = {"beads": "npz"}  # noqa: RUF012 - as a backend declares it
+    error = 0.0
+
+    def derive(self, source, architecture, plan, folder, report):
+        with np.load(source.path()) as file:
+            tensors = {name: file[name] + self.error for name in file}
+        np.savez(folder / "own.npz", **tensors)
+        return Artifact("npz", {"main": "own.npz"}, (File("own.npz"),))
+
+
+class TestBeads(Beads):
+    backend = StringsBeads
+
+
+@broken(Beads, "test_derives_what_it_says")
+class DerivesSomethingElse(StringsBeads):
+    error = np.float32(0.1)
+
+
 @broken(Sessions, "test_describes_the_tensors_of_the_graph")
 class DescribesAnotherGraph(NpzSession):
     def __init__(self, tensors):

@@ -420,6 +420,10 @@ def test_a_batch_asked_for_is_planned_where_the_artifact_takes_any():
         ({"precisions": giving(())}, "offers no precision for onnx"),
         ({"precisions": raising(KeyError("x"))}, "precisions() failed: KeyError: 'x'"),
         ({"refuse": giving("opset 99 is too new")}, "opset 99 is too new"),
+        (
+            {"refuse": giving(False)},
+            "refuse() failed: TypeError: it returned False, and not a sentence or None",
+        ),
         ({"refuse": raising(ValueError("odd"))}, "refuse() failed: ValueError: odd"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -27,11 +27,19 @@ class Engines(BackendTests):
 
 class TestFreeBatch(Engines):
     @pytest.fixture
-    def toy(self, toy, tmp_path_factory) -> Bundle:
-        return self.engine_of(toy(), tmp_path_factory.mktemp("engine"))
+    def toy(self, source, tmp_path_factory) -> Bundle:
+        return self.engine_of(source, tmp_path_factory.mktemp("engine"))
+
+    @pytest.fixture
+    def source(self, onnx_toy) -> Bundle:
+        return onnx_toy()
 
 
 class TestFixedBatch(Engines):
     @pytest.fixture
-    def toy(self, toy, tmp_path_factory) -> Bundle:
-        return self.engine_of(toy(batch=2), tmp_path_factory.mktemp("engine"))
+    def toy(self, source, tmp_path_factory) -> Bundle:
+        return self.engine_of(source, tmp_path_factory.mktemp("engine"))
+
+    @pytest.fixture
+    def source(self, onnx_toy) -> Bundle:
+        return onnx_toy(batch=2)

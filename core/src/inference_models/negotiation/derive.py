@@ -28,6 +28,7 @@ from inference_models.negotiation.derived_cache import (
 )
 from inference_models.negotiation.judging import Differs, judge
 from inference_models.negotiation.options import Option
+from inference_models.negotiation.routes import refusal
 from inference_models.progress import Report, shown
 from inference_models.registry import returned
 
@@ -185,7 +186,7 @@ class _Making:
         if not self.here:
             return None
         option = self.option
-        return option.backend.refuse(self.asked, bundle.artifact, option.plan)
+        return refusal(option.backend, self.asked, bundle.artifact, option.plan)
 
     def _judge(self, result: Bundle) -> None:
         architecture = self.make(self.source)

@@ -24,7 +24,7 @@ from inference_models.errors import InferenceModelsError, told
 from inference_models.interfaces import Architecture
 from inference_models.negotiation.judging import tolerance
 from inference_models.negotiation.options import Cached, Option
-from inference_models.negotiation.routes import chain, usable
+from inference_models.negotiation.routes import chain, refusal, usable
 from inference_models.registry import Registry, installed
 from inference_models.trust import kind_of
 
@@ -261,7 +261,7 @@ def _misfit(
     if not _covers(artifact.batch, plan.batch, exact):
         return f"what was built is for batches of {artifact.batch}"
     try:
-        reason = option.backend.refuse(card, artifact, plan)
+        reason = refusal(option.backend, card, artifact, plan)
     except Exception as error:  # noqa: BLE001 - a plugin's fault must not stop the others
         reason = f"refuse() failed: {told(error)}"
     return reason and f"what was built does not fit: {reason}"

@@ -27,6 +27,7 @@ from inference_models.negotiation.routes import (
     derived_routes,
     lacking,
     ready_routes,
+    refusal,
     usable,
     usable_formats,
 )
@@ -308,7 +309,7 @@ def _why_not(card: ModelCard, backend: Backend, constraints: Constraints) -> str
         if artifact.format in backend.formats:
             plan = Plan(constraints.device, constraints.precision or artifact.precision)
             with contextlib.suppress(Exception):
-                return f"; {backend.refuse(card, artifact, plan) or ''}".rstrip("; ")
+                return f"; {refusal(backend, card, artifact, plan) or ''}".rstrip("; ")
     return ""
 
 
@@ -340,8 +341,8 @@ def _plan(way: _Way, constraints: Constraints) -> Option | Candidate:
         asked = "refuse()"
         for choice in wanted:
             plan = Plan(way.device, choice, batch)
-            refusal = backend.refuse(way.card, way.in_precision(choice), plan)
-            if refusal is None:
+            refused = refusal(backend, way.card, way.in_precision(choice), plan)
+            if refused is None:
                 misfit = _misfit(opened.batch, constraints.batch)
                 return Option(
                     backend,
@@ -350,7 +351,7 @@ def _plan(way: _Way, constraints: Constraints) -> Option | Candidate:
                     way.steps,
                     preference=(offered.index(choice), misfit),
                 )
-            reason = reason or refusal
+            reason = reason or refused
     except (Exception, SystemExit) as error:  # noqa: BLE001 - must not stop the others
         reason = f"{asked} failed: {told(error)}"
     named = constraints.precision
@@ -379,8 +380,8 @@ def _source_refused(way: _Way) -> str | None:
         return None
     reader = way.steps[0][0]
     plan = Plan("cpu", way.artifact.precision)
-    refusal = reader.refuse(way.card, way.artifact, plan)
-    return f"to derive it, {reader.name}: {refusal}" if refusal else None
+    refused = refusal(reader, way.card, way.artifact, plan)
+    return f"to derive it, {reader.name}: {refused}" if refused else None
 
 
 def _wanted(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from inference_models.card import Artifact, ModelCard
+from inference_models.card import Artifact, ModelCard, Plan
 from inference_models.errors import told
 from inference_models.interfaces import Backend
 
@@ -13,6 +14,16 @@ Steps = tuple[tuple[Backend, str], ...]
 
 Route = tuple[int, Artifact, Steps]
 """An artifact of the card with its number, and the steps to what a backend opens."""
+
+
+def refusal(
+    backend: Backend, card: ModelCard, artifact: Artifact, plan: Plan
+) -> str | None:
+    """What `refuse` says; `TypeError` for what is neither a sentence nor None."""
+    found: Any = backend.refuse(card, artifact, plan)
+    if not isinstance(found, (str, type(None))):
+        raise TypeError(f"it returned {found!r:.80}, and not a sentence or None")
+    return found
 
 
 def usable(card: ModelCard, form: str | None = None) -> list[Artifact]:

@@ -9,6 +9,9 @@ from inference_models.testing.sessions import SessionTests
 class BackendTests(SessionTests, OperationsTests):
     """All that a backend has to pass; set `backend` and write the fixture `toy`.
 
+    One that derives from another format also writes the fixture `source`, the toy in
+    that format.
+
     Tests run on the first device of each kind that `devices()` gives, and are skipped
     with its reason where that raises `Unavailable`.
     """

@@ -83,6 +83,11 @@ class SessionTests(NegotiationTests):
                 session.close()
 
     @pytest.fixture
+    def source(self, toy: Bundle) -> Bundle:
+        """The toy in a format that `derive` reads; by default `toy` itself."""
+        return toy
+
+    @pytest.fixture
     def session(self, toy: Bundle, device: str) -> Iterator[Session]:
         """The toy's graph in its artifact's own precision."""
         with self.opened(toy, plan_of(toy, device)) as sessions:
@@ -321,18 +326,21 @@ class SessionTests(NegotiationTests):
             session.close()
 
     def test_derives_what_it_says(
-        self, toy: Bundle, device: str, tmp_path_factory: Folders
+        self, source: Bundle, device: str, tmp_path_factory: Folders
     ) -> None:
-        """Core compares what was derived with its source; the files must be there."""
-        written = self.backend.derives.get(toy.artifact.format)
+        """What is written is described, its files are there, and it gives the same."""
+        written = self.backend.derives.get(source.artifact.format)
         if written is None:
-            pytest.skip(f"derives nothing from {toy.artifact.format}")
+            pytest.skip(
+                f"derives nothing from {source.artifact.format}; a fixture "
+                "`source` is the toy in a format that it derives from"
+            )
         folder = tmp_path_factory.mktemp("derived")
-        plan, shares = plan_of(toy, device), []
+        plan, shares = plan_of(source, device), []
         try:
             artifact = self.made().derive(
-                toy,
-                ToyArchitecture(toy),
+                source,
+                ToyArchitecture(source),
                 plan,
                 folder,
                 lambda _, share: shares.append(share),
@@ -341,10 +349,21 @@ class SessionTests(NegotiationTests):
             pytest.skip(str(error))
 
         assert artifact.format == written
-        assert artifact.graphs.keys() == toy.artifact.graphs.keys()
+        assert artifact.graphs.keys() == source.artifact.graphs.keys()
         assert all((folder / file.name).is_file() for file in artifact.files)
         assert {*artifact.graphs.values()} <= {".", *(f.name for f in artifact.files)}
         assert all(0 <= share <= 1 for share in shares)
+        if written in self.backend.formats:
+            self._check_derived(
+                attrs.evolve(source, artifact=artifact, folder=folder), device
+            )
+
+    def _check_derived(self, bundle: Bundle, device: str) -> None:
+        batch = batch_of(bundle.artifact.batch[1] if bundle.artifact.batch else 3)
+        with self.opened(bundle, plan_of(bundle, device)) as sessions:
+            output = sessions["main"](input=batch)["output"]
+        host = operations_of(self.made(), device, installed()).host
+        check_toy(host(output), batch, tolerance(bundle.artifact.precision))
 
 
 def plan_of(bundle: Bundle, device: str) -> Plan:
