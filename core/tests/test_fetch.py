@@ -758,12 +758,12 @@ def test_what_has_no_room_is_not_begun(server, store, monkeypatch):
 @pytest.fixture
 def untold(server, store):
     """Fetches a file of which neither card nor server says how large it is."""
-    url = server.gives(FILE, faulty.endless(b"x" * 65_536))
+    url = server.gives(FILE, faulty.chunked(*[b"x" * 65_536] * 40))
     first = Store(store.root, limits=LIMITS, first_use=True)
     return lambda: fetched(first, url, sha256=None, size=None)
 
 
-def test_a_body_without_an_end_is_given_up(untold, store, monkeypatch):
+def test_a_body_of_no_known_size_is_given_up(untold, store, monkeypatch):
     monkeypatch.setattr(fetch, "_LARGEST_UNTOLD", 10**6)
     with pytest.raises(DownloadFailed, match="does not say how large the file is, and"):
         untold()
@@ -771,7 +771,7 @@ def test_a_body_without_an_end_is_given_up(untold, store, monkeypatch):
     assert files(store, "partial") == []
 
 
-def test_a_body_without_an_end_leaves_room_on_the_disk(untold, store, monkeypatch):
+def test_a_body_of_no_known_size_leaves_room_on_the_disk(untold, store, monkeypatch):
     monkeypatch.setattr(fetch, "_RESERVE", 10**18)
     with pytest.raises(DownloadFailed, match="no room in the cache"):
         untold()
