@@ -36,6 +36,7 @@ from inference_models import (
     InvalidInput,
     InvalidOption,
     InvalidWeights,
+    KeyPoints,
     LicenseNotAllowed,
     Model,
     ModelClosed,
@@ -519,6 +520,23 @@ def test_predictions_of_another_number_of_images_are_told(acme, monkeypatch, cou
     monkeypatch.setattr(acme.Colors, "postprocess", lambda *_: [predicted])
     with pytest.raises(RunFailed, match=f"predictions of {count} images, and not of 2"):
         load("acme-colors")([RED, GREEN])
+
+
+@pytest.mark.parametrize("named", [1, 2, 3])
+def test_a_card_that_names_more_points_than_there_are_is_told(
+    acme, cards, monkeypatch, named
+):
+    """The network finds two points of one thing."""
+    points = [{"class_id": 0, "names": [f"point {n}" for n in range(named)]}]
+    found = KeyPoints.sort(np.zeros((1, 2, 2)), [[1, 1]], [0], [1], [[0, 0, 9, 9]])
+    monkeypatch.setattr(acme.Colors, "postprocess", lambda *_: [found])
+    config = {**acme.card().config, "key_points": points}
+    cards("posed", task="keypoint-detection", config=config)
+    model = load("posed")
+    told = pytest.raises(InvalidCard, match="names 3 points of a class, and the netwo")
+
+    with told if named == 3 else contextlib.nullcontext():
+        model(RED)
 
 
 def test_what_is_no_prediction_is_told(acme, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from inference_models.errors import RunFailed
+from inference_models.errors import InvalidCard, RunFailed
 from inference_models.model import Model
 from inference_models.results import (
     ClassificationPrediction,
@@ -47,6 +47,17 @@ class KeyPointsDetectionModel(Model[list[KeyPoints]]):
     def _skeletons(self) -> list[Skeleton]:
         bundle = self._loaded.bundle
         return skeletons_of(bundle.config, len(bundle.card.labels))
+
+    def _check_results(self, results: Any, images: int) -> None:
+        """Raise `InvalidCard` where the card names points that there are not."""
+        super()._check_results(results, images)
+        counts = [r.xy.shape[1] for r in results if isinstance(r, KeyPoints) and len(r)]
+        named = max((len(each.names) for each in self._skeletons()), default=0)
+        if counts and named > min(counts):
+            raise InvalidCard(
+                f"the card of {self.card.id!r} names {named} points of a class, and "
+                f"the network finds {min(counts)}; correct its key_points"
+            )
 
 
 class ClassificationModel(Model[ClassificationPrediction]):
