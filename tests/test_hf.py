@@ -387,11 +387,6 @@ def test_shards_are_read_as_their_index_says(tmp_path, pictures):
         ),
         (
             "config.json",
-            {"backbone": "name", "backbone_kwargs": {"depth": 1}},
-            "'backbone'.*another model's files",
-        ),
-        (
-            "config.json",
             {"part": {"model_type": "timm_backbone", "backbone": "hf-hub:org/name"}},
             "'backbone'.*another model's files",
         ),
@@ -432,6 +427,23 @@ def test_what_cannot_be_run_says_why(folder, file, changes, words):
 
     assert all(part in str(caught.value) for part in words.split(".*"))
     assert words.split(".*")[0] in str(AutoModel.explain(folder))
+
+
+@pytest.mark.parametrize("offline", ["", "1"])
+def test_offline_the_hub_is_not_asked_for_a_backbone_of_timm(
+    folder, monkeypatch, offline
+):
+    """transformers asks whether there is a repository of that name."""
+    monkeypatch.setenv("INFERENCE_MODELS_OFFLINE", offline)
+    kwargs = {"out_indices": [1, 2, 3, 4], "in_chans": 3}
+    config = {"use_timm_backbone": True, "backbone": "resnet50"}
+    told = str(
+        AutoModel.explain(
+            changed(folder, "config.json", **config, backbone_kwargs=kwargs)
+        )
+    )
+
+    assert ("another model's files" in told) is bool(offline)
 
 
 def test_a_kernel_is_seen_behind_parts_that_are_nested_without_end():

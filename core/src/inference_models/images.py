@@ -265,7 +265,7 @@ def _check_scans(picture: Any, file: Any) -> None:
     if scans > _MOST_SCANS:
         raise InvalidInput(
             f"it is a JPEG of {scans} scans, which take as long as {scans} pictures; "
-            "make one of its own of it first"
+            "save it as one that is not progressive first"
         )
 
 

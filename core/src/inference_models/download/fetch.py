@@ -54,17 +54,19 @@ def fetch(
             problems.append(error)
             continue
         if problems:
-            log.warning("%r comes from its next source: %s", file.name, _told(problems))
+            log.warning(
+                "%r comes from its next source: %s", file.name, _reasons(problems)
+            )
         return digest
     raise _failure(file, problems)
 
 
-def _told(problems: list[DownloadFailed]) -> str:
+def _reasons(problems: list[DownloadFailed]) -> str:
     return "; ".join(dict.fromkeys(map(str, problems)))
 
 
 def _failure(file: File, problems: list[DownloadFailed]) -> DownloadFailed:
-    reasons = _told(problems) or "it has no source"
+    reasons = _reasons(problems) or "it has no source"
     last = problems[-1] if problems else DownloadFailed()
     kind = last.kind if isinstance(last, Transient) else type(last)
     failure = kind(

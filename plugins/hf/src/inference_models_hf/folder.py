@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_models import Facts, InvalidCard, InvalidWeights, distinct_labels
+from inference_models.download.store import offline
 from inference_models.strict_json import Node, parse_file
 from inference_models_hf.processor import preprocessing_of
 
@@ -157,8 +158,9 @@ def wants_code(config: Mapping[str, Any]) -> str | None:
 def _wants_another(config: Mapping[str, Any]) -> str | None:
     """Why a model is refused whose config names another that would be fetched.
 
-    transformers looks on the Hub for a backbone that is a name without a config, also
-    offline, and timm for one with a prefix such as "hf-hub:".
+    transformers looks on the Hub for a backbone that is a name without a config, and
+    timm for one with a prefix such as "hf-hub:". A name of timm with settings beside it
+    is looked for there first, also offline.
     """
     for part in parts_of(config):
         named = {key: part.get(key) for key in ("backbone", "architecture")}
@@ -167,7 +169,7 @@ def _wants_another(config: Mapping[str, Any]) -> str | None:
                 return _of_another(key)
         is_alone = named["backbone"] is not None and part.get("backbone_config") is None
         of_timm = part.get("use_timm_backbone") in (None, True)
-        if is_alone and (part.get("backbone_kwargs") or not of_timm):
+        if is_alone and (not of_timm or (offline() and part.get("backbone_kwargs"))):
             return _of_another("backbone")
     return None
 
@@ -179,32 +181,25 @@ def _of_another(key: str) -> str:
     )
 
 
-def parts_of(config: Any) -> Iterator[Mapping[str, Any]]:
+def parts_of(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """All mappings in a config, itself first."""
-    waiting = [config]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Mapping):
-            yield value
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
+    return (value for value in _within(config) if isinstance(value, Mapping))
 
 
 def _names_kernel(key: str, value: Any) -> bool:
     if key == "quantization_config":
         return bool(value)
-    return "_implementation" in key and not set(_texts(value)) <= _OWN_KERNELS
+    named = {each for each in _within(value) if isinstance(each, str)}
+    return "_implementation" in key and not named <= _OWN_KERNELS
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in a setting, in parts of it, too."""
+def _within(value: Any) -> Iterator[Any]:
+    """A value of a config and all that is in it, however deep."""
     waiting = [value]
     while waiting:
         each = waiting.pop()
-        if isinstance(each, str):
-            yield each
-        elif isinstance(each, Mapping):
+        yield each
+        if isinstance(each, Mapping):
             waiting += each.values()
         elif isinstance(each, list):
             waiting += each
