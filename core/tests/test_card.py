@@ -156,6 +156,7 @@ def test_a_key_that_is_no_text_is_refused():
         ({"id": None}, "ModelCard.id must be a text"),
         ({"labels": "cat"}, "ModelCard.labels must be a list"),
         ({"labels": [1]}, "label 1 is neither a text nor null"),
+        ({"labels": [None, None]}, "labels are all null, so nothing would ever be"),
         ({"aliases": [1]}, "aliases holds 1"),
         ({"config": []}, "ModelCard.config must be a mapping"),
         ({"artifacts": {}}, "ModelCard.artifacts must be a list"),

@@ -234,6 +234,8 @@ def _unique(_: Any, attribute: attrs.Attribute[Any], labels: tuple[Any, ...]) ->
     strange = [label for label in labels if not isinstance(label, (str, type(None)))]
     if strange:
         raise InvalidCard(f"label {strange[0]!r:.200} is neither a text nor null")
+    if labels and set(labels) == {None}:
+        raise InvalidCard("labels are all null, so nothing would ever be returned")
     counts = Counter(label for label in labels if label)
     repeated = [label for label, count in counts.items() if count > 1]
     if repeated:

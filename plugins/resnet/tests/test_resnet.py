@@ -241,3 +241,9 @@ def test_another_class_is_not_claimed():
     assert (
         ResNet.claims(folder_facts(**{"class": "RegNetForImageClassification"})) is None
     )
+
+
+def test_a_card_without_labels_is_told(tmp_path):
+    card = narrow("classification", labels=())
+    with pytest.raises(InvalidCard, match="'narrow' has no labels, which say how many"):
+        _ = ResNet(Bundle(card, card.artifacts[0], tmp_path)).layout

@@ -134,6 +134,15 @@ def test_a_pickled_module_and_torchscript_are_not_loaded(workshop):
         inspect(script)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_program_that_torch_wrote_is_told_for_what_it_is(workshop):
+    path = workshop.folder / "script.pt"
+    torch.jit.script(torch.nn.ReLU()).save(path)  # torch compresses its code
+
+    with pytest.raises(InvalidWeights, match="TorchScript program, which could run"):
+        inspect(path)
+
+
 def test_a_compressed_archive_is_not_unpacked(workshop):
     path = workshop.folder / "bomb.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -86,7 +86,10 @@ class ResNet(Architecture[ConfidenceOptions]):
 
     @property
     def layout(self) -> Layout:
-        """What the config says, with as many classes as there are labels."""
+        """What the config says, with as many classes as there are labels.
+
+        Raises `InvalidCard` for what no network has.
+        """
         depth, width = (self.bundle.config.get(name) for name in ("depth", "width"))
         if not isinstance(depth, int) or depth not in BLOCKS:
             listed = ", ".join(map(str, BLOCKS))
@@ -94,6 +97,11 @@ class ResNet(Architecture[ConfidenceOptions]):
         width = 64 if width is None else width
         if not isinstance(width, int) or width < 1:
             raise InvalidCard(f"config.width {width!r} is not a number above 0")
+        if not self.card.labels:
+            raise InvalidCard(
+                f"{self.card.id!r} has no labels, which say how many classes there "
+                "are; add them to the card"
+            )
         return Layout(depth, len(self.card.labels), width)
 
     def modules(self, loaded: Any = None) -> Mapping[str, Any]:

@@ -32,13 +32,13 @@ def check_archive(path: Path) -> None:
         )
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        if not all(_is_stored(entry) for entry in entries):
-            # Compressed entries can hide how large they get.
-            raise refused(path, "is compressed, which torch's files are not")
         # torch ignores case.
         names = [entry.filename.lower() for entry in entries]
         if any(name.endswith("constants.pkl") for name in names):
             raise refused(path, "holds a TorchScript program, which could run code")
+        if not all(_is_stored(entry) for entry in entries):
+            # Compressed entries can hide how large they get.
+            raise refused(path, "is compressed, which torch's files are not")
         pickles = [e for e in entries if e.filename.lower().endswith("data.pkl")]
         if len(pickles) > 1:
             raise refused(path, f"holds {len(pickles)} pickles, where torch writes one")
