@@ -467,7 +467,9 @@ def test_numbers_that_would_have_tables_made_without_end_are_refused(
     folder, changes, words
 ):
     with pytest.raises(InvalidWeights, match=words):
-        AutoModel.from_pretrained(changed(folder, "config.json", **changes))
+        AutoModel.from_pretrained(
+            changed(folder, "config.json", **changes), backend="hf"
+        )
 
 
 def test_a_card_without_a_config_does_not_have_another_read(folder):
@@ -478,7 +480,7 @@ def test_a_card_without_a_config_does_not_have_another_read(folder):
     (folder / "config.json").unlink()
 
     with pytest.raises(InvalidWeights, match=r"has no file config\.json"):
-        AutoModel.from_pretrained(folder)
+        AutoModel.from_pretrained(folder, backend="hf")
 
 
 def test_a_card_hides_no_adapter(folder):
@@ -487,7 +489,7 @@ def test_a_card_hides_no_adapter(folder):
     changed(folder, "adapter_config.json", base_model_name_or_path="org/name")
 
     with pytest.raises(InvalidWeights, match="by which transformers changes the we"):
-        AutoModel.from_pretrained(folder)
+        AutoModel.from_pretrained(folder, backend="hf")
 
 
 def test_a_card_beside_a_config_hides_no_kernel(folder):
@@ -496,7 +498,7 @@ def test_a_card_beside_a_config_hides_no_kernel(folder):
     changed(folder, "config.json", attn_implementation="org/kernel@main")
 
     with pytest.raises(InvalidWeights, match="by which transformers may fetch native"):
-        AutoModel.from_pretrained(folder)
+        AutoModel.from_pretrained(folder, backend="hf")
 
 
 def test_a_header_that_would_take_all_memory_is_refused(folder, monkeypatch):
