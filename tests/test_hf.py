@@ -396,6 +396,11 @@ def test_shards_are_read_as_their_index_says(tmp_path, pictures):
             "'architecture'.*another model's files",
         ),
         (
+            "config.json",
+            {"model_type": "timm_wrapper", "model_args": {"checkpoint_path": "a.pth"}},
+            "'model_args'.*another model's files",
+        ),
+        (
             "adapter_config.json",
             {"base_model_name_or_path": "org/name"},
             "'adapter_config.json' beside its config.json",

@@ -27,6 +27,9 @@ METADATA = (CONFIG, PROCESSOR, INDEX)
 _OWN_KERNELS = {"eager", "sdpa"}
 """Implementations of attention and of experts that are a part of torch."""
 
+_FETCHED = {"cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
+"""Arguments of timm that have it read other files."""
+
 _LARGEST = 16_000_000  # bytes; a config names up to some thousand classes
 _MOST_SHARDS = 1000
 
@@ -160,7 +163,8 @@ def _wants_another(config: Mapping[str, Any]) -> str | None:
 
     transformers looks on the Hub for a backbone that is a name without a config, and
     timm for one with a prefix such as "hf-hub:". A name of timm with settings beside it
-    is looked for there first, also offline.
+    is looked for there first, also offline. timm also reads a checkpoint whose path it
+    is given, and older ones run what a pickle there says.
     """
     for part in parts_of(config):
         named = {key: part.get(key) for key in ("backbone", "architecture")}
@@ -171,13 +175,16 @@ def _wants_another(config: Mapping[str, Any]) -> str | None:
         of_timm = part.get("use_timm_backbone") in (None, True)
         if is_alone and (not of_timm or (offline() and part.get("backbone_kwargs"))):
             return _of_another("backbone")
+        arguments = part.get("model_args")
+        if isinstance(arguments, Mapping) and _FETCHED & set(arguments):
+            return _of_another("model_args")
     return None
 
 
 def _of_another(key: str) -> str:
     return (
         f"its {CONFIG} has {key!r}, by which transformers may fetch another model's "
-        "files; write that one's config there, as 'backbone_config'"
+        "files; write its 'backbone_config' there instead, or choose another model"
     )
 
 
