@@ -488,21 +488,28 @@ def test_a_card_without_a_config_does_not_have_another_read(folder):
         AutoModel.from_pretrained(folder, backend="hf")
 
 
-def test_a_card_hides_no_adapter(folder):
+@pytest.mark.parametrize(
+    ("file", "changes", "words"),
+    [
+        (
+            "config.json",
+            {"attn_implementation": "org/kernel@main"},
+            "by which transformers may fetch native",
+        ),
+        (
+            "adapter_config.json",
+            {"base_model_name_or_path": "org/name"},
+            "by which transformers changes the we",
+        ),
+    ],
+    ids=["kernel", "adapter"],
+)
+def test_a_card_beside_a_config_hides_nothing(folder, file, changes, words):
     card = AutoModel.from_pretrained(folder).card.to_json()
     (folder / "card.json").write_text(json.dumps(card), "utf-8")
-    changed(folder, "adapter_config.json", base_model_name_or_path="org/name")
+    changed(folder, file, **changes)
 
-    with pytest.raises(InvalidWeights, match="by which transformers changes the we"):
-        AutoModel.from_pretrained(folder, backend="hf")
-
-
-def test_a_card_beside_a_config_hides_no_kernel(folder):
-    card = AutoModel.from_pretrained(folder).card.to_json()
-    (folder / "card.json").write_text(json.dumps(card), "utf-8")
-    changed(folder, "config.json", attn_implementation="org/kernel@main")
-
-    with pytest.raises(InvalidWeights, match="by which transformers may fetch native"):
+    with pytest.raises(InvalidWeights, match=words):
         AutoModel.from_pretrained(folder, backend="hf")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -119,6 +120,22 @@ def is_full(error: OSError) -> bool:
     """Whether a file could not be written for want of room."""
     full = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
     return error.errno in full
+
+
+def last_written(path: Path) -> float:
+    """When a file was written to, or a folder got an entry; 0 where none is.
+
+    In seconds since the epoch. What is used and not written to is dated by `note_use`.
+    """
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def is_older(path: Path, seconds: float) -> bool:
+    """Whether that is at least so many seconds ago."""
+    return time.time() - last_written(path) >= seconds
 
 
 def note_use(path: Path) -> None:

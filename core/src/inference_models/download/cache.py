@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,13 @@ from typing import Any, Literal
 import attrs
 
 from inference_models.card import Artifact, File, structure
-from inference_models.disk import hash_file, is_real_file, remove
+from inference_models.disk import (
+    hash_file,
+    is_older,
+    is_real_file,
+    last_written,
+    remove,
+)
 from inference_models.download.partial import ABANDONED
 from inference_models.download.store import Store, read_manifest
 from inference_models.errors import InvalidCard
@@ -64,7 +69,7 @@ def _bundles(store: Store) -> Iterator[Entry]:
             names=tuple(laid),
             digests=tuple(str(facts[0]) for facts in laid.values()),
             size=_size([folder]),
-            used=_date(manifest),
+            used=last_written(manifest),
         )
 
 
@@ -78,7 +83,7 @@ def _derived(store: Store) -> Iterator[Entry]:
             names=tuple(_names(folder)),
             digests=(),
             size=_size([folder]),
-            used=_date(manifest),
+            used=last_written(manifest),
             model=model,
             form=form,
         )
@@ -113,13 +118,6 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def _date(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def size(store: Store) -> int:
@@ -231,19 +229,15 @@ def prune(store: Store, largest: int) -> list[Entry]:
 def _sweep(store: Store) -> None:
     used = {digest for kept in _bundles(store) for digest in kept.digests}
     for blob in (store.root / "blobs").glob("*"):
-        if blob.name not in used and _is_old(blob):
+        if blob.name not in used and is_older(blob, _FORGOTTEN):
             remove(blob)
     for path in (store.root / "partial").glob("*"):
-        if _is_old(path, ABANDONED):
+        if is_older(path, ABANDONED):
             remove(path)
     for folder in (store.root / "bundles").glob("*"):
         unfinished = folder.is_dir() and not folder.with_suffix(".json").is_file()
-        if unfinished and _is_old(folder):
+        if unfinished and is_older(folder, _FORGOTTEN):
             remove(folder)
-
-
-def _is_old(path: Path, seconds: float = _FORGOTTEN) -> bool:
-    return time.time() - _date(path) > seconds
 
 
 def matching(store: Store, prefix: str) -> list[Entry]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from inference_models.card import File
-from inference_models.disk import check_room, chunks_of, unique
+from inference_models.disk import check_room, chunks_of, is_older, unique
 from inference_models.download.body import Chunk
 from inference_models.download.hashing import Beside, Checked
 from inference_models.download.transport import header_value
@@ -147,14 +146,9 @@ class Partial:
         mine = (self.path, _beside(self.path))
         for path in self._folder.glob(f"{self._key}.*"):
             with contextlib.suppress(OSError):
-                is_old = quiet == 0 or age(path) >= quiet
+                is_old = quiet == 0 or is_older(path, quiet)
                 if is_old and path not in mine:
                     path.unlink()
-
-
-def age(path: Path) -> float:
-    """Seconds since a file was written to, or since a folder got an entry."""
-    return time.time() - path.stat().st_mtime
 
 
 def _beside(path: Path) -> Path:

@@ -30,6 +30,7 @@ from inference_models.card import Artifact, File
 from inference_models.disk import (
     hash_file,
     is_full,
+    is_older,
     is_real_file,
     move_file,
     note_use,
@@ -41,7 +42,7 @@ from inference_models.download.fetch import Grown, fetch
 from inference_models.download.hashing import Checked
 from inference_models.download.limits import Limits
 from inference_models.download.locks import locked
-from inference_models.download.partial import ABANDONED, Partial, age, kept
+from inference_models.download.partial import ABANDONED, Partial, kept
 from inference_models.download.sources import (
     Request,
     check_openable,
@@ -282,7 +283,7 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in self._partials.glob(f"{key}.*") if alone else ():
             with contextlib.suppress(OSError):
-                if age(left) >= ABANDONED:
+                if is_older(left, ABANDONED):
                     remove(left)
         try:
             yield path

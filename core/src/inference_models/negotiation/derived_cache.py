@@ -18,7 +18,12 @@ from typing import Any
 import attrs
 
 from inference_models.card import Artifact, Batch, Bundle, ModelCard, structure
-from inference_models.disk import hash_file, note_use, write_atomically
+from inference_models.disk import (
+    hash_file,
+    last_written,
+    note_use,
+    write_atomically,
+)
 from inference_models.download.store import Store
 from inference_models.errors import InferenceModelsError, told
 from inference_models.interfaces import Architecture
@@ -63,10 +68,7 @@ class Kept:
     @property
     def used(self) -> float:
         """When it was used last; 0 if it was removed since it was read."""
-        try:
-            return (self.folder / _MANIFEST).stat().st_mtime
-        except OSError:
-            return 0.0
+        return last_written(self.folder / _MANIFEST)
 
     @property
     def is_there(self) -> bool:

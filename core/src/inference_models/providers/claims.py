@@ -44,9 +44,7 @@ def suffixes() -> list[str]:
 
 def is_weights(name: str) -> bool:
     """Whether a name is that of a file that can stand alone and say what it is."""
-    suffix = PurePosixPath(name).suffix.lower()
-    backends = installed().backends.values()
-    return suffix in known_suffixes() or any(suffix in cls.suffixes for cls in backends)
+    return PurePosixPath(name).suffix.lower() in suffixes()
 
 
 def of_file(path: Path, model_type: str | None) -> ModelCard:
