@@ -46,6 +46,8 @@ from inference_models import (
     ObjectDetectionModel,
     RunFailed,
     TensorSpec,
+    Unavailable,
+    hardware,
     registry,
 )
 from inference_models.errors import InferenceModelsError
@@ -370,6 +372,22 @@ def test_a_model_on_cuda_is_told_that_it_does_not_survive_a_fork(
     error = pytest.raises(InferenceModelsError, match=r"does not survive fork\(\)")
     with error if fails else contextlib.nullcontext():
         model(RED)
+
+
+@pytest.mark.parametrize("device", [None, "cuda"])
+def test_a_process_forked_from_one_that_looked_for_gpus_is_told_that_it_has_none(
+    acme, monkeypatch, caplog, device
+):
+    hardware.detect()
+    monkeypatch.setattr(acme.AcmeBackend, "devices", lambda self: ["cuda:0", "cpu"])
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+
+    if device is None:
+        assert load("acme-colors").device == "cpu"
+        assert "looked for GPUs; start the process with" in caplog.text
+    else:
+        with pytest.raises(Unavailable, match="looked for GPUs; start the process wi"):
+            load("acme-colors", device=device)
 
 
 def test_a_model_without_options_says_so(acme):
@@ -1213,8 +1231,9 @@ def test_a_card_for_a_task_that_its_architecture_lacks_is_refused(
     monkeypatch.setattr(acme.Colors, "tasks", ("classification", "counting"))
     cards(task="object-detection")
     said = "'mine' is for 'object-detection', and architecture 'acme-colors' is for cla"
-    with pytest.raises(InvalidCard, match=said):
-        load("mine")
+    for asked in (load, AutoModel.explain):
+        with pytest.raises(InvalidCard, match=said):
+            asked("mine")
 
 
 def test_what_failed_holds_nothing_while_the_next_is_tried(cards, acme):

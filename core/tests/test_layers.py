@@ -12,6 +12,7 @@ import inference_models
 FOLDER = Path(inference_models.__file__).parent
 ORDER = [
     "errors",
+    "hardware",
     "card",
     "strict_json",
     "card_files",
@@ -34,7 +35,6 @@ ORDER = [
     "hookspecs",
     "registry",
     "lending",
-    "hardware",
     "batching",
     "download.sources",
     "download.locks",

@@ -12,7 +12,7 @@ import numpy as np
 from inference_models.card import ModelCard, relabelled
 from inference_models.download.store import Store
 from inference_models.errors import InvalidOption, NoBackend, did_you_mean
-from inference_models.interfaces import Access, Architecture, Backend
+from inference_models.interfaces import Access, Architecture, Backend, check_task
 from inference_models.model import Recipe
 from inference_models.negotiation import derived_cache, find
 from inference_models.negotiation.constraints import Constraints
@@ -161,7 +161,10 @@ def _relabelled(card: ModelCard, labels: Sequence[str | None] | None) -> ModelCa
 
 
 def _architecture(card: ModelCard, registry: Registry) -> type[Architecture[Any]]:
-    """The class of the card's architecture; `NoBackend` says how to get it."""
+    """The class of the card's architecture; `NoBackend` says how to get it.
+
+    Raises `InvalidCard` for a task that it does not serve.
+    """
     name = card.architecture
     cls = registry.architecture(name)
     if cls is None:
@@ -173,6 +176,7 @@ def _architecture(card: ModelCard, registry: Registry) -> type[Architecture[Any]
             f"needs{did_you_mean(name, known)}; {hint or 'installed: ' + listed}"
         )
         raise NoBackend(registry.excused(sentence))
+    check_task(cls, card)
     return cls
 
 

@@ -110,7 +110,7 @@ class MissingDependency(InferenceModelsError):
 
 
 class Unavailable(InferenceModelsError):
-    """Raised by a plugin: says in one sentence what is missing, and what to type."""
+    """Something is missing here: one sentence says what it is, and what to type."""
 
 
 class ModelClosed(InferenceModelsError):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import attrs
 
+from inference_models.errors import Unavailable
+
 # CUdevice_attribute numbers of the CUDA driver API.
 _COMPUTE_CAPABILITY_MAJOR = 75
 _COMPUTE_CAPABILITY_MINOR = 76
@@ -102,8 +104,30 @@ def _jetson(root: Path) -> tuple[str | None, str | None]:
     return model, f"{major}.{minor}"
 
 
+@functools.cache
+def _first_asked_in() -> int:
+    """The process that first looked for GPUs: this one, or one it was forked from."""
+    return os.getpid()
+
+
+def check_not_forked(device: str, process: int | None = None) -> None:
+    """Raise `Unavailable` for a device that the driver gives to another process alone.
+
+    CUDA works in no process that is forked from one in which the driver was started: by
+    looking for GPUs, or in `process`.
+    """
+    started = _first_asked_in() if process is None else process
+    if device.startswith("cuda") and started != os.getpid():
+        raise Unavailable(
+            "CUDA does not survive fork(), and this process was forked from one that "
+            "used it or looked for GPUs; start the process with multiprocessing's "
+            "'spawn', and load the model there"
+        )
+
+
 def _nvidia() -> tuple[tuple[Gpu, ...], tuple[int, int] | None]:
     """GPUs and CUDA version by the driver library; nothing where it does not answer."""
+    _first_asked_in()
     driver = driver_library()
     if driver is None or driver.cuInit(0) != 0:
         return (), None

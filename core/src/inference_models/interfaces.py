@@ -310,11 +310,7 @@ class Architecture(ABC, Generic[O]):
     """What users hold, where it has more methods than its task's own class."""
 
     def __init__(self, bundle: Bundle) -> None:
-        if self.tasks and bundle.card.task not in self.tasks:
-            raise InvalidCard(
-                f"{bundle.card.id!r} is for {bundle.card.task!r}, and architecture "
-                f"{self.name!r} is for {', '.join(self.tasks)}; correct the card's task"
-            )
+        check_task(type(self), bundle.card)
         self.bundle = bundle
         self.card = bundle.card
         self.class_names = bundle.card.class_names
@@ -496,6 +492,16 @@ class Architecture(ABC, Generic[O]):
                 "correct it to numbers, by 'best' and 'default'"
             )
         return dict(known)
+
+
+def check_task(architecture: type[Architecture[Any]], card: ModelCard) -> None:
+    """Raise `InvalidCard` for a card of a task that an architecture does not serve."""
+    if architecture.tasks and card.task not in architecture.tasks:
+        raise InvalidCard(
+            f"{card.id!r} is for {card.task!r}, and architecture "
+            f"{architecture.name!r} is for {', '.join(architecture.tasks)}; correct "
+            "the card's task"
+        )
 
 
 def _are_lost(scores: np.ndarray) -> bool:

@@ -19,6 +19,7 @@ from inference_models.errors import (
     let_go,
     told,
 )
+from inference_models.hardware import check_not_forked
 from inference_models.images import Image
 from inference_models.interfaces import Architecture, Operations, Session
 from inference_models.lending import operations_of
@@ -169,6 +170,7 @@ def _open(
     failures: Sequence[str],
     recipe: Recipe,
 ) -> Model[Any]:
+    check_not_forked(option.plan.device)
     derives = bool(option.steps)
     bundle = search.derived(option) if derives else search.bundle(option.artifact)
     with faults_of(f"architecture {search.make.name!r}"):

@@ -22,6 +22,7 @@ from inference_models.errors import (
     faults_of,
 )
 from inference_models.frame import Frame
+from inference_models.hardware import check_not_forked
 from inference_models.images import (
     Array,
     Color,
@@ -285,11 +286,7 @@ class Model(Generic[R]):
     def _check_usable(self) -> None:
         if self._closed:
             raise ModelClosed("the model is closed; load it again to use it")
-        if self.device.startswith("cuda") and os.getpid() != self._process:
-            raise InferenceModelsError(
-                "CUDA does not survive fork(); start the process with "
-                "multiprocessing's 'spawn', and load the model there"
-            )
+        check_not_forked(self.device, self._process)
 
 
 def _alike(spec: Preprocessing, images: Sequence[Image], sort: bool) -> list[list[int]]:

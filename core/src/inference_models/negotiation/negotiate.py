@@ -26,6 +26,7 @@ from inference_models.negotiation.routes import (
     can_open,
     derived_routes,
     lacking,
+    opened_format,
     ready_routes,
     refusal,
     usable,
@@ -167,16 +168,12 @@ class _Way:
     device: str
 
     @property
-    def form(self) -> str:
-        """The format that the backend opens."""
-        return self.steps[-1][1] if self.steps else self.artifact.format
-
-    @property
     def opened(self) -> Artifact:
         """What the backend opens, as far as it is known before it is derived."""
         if not self.steps:
             return self.artifact
-        return attrs.evolve(self.artifact, format=self.form, batch=None, needs={})
+        form = opened_format(self.artifact, self.steps)
+        return attrs.evolve(self.artifact, format=form, batch=None, needs={})
 
     def in_precision(self, precision: str) -> Artifact:
         """The same, derived in a precision; what is ready stays as it is."""
@@ -334,10 +331,10 @@ def _plan(way: _Way, constraints: Constraints) -> Option | Candidate:
     asked = "refuse()"
     try:
         if reason := _source_refused(way):
-            return Candidate(backend.name, "refused", reason, way.form, way.device)
+            return Candidate(backend.name, "refused", reason, opened.format, way.device)
         asked = "precisions()"
         offered = _offered(way)
-        wanted, reason = _wanted(offered, constraints.precision, way.form)
+        wanted, reason = _wanted(offered, constraints.precision, opened.format)
         asked = "refuse()"
         for choice in wanted:
             plan = Plan(way.device, choice, batch)
@@ -356,7 +353,7 @@ def _plan(way: _Way, constraints: Constraints) -> Option | Candidate:
         reason = f"{asked} failed: {told(error)}"
     named = constraints.precision
     return Candidate(
-        backend.name, "refused", reason, way.form, way.device, named, batch
+        backend.name, "refused", reason, opened.format, way.device, named, batch
     )
 
 

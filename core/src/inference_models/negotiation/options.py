@@ -9,7 +9,7 @@ import attrs
 
 from inference_models.card import Artifact, Batch, Plan
 from inference_models.interfaces import Backend
-from inference_models.negotiation.routes import Steps
+from inference_models.negotiation.routes import Steps, opened_format
 
 Verdict = Literal["runs", "buildable", "refused"]
 
@@ -59,7 +59,7 @@ class Option:
     @property
     def format(self) -> str:
         """The format that the backend opens."""
-        return self.steps[-1][1] if self.steps else self.artifact.format
+        return opened_format(self.artifact, self.steps)
 
     def candidate(self) -> Candidate:
         """The same, as data for `explain`."""

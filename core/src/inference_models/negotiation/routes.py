@@ -16,6 +16,11 @@ Route = tuple[int, Artifact, Steps]
 """An artifact of the card with its number, and the steps to what a backend opens."""
 
 
+def opened_format(artifact: Artifact, steps: Steps) -> str:
+    """The format that the backend opens at the end of a route."""
+    return steps[-1][1] if steps else artifact.format
+
+
 def refusal(
     backend: Backend, card: ModelCard, artifact: Artifact, plan: Plan
 ) -> str | None:

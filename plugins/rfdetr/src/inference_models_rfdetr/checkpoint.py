@@ -10,11 +10,15 @@ from torch import Tensor, cat
 from torch.nn.functional import interpolate
 
 from inference_models import InvalidWeights
-from inference_models_rfdetr.layout import Layout, without_prefix
+from inference_models_rfdetr.layout import (
+    POINT_SLOTS,
+    POSITIONS,
+    QUERIES,
+    Layout,
+    without_prefix,
+)
 
-_POSITIONS = "backbone.0.encoder.encoder.embeddings.position_embeddings"
-_QUERIES = ("query_feat.weight", "refpoint_embed.weight")
-_POINT_SLOTS = "_kp_active_mask"
+_OF_QUERIES = (QUERIES, "refpoint_embed.weight")
 
 # What training needs and inference does not.
 _DROPPED = re.compile(
@@ -35,15 +39,15 @@ _POINTWISE = re.compile(
 def for_inference(tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     """The tensors that inference uses, under their own names, shaped for `layout`."""
     named = without_prefix(tensors)
-    _check_points(named.get(_POINT_SLOTS), layout)
+    _check_points(named.get(POINT_SLOTS), layout)
     kept = {name: named[name] for name in named if not _is_dropped(name, layout)}
-    for name in _QUERIES:
+    for name in _OF_QUERIES:
         if name in kept:
             kept[name] = kept[name][: layout.queries]  # those of the first group
     for name in filter(_POINTWISE.fullmatch, kept):
         kept[name] = kept[name].flatten(1)
-    if _POSITIONS in kept:
-        kept[_POSITIONS] = _resized(kept[_POSITIONS], layout.side)
+    if POSITIONS in kept:
+        kept[POSITIONS] = _resized(kept[POSITIONS], layout.side)
     return kept
 
 
@@ -53,7 +57,7 @@ def _check_points(slots: Tensor | None, layout: Layout) -> None:
         return
     if slots.ndim != 2:
         raise InvalidWeights(
-            f"{_POINT_SLOTS!r} has the shape {tuple(slots.shape)}, and not that of "
+            f"{POINT_SLOTS!r} has the shape {tuple(slots.shape)}, and not that of "
             "classes and their points; is it of another model?"
         )
     counts = tuple(slots.float().sum(dim=1).tolist())
@@ -84,7 +88,7 @@ def _resized(positions: Tensor, side: int) -> Tensor:
         return positions
     if not known or known * known != positions.shape[1] - 1:
         raise InvalidWeights(
-            f"'{_POSITIONS}' has {positions.shape[1]} rows, which is not one and a "
+            f"'{POSITIONS}' has {positions.shape[1]} rows, which is not one and a "
             "square; is it of another model?"
         )
     grid = positions[:, 1:].float().unflatten(1, (known, known)).permute(0, 3, 1, 2)

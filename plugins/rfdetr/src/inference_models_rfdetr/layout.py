@@ -154,19 +154,19 @@ SIZES = {
 
 _EMBEDDINGS = "backbone.0.encoder.encoder.embeddings"
 _PATCHES = f"{_EMBEDDINGS}.patch_embeddings.projection.weight"
-_POSITIONS = f"{_EMBEDDINGS}.position_embeddings"
+POSITIONS = f"{_EMBEDDINGS}.position_embeddings"
 _LAYER = "transformer.decoder.layers"
 _POINTS = f"{_LAYER}.0.cross_attn.attention_weights.bias"
 _FEEDFORWARD = f"{_LAYER}.0.linear1.bias"
 _HEAD = "class_embed.weight"
 _ENCODER_LAYER = "backbone.0.encoder.encoder.encoder.layer"
-_QUERIES = "query_feat.weight"
+QUERIES = "query_feat.weight"
 _GROUP = r"transformer\.enc_output\.(\d+)\."
 _MASKS = "segmentation_head."
-_POINT_SLOTS = "_kp_active_mask"
+POINT_SLOTS = "_kp_active_mask"
 _TOKENS = "transformer.keypoint_query_initializer.queries"
 _NEEDED_POINTS = {
-    _POINT_SLOTS: 2,
+    POINT_SLOTS: 2,
     _TOKENS: 2,
     "keypoint_embed.layers.0.weight": 2,
     "backbone.0.cross_attn_projector.stages.0.1.weight": 1,
@@ -178,11 +178,11 @@ _OTHER = re.compile(
 )
 _NEEDED = {
     _PATCHES: 4,
-    _POSITIONS: 3,
+    POSITIONS: 3,
     _POINTS: 1,
     _FEEDFORWARD: 1,
     _HEAD: 2,
-    _QUERIES: 2,
+    QUERIES: 2,
 }
 """Tensors that tell sizes, and how many axes each has."""
 
@@ -214,11 +214,11 @@ def recognise(
     found = {name: tuple(map(int, names[name])) for name in _NEEDED}
     points = _points(names, told, found[_HEAD])
     patch, hidden = found[_PATCHES][-1], found[_HEAD][-1]
-    similar = _similar(patch, found[_POSITIONS][1])
+    similar = _similar(patch, found[POSITIONS][1])
     if hidden < 32 or points is None:
         return None
     scales = _scales(names)
-    resolution, windows = _sides(told, similar, patch, found[_POSITIONS][1])
+    resolution, windows = _sides(told, similar, patch, found[POSITIONS][1])
     if resolution % (patch * windows):
         return None
     return attrs.evolve(
@@ -232,7 +232,7 @@ def recognise(
         decoder_layers=_count(names, rf"{re.escape(_LAYER)}\.(\d+)\."),
         points=found[_POINTS][0] // (len(scales) * (hidden // 16)),
         scales=scales,
-        queries=found[_QUERIES][0] // _count(names, _GROUP),
+        queries=found[QUERIES][0] // _count(names, _GROUP),
         classes=found[_HEAD][0],
         feedforward=found[_FEEDFORWARD][0],
         segments=any(name.startswith(_MASKS) for name in names),
@@ -252,7 +252,7 @@ def _points(
     if not fit or any(map(_OTHER.match, names)):
         return None
     (groups, most), (total, width) = (
-        tuple(map(int, names[name])) for name in (_POINT_SLOTS, _TOKENS)
+        tuple(map(int, names[name])) for name in (POINT_SLOTS, _TOKENS)
     )
     if width != head[1] or groups > head[0] or groups * most > _MOST_SLOTS:
         return None
