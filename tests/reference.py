@@ -14,8 +14,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 
 HEAD = """# Reference
 
-Every public name, with its signature and docstring, as the sources have them. Where a
-section names no other module, names are imported from `inference_models`.
+Every public name of the core, with its signature and docstring, as the sources have
+them. Where a section names no other module, names are imported from `inference_models`.
 `python3 -m tests.reference` writes this page.
 """
 
@@ -34,7 +34,14 @@ GROUPS = {
 }
 
 MODULES = {
-    "generation": "generate Decoding Rules",
+    "card": "Batch",
+    "images": "Color",
+    "hookspecs": "backends architectures weights_providers",
+    "hardware": "detect Hardware Gpu",
+    "negotiation.options": "Verdict",
+    "trust": "Origin Consent",
+    "progress": "Report",
+    "generation": "generate Decoding Rules Step OnToken",
     "download.ask": "ask Question Terms Reply refusal headers_of address",
     "download.answers": "Answers",
     "providers.claims": "is_weights",
@@ -88,8 +95,9 @@ def entry(module: str, name: str) -> str:
     """A name's declaration in a block of code."""
     found = importlib.import_module(f"inference_models.{module}")
     source = inspect.getsource(found)
-    (node,) = [node for node in ast.parse(source).body if name in declared(node)]
-    code = "\n".join(stub(node, source.splitlines()))
+    lines, body = source.splitlines(), ast.parse(source).body
+    (place,) = [at for at, node in enumerate(body) if name in declared(node)]
+    code = "\n".join([*stub(body[place], lines), *behind(body[place:], lines)])
     return f"### `{name}`\n\n```python\n{code}\n```\n"
 
 
@@ -99,6 +107,14 @@ def declared(node: ast.stmt) -> list[str]:
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else []
     return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def behind(body: list[ast.stmt], lines: list[str]) -> list[str]:
+    """The text that stands behind an assignment."""
+    node, *after = body
+    if isinstance(node, ast.Assign) and after and isinstance(after[0], ast.Expr):
+        return lines[after[0].lineno - 1 : after[0].end_lineno]
+    return []
 
 
 def stub(node: ast.stmt, lines: list[str]) -> Iterator[str]:

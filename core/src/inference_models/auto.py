@@ -145,10 +145,13 @@ class AutoModel:
         """Load a model by its id, a folder with a card, or a file of weights.
 
         task              refuse a model of another task
-        backend           name, `Backend`, or several of these; else the best that works
+        backend           name, `Backend`, or several of these, in any order, of which
+                          the best that works is used; else the best of all
         device            "cpu", "cuda", "cuda:1", "mps", or a `torch.device`
         quantization      "fp32", "fp16", "bf16" or "int8"; or what a backend adds
-        batch_size        images prepared and run at a time; or (min, max)
+        batch_size        the most images that are prepared and run at a time; or
+                          (min, max), or (min, best, max), of which the best is used:
+                          what is built takes this range
         model_type        what a file of weights is, where it does not say so itself:
                           the id of a known model, or the name of an architecture
         labels            class names, in place of the card's; None for a column that
@@ -165,8 +168,9 @@ class AutoModel:
 
         What is named never falls back; what is left open falls back with one WARNING.
         Raises `ModelNotFound`, `NoBackend`, `DownloadFailed`, `InvalidWeights`,
-        `InvalidCard`, `LicenseNotAllowed`, and `InvalidOption` (a `TypeError`) for an
-        unknown parameter.
+        `InvalidCard`, `LicenseNotAllowed`, and `InvalidOption` (a `TypeError`) for a
+        parameter that is unknown, has a wrong value or means nothing for this model,
+        and for a model of another task.
         """
         given = Secret(locals())
         # Whoever prints a traceback's locals, as Sentry and rich do, sees no key.
@@ -201,7 +205,8 @@ class AutoModel:
     ) -> Explanation:
         """What would run here, in order, and why not the rest.
 
-        Fetches no weights, unless the id is their URL, and imports no runtime, unless a
+        Fetches no weights, unless the id means one file of them on a server (a URL, or
+        a file of the Hub or of another publisher), and imports no runtime, unless a
         file of weights is named that only one can read; takes what `from_pretrained`
         takes.
         """

@@ -15,6 +15,8 @@ import attrs
 from inference_models.errors import InvalidCard, InvalidOption, did_you_mean
 
 Batch = tuple[int, int, int]
+"""The fewest images of a run, the best number and the most."""
+
 T = TypeVar("T")
 
 _HASHES = {
@@ -153,10 +155,11 @@ class File:
 
     `sources` are tried in order and hold no secret: `https://…`, `file://…`, or
     `wheel://<distribution>/<version>/<path within the wheel>`. `sha256` may be a
-    prefix of at least 8 digits as publishers give it; such a prefix, an `md5`, a
-    `size` (bytes) or `git_sha1`, git's id of a file of that size, detects damage, and
-    the full hash of the first download is then recorded and enforced. Raises
-    `InvalidCard` for a name that leaves its folder.
+    prefix of at least 8 digits as publishers give it; such a prefix, an `md5`, or
+    `git_sha1`, git's id of a file of that `size` (bytes), detects damage, and the full
+    hash of the first download is then recorded and enforced. A file from a network
+    needs one of these hashes; `size` alone is none. Raises `InvalidCard` for a name
+    that leaves its folder.
     """
 
     name: str = attrs.field(validator=_safe_name)
@@ -250,8 +253,9 @@ class ModelCard:
     """What is known before weights are fetched.
 
     `labels[i]` names output column i; None is a column that is never returned. Names
-    are unique. `config` is plain data; core reads its key "preprocessing" and the
-    backends and architecture the rest. `license` is an SPDX identifier.
+    are unique. `config` is plain data; core reads its keys "preprocessing",
+    "confidence" and "key_points", and the architecture the rest. `license` is an SPDX
+    identifier.
     """
 
     id: str

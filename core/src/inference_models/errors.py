@@ -70,7 +70,7 @@ class Offline(DownloadFailed):
 
 
 class Unreachable(DownloadFailed):
-    """A server cannot be reached, does not answer in time, or fails itself (5xx)."""
+    """A server cannot be reached, is too slow, or fails itself (such as 503)."""
 
 
 class Unauthorized(DownloadFailed):

@@ -46,7 +46,10 @@ class Frame:
         return np.asarray(inside.reshape(boxes.shape))
 
     def from_normalized(self, xyxy: np.ndarray) -> np.ndarray:
-        """Boxes (N, 4) in 0–1 of the network's input -> the original's pixels."""
+        """Boxes (N, 4) in 0–1 of the network's input -> the original's pixels.
+
+        float32, clipped as by `to_original`.
+        """
         size = np.array([self.input_width, self.input_height] * 2, np.float32)
         with np.errstate(over="ignore"):  # what is infinitely far is clipped
             return self.to_original(np.asarray(xyxy, np.float32) * size)

@@ -121,8 +121,9 @@ def _check_drawn(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> 
 class Decoding:
     """What a call may set: greedy by default, `num_beams` for a beam search.
 
-    `do_sample` draws each token instead, from the `top_k` likeliest, of which so many
-    are left as `top_p` of the probability takes; `seed` makes that repeatable.
+    `do_sample` draws each token at random instead: from the `top_k` likeliest, cut down
+    to the fewest that together have the probability `top_p`, after logits were divided
+    by `temperature`, all three of which need it; `seed` makes that repeatable.
     """
 
     max_new_tokens: int = attrs.field(default=1024, validator=_check_whole)

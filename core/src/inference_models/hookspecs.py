@@ -10,6 +10,7 @@ from inference_models.interfaces import Architecture, Backend, WeightsProvider
 
 hookspec = pluggy.HookspecMarker("inference_models")
 hookimpl = pluggy.HookimplMarker("inference_models")
+"""Marks a module's function `backends`, `architectures` or `weights_providers`."""
 
 
 @hookspec

@@ -23,6 +23,7 @@ Array = Any
 """A `numpy.ndarray`, or a device array that speaks DLPack."""
 
 Color = Literal["rgb", "bgr"]
+"""The order of an image's channels."""
 
 _FORMS = (
     "a numpy array (H, W, 3), a torch tensor (3, H, W), a PIL image, a path, encoded "

@@ -262,8 +262,9 @@ def _is_threshold(value: Any) -> bool:
 class ConfidenceOptions:
     """Options of an architecture that keeps what is confident enough.
 
-    A number is used as it is; "best" is what the card recommends for each class, and
-    "default" the architecture's own.
+    A number is used as it is. "default" is what the card's config has under
+    "confidence", or else the architecture's own; "best" is what the card recommends for
+    each class, or else the same as "default".
     """
 
     confidence: float | Literal["best", "default"] = attrs.field(
@@ -274,7 +275,9 @@ class ConfidenceOptions:
 class Architecture(ABC, Generic[O]):
     """A family of models. One object per loaded model, made after the fetch.
 
-    It holds no sessions and no call's state, so threads can share it.
+    It holds no sessions and no call's state, so threads can share it: `bundle`, the
+    fetched artifact; `card`, its card; and `class_names`, the names by class id, "" for
+    one that is never returned.
     """
 
     name: ClassVar[str]
@@ -400,7 +403,11 @@ class Architecture(ABC, Generic[O]):
         options: O,
         ops: Operations,
     ) -> list[Any]:
-        """Outputs -> one result an image, or one of several: the task's class joins."""
+        """Outputs -> a list with one result for each image.
+
+        One may stand for several images where the model's class has a `join` of its
+        own, as classification has.
+        """
 
     def modules(self, loaded: Any = None) -> Mapping[str, Any]:
         """torch modules by graph: new ones, or views of a loaded transformers model."""
@@ -576,7 +583,10 @@ class WeightsProvider(ABC):
         return source, {}
 
     def origin(self, model_id: str, access: Access) -> Origin:
-        """Who vouches for a model's files; "publisher": it gives a version's hashes."""
+        """Who vouches for a model's files; "publisher": it gives a version's hashes.
+
+        `inference_models.trust.Origin` has the other words.
+        """
         return "publisher"
 
     def complete(self, bundle: Bundle) -> Bundle:

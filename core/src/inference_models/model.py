@@ -138,7 +138,13 @@ class Model(Generic[R]):
     def __call__(
         self, images: Any, *, input_color_format: Color | None = None, **options: Any
     ) -> R:
-        """Predict for one image or several, in any form that `read_images` takes.
+        """Predict for one image or several.
+
+        An image is a path, encoded bytes, a PIL image, a NumPy array (H, W, 3), BGR, or
+        a tensor (3, H, W), RGB; one channel or four work too. Arrays and tensors are
+        uint8 in 0–255 or floats in 0–1; `input_color_format` is the order of their
+        channels, where it is another. Files are turned as their EXIF says. A list, a
+        generator or a 4-D array is several.
 
         Raises `InvalidInput` for an image, `InvalidOption` for an option that does not
         fit; `options` are the fields of the architecture's `Options`.

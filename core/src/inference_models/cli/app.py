@@ -16,8 +16,8 @@ from inference_models.errors import InferenceModelsError
 # Parameters that several commands have.
 Backend = Annotated[Optional[str], typer.Option(help="Ask for one backend.")]  # noqa: UP045 - read by typer on Python 3.10
 Device = Annotated[Optional[str], typer.Option(help="Ask for one device.")]  # noqa: UP045
-Precision = Annotated[Optional[str], typer.Option(help="Such as fp32, fp16, int8.")]  # noqa: UP045
-ModelType = Annotated[Optional[str], typer.Option(help="What kind a bare file is.")]  # noqa: UP045
+Precision = Annotated[Optional[str], typer.Option(help="fp32, fp16, bf16 or int8.")]  # noqa: UP045
+ModelType = Annotated[Optional[str], typer.Option(help="A known id or architecture.")]  # noqa: UP045
 Revision = Annotated[Optional[str], typer.Option(help="A version of the model.")]  # noqa: UP045
 ApiKey = Annotated[
     Optional[str],  # noqa: UP045

@@ -31,11 +31,11 @@ Pictures = Annotated[
     Optional[list[str]],  # noqa: UP045 - read by typer on Python 3.10
     typer.Option("--image", help="A picture; may be repeated. Else a photograph."),
 ]
-Batch = Annotated[int, typer.Option(min=1, max=10_000, help="Pictures in a call.")]
+Batch = Annotated[int, typer.Option(min=1, max=10_000, help="Images in a call.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Calls that are measured.")]
 Verify = Annotated[
     bool,
-    typer.Option("--verify", help="Compare the outputs with another's on the CPU."),
+    typer.Option("--verify", help="Compare with the CPU in float32."),
 ]
 
 
@@ -52,7 +52,7 @@ def command(
     rounds: Rounds = 20,
     verify: Verify = False,
 ) -> None:
-    """Measure a model's calls; with --verify, exit with 1 where it is wrong."""
+    """Measure a model's calls; with --verify, exit with 1 if it is wrong."""
     asked: dict[str, Any] = {
         "model_type": model_type,
         "revision": revision,

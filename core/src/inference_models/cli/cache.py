@@ -40,7 +40,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 Largest = Annotated[str, typer.Option("--max-size", help="Such as 500MB or 2GB.")]
 Name = Annotated[
-    str, typer.Argument(help="A name that ls shows, or the first 8 digits of a hash.")
+    str, typer.Argument(help="A name that ls shows, or 8 first digits of a hash.")
 ]
 Ids = Annotated[list[str], typer.Argument(help="Ids of models that were downloaded.")]
 Archive = Annotated[Path, typer.Argument(help="The file that carries the models.")]
@@ -55,7 +55,7 @@ Derived = Annotated[
 
 @command.command()
 def ls() -> None:
-    """List what can be loaded from the cache, that used last first."""
+    """List what can be loaded from the cache, most recently used first."""
     with _cache() as store:
         ids = _ids(store)
         lines = [_line(kept, ids) for kept in cache.inventory(store)]

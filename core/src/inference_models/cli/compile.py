@@ -21,7 +21,7 @@ BatchSize = Annotated[
 ]
 Calibration = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(help="A picture to compare with the source on; may be repeated."),
+    typer.Option(help="An image to compare with the source on; may be repeated."),
 ]
 
 

@@ -12,6 +12,7 @@ from inference_models.interfaces import Backend
 from inference_models.negotiation.routes import Steps, opened_format
 
 Verdict = Literal["runs", "buildable", "refused"]
+"""Whether a way to run a model works now, has to be built first, or is none here."""
 
 
 @attrs.frozen
