@@ -63,6 +63,17 @@ def test_offline_nobody_is_asked(answers, monkeypatch, caplog):
         answers.latest("bolts", Access(), fails(AssertionError))
 
 
+def test_each_version_is_remembered_for_itself(answers, monkeypatch):
+    latest(answers, says(CARD), revision="v1")
+    latest(answers, says(OTHER), revision="v2")
+    monkeypatch.setenv("INFERENCE_MODELS_OFFLINE", "1")
+
+    assert latest(answers, fails(AssertionError), revision="v1") == CARD
+    assert latest(answers, fails(AssertionError), revision="v2") == OTHER
+    with pytest.raises(Offline):
+        latest(answers, fails(AssertionError))
+
+
 def test_what_a_file_is_said_to_be_is_remembered_for_that_alone(answers, monkeypatch):
     latest(answers, says(CARD))
     latest(answers, says(OTHER), model_type="other")

@@ -44,6 +44,7 @@ from inference_models import (
     MultiLabelClassificationModel,
     NoBackend,
     ObjectDetectionModel,
+    Preprocessing,
     RunFailed,
     TensorSpec,
     Unavailable,
@@ -1277,6 +1278,68 @@ def test_what_fails_to_load_is_told_with_whose_fault_it_is(
     monkeypatch.setattr(getattr(acme, owner), name, replaced)
     with pytest.raises(InferenceModelsError, match=re.escape(words)):
         load("acme-colors", backend="acme")
+
+
+@pytest.mark.parametrize(
+    ("step", "returned", "words"),
+    [
+        (
+            "preprocess",
+            {},
+            "preprocess() of architecture 'acme-colors' returned {}, an",
+        ),
+        (
+            "preprocess",
+            ({}, []),
+            "returned ({}, []), and not arrays by name with 1 fra",
+        ),
+        (
+            "forward",
+            np.zeros(3),
+            "forward() of architecture 'acme-colors' returned a n",
+        ),
+        (
+            "forward",
+            KeyError("x"),
+            "forward() of architecture 'acme-colors' failed: Ke",
+        ),
+    ],
+)
+def test_what_an_architecture_returns_is_checked_where_it_arises(
+    acme, monkeypatch, step, returned, words
+):
+    def give(*_):
+        if isinstance(returned, Exception):
+            raise returned
+        return returned
+
+    model = load("acme-colors")
+    monkeypatch.setattr(acme.Colors, step, give)
+    with pytest.raises(RunFailed, match=re.escape(words)):
+        model(RED)
+
+
+def test_a_class_loads_no_model_of_another_class(acme):
+    class Mine(ClassificationModel):
+        pass
+
+    words = "'acme-colors' is a ClassificationModel, not a Mine; load it with AutoModel"
+    with pytest.raises(InvalidOption, match=words):
+        Mine.from_pretrained("acme-colors")
+
+
+@pytest.mark.parametrize(
+    ("resize", "size"), [("stretch", (8, 9)), ("fit-longer-edge", ("height", "width"))]
+)
+def test_a_signature_has_the_size_that_preprocessing_makes(
+    acme, monkeypatch, tmp_path, resize, size
+):
+    spec = Preprocessing(size=(8, 9), resize=resize)
+    monkeypatch.setattr(acme.Colors, "preprocessing", spec)
+    made = acme.Colors(Bundle(acme.card(), acme.card().artifacts[0], tmp_path))
+
+    ((pixels,), _) = [each.values() for each in made.signature("main")]
+    assert pixels.shape == ("batch", 3, *size)
 
 
 @pytest.mark.parametrize("asked", ["devices", "precisions", "open"])

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import time
@@ -699,6 +700,28 @@ def test_what_no_id_is_known_of_is_removed_by_the_name_that_is_listed(
     assert command("cache", "ls").splitlines()[0].endswith("bundle   gain.json")
     command("cache", "rm", "gain.json")
     assert not any((tmp_path / "cache" / "blobs").iterdir())
+
+
+def test_what_was_derived_is_removed_by_what_is_listed(command, tmp_path):
+    command("download", "far")
+    folder = tmp_path / "cache" / "derived" / ("0" * 64)
+    folder.mkdir(parents=True)
+    artifact = {"format": "onnx", "precision": "fp32"}
+    manifest = {"card": {"id": "gone"}, "artifact": artifact}
+    (folder / "artifact.json").write_text(json.dumps(manifest))
+
+    assert "derived  gone (onnx, fp32)" in command("cache", "ls")
+    command("cache", "rm", "gone (onnx, fp32)")
+    assert not folder.exists()
+    assert "bundle   far" in command("cache", "ls")
+
+
+def test_weights_that_lie_in_a_folder_are_not_carried_and_this_is_told(
+    command, tmp_path
+):
+    shown = command("cache", "export", tmp_path / "x.tar", "acme-colors", code=1)
+
+    assert re.search(r"lie in '.*', and not in the cache; copy that folder", shown)
 
 
 def test_the_cache_is_pruned_to_a_size(command):

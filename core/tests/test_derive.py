@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import importlib
 import json
 import logging
 import os
 import re
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -151,6 +153,65 @@ def test_what_was_built_runs_without_asking_and_is_not_built_again(compiler, cap
     assert compiler.derived == ["acme-colors"]
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert model.explanation.best.reason == "derived, acme -> acme-compiled"
+
+
+def test_what_the_author_of_a_pack_edits_is_built_anew(compiler, monkeypatch):
+    load("acme-colors", derive=True)
+    monkeypatch.setattr(derived_cache, "_code", lambda package: "edited")
+    load("acme-colors", derive=True)
+
+    assert compiler.derived == ["acme-colors", "acme-colors"]
+
+
+@pytest.mark.parametrize("name", ["edited.py", "edited/__init__.py", "edited/a/b.py"])
+def test_code_is_told_apart_by_every_source_of_a_package(tmp_path, monkeypatch, name):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent != tmp_path:
+        (tmp_path / "edited" / "__init__.py").touch()
+    path.write_text("gain = 1")
+    monkeypatch.delitem(sys.modules, "edited", raising=False)
+    importlib.invalidate_caches()
+    importlib.import_module("edited")
+    codes = []
+    for gain in (1, 2, 1):
+        path.write_text(f"gain = {gain}")
+        derived_cache._code.cache_clear()
+        codes.append(derived_cache._code("edited"))
+
+    assert codes[0] == codes[2] != codes[1]
+
+
+def test_a_graph_that_was_not_run_cannot_stand_for_its_source(
+    compiler, acme, cache, monkeypatch
+):
+    outputs = {name: np.zeros((2, 3), np.float32) for name in ("means", "scaled")}
+    monkeypatch.setattr(acme.Colors, "forward", lambda *_: dict(outputs))
+
+    with pytest.raises(
+        InvalidWeights, match=r"'main' cannot be compared .* `trial` of"
+    ):
+        load("acme-colors", backend="acme-compiled")
+    assert built(cache) == []
+
+
+def test_a_file_in_a_folder_that_an_architecture_reads_goes_along(
+    compiler, acme, cache, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(acme.Colors, "reads", ("words/vocab.json",))
+    folder = tmp_path / "model"
+    (folder / "words").mkdir(parents=True)
+    (folder / "words" / "vocab.json").write_text("{}")
+    shutil.copy(acme.WEIGHTS, folder / "weights.json")
+    names = ("weights.json", "words/vocab.json")
+    artifact = Artifact("acme", {"main": names[0]}, [File(name) for name in names])
+    card = attrs.evolve(acme.card(), artifacts=(artifact,))
+    (folder / "card.json").write_text(json.dumps(card.to_json()))
+
+    load(folder, backend="acme-compiled")
+
+    assert [*cache.glob("derived/*/words/vocab.json")]
 
 
 def test_explaining_builds_nothing(compiler):

@@ -111,6 +111,15 @@ def test_a_provider_that_says_something_else_is_passed_over(caplog, attributes, 
     assert f"weights provider 'odd' failed: TypeError: {words}" in caplog.text
 
 
+def test_what_broke_is_told_where_no_other_knows_the_id():
+    broken = provider("broken", order=1, **failing(KeyError("oops")))
+
+    with pytest.raises(
+        ModelNotFound, match=r"\n  weights provider 'broken' failed: Ke"
+    ):
+        found("nothing", HUB, broken)
+
+
 def test_an_error_in_words_ends_the_search():
     wrong = provider("wrong", order=1, **failing(InvalidCard("the card is wrong")))
     with pytest.raises(InvalidCard, match="the card is wrong"):

@@ -83,7 +83,17 @@ def test_no_scores_at_all_are_no_fault(tmp_path, shape):
 def test_labels_of_the_networks_number_are_no_reason_to_refuse(tmp_path):
     scores = np.ones((2, 3), np.float32)
 
-    assert made(tmp_path).columns(scores) is scores
+    assert np.shares_memory(made(tmp_path).columns(scores), scores)
+
+
+def test_columns_lie_along_any_axis(tmp_path):
+    maps = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
+    architecture = made(tmp_path, labels=["a", None, "c"])
+
+    found = architecture.columns(maps, hidden=-1, axis=0)
+
+    assert np.array_equal(found[[0, 2]], maps[[0, 2]])
+    assert (found[1] == -1).all()
 
 
 @pytest.mark.parametrize(

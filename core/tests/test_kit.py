@@ -252,6 +252,12 @@ class CannotBeNamed(NpzBackend):
     aliases = ("NPZ",)
 
 
+@broken(Sessions, "test_misspells_no_member")
+class MisspellsAMethod(NpzBackend):
+    def target(self):
+        return ["never asked for"]
+
+
 @broken(Sessions, "test_settings_are_named_and_have_defaults")
 class TakesAnySetting(NpzBackend):
     def __init__(self, **settings):

@@ -198,7 +198,52 @@ def test_what_a_crop_left_out_was_not_seen(resize):
     (box,) = frame.to_original(np.array([[-99, -99, 199, 199]]))
 
     assert np.array_equal(mask, wanted)
-    assert box.tolist() == [50, 80, 150, 120]
+    left, right = (60, 140) if resize == "center-crop" else (50, 150)
+    assert box.tolist() == [left, 80, right, 120]
+
+
+@pytest.mark.parametrize("image", [(100, 300), (300, 100), (80, 90), (101, 57)])
+def test_what_a_centre_crop_left_out_is_not_shown(image):
+    spec = Preprocessing(size=(64, 96), resize="center-crop", intermediate=80)
+    frame = place(spec, *image).frame
+
+    (levels,) = frame.maps_to_original(np.ones((1, 8, 8)), outside=-1)
+    top, left, bottom, right = frame.shown
+
+    assert (levels[top:bottom, left:right] >= 0).mean() > 0.9
+    levels[top:bottom, left:right] = -1
+    assert (levels == -1).all()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Preprocessing(size=(64, 96), resize="letterbox"),
+        Preprocessing(size=(64, 96), resize="center-crop", intermediate=80),
+        Preprocessing(size=(32, 48), crop=(10, 10, 80, 90)),
+        Preprocessing(divisible=32),
+    ],
+    ids=lambda spec: spec.resize,
+)
+def test_the_class_of_a_pixel_is_that_of_the_highest_mapped_score(spec):
+    frame = place(spec, 77, 123).frame
+    cells = (7, frame.input_height // 2, frame.input_width // 4)
+    scores = np.random.default_rng(0).standard_normal(cells).astype(np.float32)
+    maps = frame.maps_to_original(scores, outside=np.nan)
+
+    found = frame.class_ids_to_original(scores, outside=9)
+
+    unseen = np.isnan(maps[0])
+    assert found.dtype == np.int32
+    assert np.array_equal(found, np.where(unseen, 9, maps.argmax(axis=0)))
+
+
+def test_a_class_that_is_ruled_out_is_that_of_no_pixel():
+    frame = place(Preprocessing(size=(8, 8)), 40, 30).frame
+    scores = np.random.default_rng(0).standard_normal((3, 8, 8)).astype(np.float32)
+    scores[1] = -np.inf
+
+    assert set(np.unique(frame.class_ids_to_original(scores))) == {0, 2}
 
 
 def test_a_mask_ends_half_way_between_the_cells_that_it_ends_between():

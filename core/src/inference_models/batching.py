@@ -49,12 +49,14 @@ class NamedSession(Session):
         self._host = host
         stateful = any(name.startswith("state.") for name in self._outputs.values())
         self._batch = None if stateful else batch or _fixed(session.inputs)
+        self.has_run = False
         self.inputs = {self._inputs[n]: spec for n, spec in session.inputs.items()}
         self.outputs = {self._outputs[n]: spec for n, spec in session.outputs.items()}
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """Run, in as many parts as the graph's batch asks for."""
         self._check_names(inputs)
+        self.has_run = True
         if self._batch is None:
             return self._run(inputs)
         count = _count(inputs)
@@ -130,10 +132,10 @@ class NamedSession(Session):
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 
-class Sessions(dict[str, Session]):
+class Sessions(dict[str, NamedSession]):
     """Sessions by graph; asked for one that the artifact has not, it says so."""
 
-    def __missing__(self, graph: str) -> Session:
+    def __missing__(self, graph: str) -> NamedSession:
         raise InvalidWeights(
             f"the artifact has no graph {graph!r}, which its architecture runs; it has "
             f"{', '.join(sorted(self))}"

@@ -104,14 +104,17 @@ def _texts(_: Any, attribute: attrs.Attribute[Any], values: tuple[Any, ...]) -> 
         )
 
 
-def _hexadecimal(_: Any, attribute: attrs.Attribute[str], value: str | None) -> None:
+def _hexadecimal(
+    file: File, attribute: attrs.Attribute[str], value: str | None
+) -> None:
     lengths, words = _HASHES[attribute.name]
     if value is None or (
         len(value) in lengths and re.fullmatch(r"[0-9a-f]+", value) is not None
     ):
         return
     raise InvalidCard(
-        f"{attribute.name} {value!r:.80} is not {words} lower-case hexadecimal digits"
+        f"{attribute.name} {value!r:.80} of {file.name!r:.200} is not {words} "
+        "lower-case hexadecimal digits"
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 import numpy as np
+
+_AT_A_TIME = 16384  # pixels whose scores are mapped together
 
 
 @attrs.frozen
@@ -68,7 +70,8 @@ class Frame:
         """Maps (N, h, w) of the network's input -> float32 (N, H, W) of the original.
 
         A map of any size covers the whole input. Between the centres of its cells
-        values are linear; `outside` is for pixels that the network did not see.
+        values are linear, which takes finite ones; `outside` is for pixels that the
+        network did not see.
         """
         whole = slice(0, self.height), slice(0, self.width)
         found = [self._seen(cells, outside, *whole) for cells in maps]
@@ -84,6 +87,35 @@ class Frame:
             # Between cells that are not above 0 nothing is, so the rest stays False.
             rows, columns = self._around(cells > 0)
             mask[rows, columns] = self._seen(cells, -1, rows, columns) > 0
+        return found
+
+    def class_ids_to_original(
+        self, scores: np.ndarray, outside: int = -1
+    ) -> np.ndarray:
+        """Scores (C, h, w) of the network's input -> int32 (H, W) of the original.
+
+        Of each pixel, the class whose score is highest, the first of equal ones, if all
+        scores were mapped as by `maps_to_original`; -inf is a class that is never it.
+        `outside` is for pixels that the network did not see.
+        """
+        finite = np.clip(np.asarray(scores, np.float32), -1e30, 1e30)
+        cells = np.ascontiguousarray(finite.transpose(1, 2, 0))
+        best = cells.argmax(axis=2).astype(np.int32)
+        down, across = self._sides(best.shape)
+        upper, lower, low_share, seen_rows = down.between(slice(0, self.height))
+        left, right, right_share, seen_columns = across.between(slice(0, self.width))
+        found: np.ndarray = best[upper][:, left]
+        # Where the four cells around a pixel agree, so does all between them.
+        mixed = found != best[upper][:, right]
+        mixed |= found != best[lower][:, left]
+        mixed |= found != best[lower][:, right]
+        for y, x in _in_parts(*np.nonzero(mixed)):
+            share = right_share[x, None]
+            above = _mixed(cells[upper[y], left[x]], cells[upper[y], right[x]], share)
+            below = _mixed(cells[lower[y], left[x]], cells[lower[y], right[x]], share)
+            found[y, x] = _mixed(above, below, low_share[y, None]).argmax(axis=1)
+        found[~seen_rows] = outside
+        found[:, ~seen_columns] = outside
         return found
 
     def _around(self, cells: np.ndarray) -> tuple[slice, slice]:
@@ -156,6 +188,15 @@ class _Side:
         seen = (place >= 0) & (place < self.cells)
         seen &= (pixels >= self.start) & (pixels < self.stop)
         return first, second, share, seen
+
+
+def _in_parts(
+    rows: np.ndarray, columns: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pixels, so many at a time that the scores of all classes fit into caches."""
+    for start in range(0, len(rows), _AT_A_TIME):
+        part = slice(start, start + _AT_A_TIME)
+        yield rows[part], columns[part]
 
 
 def _mixed(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -427,7 +427,8 @@ class Architecture(ABC, Generic[O]):
         By default one image batch as `preprocessing` makes it, and one output "output".
         """
         spec = self.preprocessing
-        height, width = spec.size or ("height", "width")
+        size = spec.size if spec.makes_one_size else None
+        height, width = size or ("height", "width")
         shape: tuple[int | str, ...] = ("batch", 3, height, width)
         if spec.layout == "NHWC":
             shape = ("batch", height, width, 3)
@@ -455,13 +456,17 @@ class Architecture(ABC, Generic[O]):
         shares = [_relative(expected[name], found[name]) for name in expected]
         return float(np.max(shares, initial=0.0))  # NaN where any is
 
-    def columns(self, scores: np.ndarray, hidden: float = 0.0) -> np.ndarray:
+    def columns(
+        self, scores: np.ndarray, hidden: float = 0.0, axis: int = -1
+    ) -> np.ndarray:
         """Scores (..., C), with `hidden` in the columns that are never returned.
 
-        Raises `InvalidWeights` if C is not the number of the card's labels, and
-        `RunFailed` where all rows of an image, or all images of a batch, are NaN.
+        The columns lie along `axis`, which is 0 for maps (C, H, W). Raises
+        `InvalidWeights` if C is not the number of the card's labels, and `RunFailed`
+        where all rows of an image, or all images of a batch, are NaN.
         """
         labels = self.card.labels
+        scores = np.moveaxis(scores, axis, -1)
         if scores.shape[-1] != len(labels):
             raise InvalidWeights(
                 f"the network of {self.card.id!r} has {scores.shape[-1]} classes, and "
@@ -473,7 +478,7 @@ class Architecture(ABC, Generic[O]):
         if never:
             scores = scores.copy()
             scores[..., never] = hidden
-        return scores
+        return np.moveaxis(scores, -1, axis)
 
     def threshold(self, confidence: float | str, default: float) -> Any:
         """A confidence option as a number, or one number a class, float32 (C,).

@@ -97,7 +97,13 @@ class Model(Generic[R]):
                 f"{cls.__name__} is for {cls.task}, not for {parameters['task']!r}; "
                 "leave task= out, or load with AutoModel"
             )
-        model: Self = AutoModel.from_pretrained(model_id_or_path, **parameters)
+        model = AutoModel.from_pretrained(model_id_or_path, **parameters)
+        if not isinstance(model, cls):
+            model.close()
+            raise InvalidOption(
+                f"{model.card.id!r} is a {type(model).__name__}, not a {cls.__name__}; "
+                "load it with AutoModel"
+            )
         return model
 
     @property
@@ -249,18 +255,26 @@ class Model(Generic[R]):
     ) -> tuple[dict[str, Array], list[Frame]]:
         self._check_usable()
         loaded = self._loaded
-        with faults_of(f"preprocess() of architecture {loaded.architecture.name!r}"):
-            inputs, frames = loaded.architecture.preprocess(
+        whose = f"preprocess() of architecture {loaded.architecture.name!r}"
+        with faults_of(whose):
+            prepared = loaded.architecture.preprocess(
                 images, options, loaded.operations, loaded.spec
             )
-            return inputs, frames
+        _check_prepared(prepared, len(images), whose)
+        return prepared
 
     def _forward(self, inputs: dict[str, Array], options: Any) -> dict[str, Array]:
         self._check_usable()
         loaded = self._loaded
-        return loaded.architecture.forward(
-            loaded.sessions, inputs, options, loaded.operations
-        )
+        whose = f"forward() of architecture {loaded.architecture.name!r}"
+        with faults_of(whose):
+            outputs = loaded.architecture.forward(
+                loaded.sessions, inputs, options, loaded.operations
+            )
+        if not isinstance(outputs, Mapping):
+            kind = type(outputs).__name__
+            raise RunFailed(f"{whose} returned a {kind}, and not arrays by name")
+        return outputs
 
     def _postprocess(
         self, outputs: dict[str, Array], frames: Sequence[Frame], options: Any
@@ -293,6 +307,23 @@ class Model(Generic[R]):
         if self._closed:
             raise ModelClosed("the model is closed; load it again to use it")
         check_not_forked(self.device, self._process)
+
+
+def _check_prepared(prepared: Any, images: int, whose: str) -> None:
+    """Raise `RunFailed` for what is not arrays by name, and a frame for each image."""
+    if isinstance(prepared, (tuple, list)) and len(prepared) == 2:
+        inputs, frames = prepared
+        if isinstance(inputs, Mapping) and _are_frames(frames, images):
+            return
+    raise RunFailed(
+        f"{whose} returned {prepared!r:.80}, and not arrays by name with {images} "
+        "frames, one for each image"
+    )
+
+
+def _are_frames(frames: Any, images: int) -> bool:
+    is_list = isinstance(frames, (list, tuple))
+    return is_list and len(frames) == images
 
 
 def _alike(spec: Preprocessing, images: Sequence[Image], sort: bool) -> list[list[int]]:

@@ -7,6 +7,7 @@ answer, so they can differ only in how they resample.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -308,9 +309,35 @@ def place(spec: Preprocessing, height: int, width: int) -> Placement:
         scale_y=scale_y,
         offset_x=source[1] - offset[1] * scale_x,
         offset_y=source[0] - offset[0] * scale_y,
-        seen=None if spec.crop is None else source,
+        seen=_seen(source, resized, canvas, offset) if _hides(spec) else None,
     )
     return Placement(source, intermediate, resized, canvas, offset, frame)
+
+
+def _hides(spec: Preprocessing) -> bool:
+    """Whether a part of an image may not be shown to the network."""
+    return spec.crop is not None or spec.resize == "center-crop"
+
+
+def _seen(
+    source: tuple[int, int, int, int],
+    resized: tuple[int, int],
+    canvas: tuple[int, int],
+    offset: tuple[int, int],
+) -> tuple[int, int, int, int]:
+    """The part of a source, in whole pixels, that is on the canvas once resized."""
+    top, bottom = _on_side(source[0], source[2], resized[0], canvas[0], offset[0])
+    left, right = _on_side(source[1], source[3], resized[1], canvas[1], offset[1])
+    return top, left, bottom, right
+
+
+def _on_side(
+    start: int, stop: int, resized: int, canvas: int, offset: int
+) -> tuple[int, int]:
+    scale = (stop - start) / resized
+    first, last = max(0, -offset), min(resized, canvas - offset)
+    end = start + math.ceil(last * scale)
+    return start + math.floor(first * scale), min(end, stop)
 
 
 def place_batch(

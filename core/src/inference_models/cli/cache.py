@@ -22,7 +22,7 @@ from inference_models.download.answers import (
     remembered_as,
 )
 from inference_models.download.sources import scheme
-from inference_models.download.store import Store, explained
+from inference_models.download.store import Store, explained, in_place
 from inference_models.errors import InvalidOption, ModelNotFound
 from inference_models.interfaces import Access
 from inference_models.negotiation import find
@@ -135,8 +135,12 @@ def import_(file: Archive, derived: Derived = False) -> None:
 
 def _line(kept: cache.Entry, ids: Mapping[str, str]) -> str:
     date = time.strftime("%Y-%m-%d", time.localtime(kept.used))
-    what = _name(kept, ids) + (f" ({kept.form})" if kept.form else "")
+    what = _what(kept, ids)
     return f"{kept.key[:12]}  {_shown(kept.size):>9}  {date}  {kept.kind:<7}  {what}"
+
+
+def _what(kept: cache.Entry, ids: Mapping[str, str]) -> str:
+    return _name(kept, ids) + (f" ({kept.form})" if kept.form else "")
 
 
 def _name(kept: cache.Entry, ids: Mapping[str, str]) -> str:
@@ -153,10 +157,13 @@ def _cache() -> Iterator[Store]:
 
 
 def _named(store: Store, name: str) -> list[cache.Entry]:
-    """What is listed by a name of files that no id is known of; else a model's."""
+    """What is listed by a name, with its form or without; else a model's."""
     ids = _ids(store)
-    unknown = [k for k in cache.inventory(store) if not (k.model or k.key in ids)]
-    listed = [kept for kept in unknown if _name(kept, ids) == name]
+    listed = [
+        kept
+        for kept in cache.inventory(store)
+        if name in (_name(kept, ids), _what(kept, ids))
+    ]
     return listed or _kept(store, find.find(name, installed(), Access(), None).card)
 
 
@@ -200,10 +207,7 @@ def _files(
     yield f"imported/{name}", content_of(card)
     kept = _kept(store, card)
     if not any(one.kind == "bundle" for one in kept):
-        raise ModelNotFound(
-            f"the weights of {model_id!r} are not in the cache; inference-models "
-            "download fetches them, and those that lie in a folder are copied with it"
-        )
+        raise ModelNotFound(_not_kept(card))
     for one in kept:
         for name, digest in zip(one.names, one.digests, strict=False):
             yield f"blobs/{digest}", one.folder / name
@@ -215,6 +219,18 @@ def _files(
             record = store.record(file)
             if record.is_file():
                 yield f"records/{record.name}", record
+
+
+def _not_kept(card: ModelCard) -> str:
+    for folder in filter(None, (in_place(each.files) for each in card.artifacts)):
+        return (
+            f"the weights of {card.id!r} lie in {str(folder)!r}, and not in the cache; "
+            "copy that folder, or install what it is a part of there"
+        )
+    return (
+        f"the weights of {card.id!r} are not in the cache; inference-models download "
+        "fetches them"
+    )
 
 
 def _nothing(name: str) -> ModelNotFound:

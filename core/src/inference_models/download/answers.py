@@ -70,9 +70,9 @@ def known(root: Path) -> Iterator[ModelCard]:
 
 
 def remembered_as(model_id: str, access: Access) -> str:
-    """An id as it is remembered: what the user says a file is changes its card."""
-    kind = access.model_type
-    return model_id if kind is None else f"{model_id}#{kind}"
+    """An id as it is remembered: each version, and each kind of a file, on its own."""
+    parts = {"@": access.revision, "#": access.model_type}
+    return model_id + "".join(f"{sign}{said}" for sign, said in parts.items() if said)
 
 
 def imported_name(provider: str, model_id: str) -> str:

@@ -223,6 +223,7 @@ def _with_files(bundle: Bundle, source: Bundle, names: Iterable[str]) -> Bundle:
     for name in names:
         if source.file(name).is_file():
             path = bundle.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.file(name), path)
             files.append(described(path, name))
     return attrs.evolve(bundle, artifact=attrs.evolve(bundle.artifact, files=files))

@@ -8,9 +8,11 @@ machines that share a cache, or for several sizes of batches.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,7 +128,7 @@ def key(
 ) -> str | None:
     """A hash that names what an option derives; None while a source's hash is unknown.
 
-    It changes with the source, the derivers and their versions, the backend that opens
+    It changes with the source, the derivers and their code, the backend that opens
     the result, the precision, and how far the result may differ from its source.
     """
     made_of = name_of_source(store, card, make, option.artifact)
@@ -164,11 +166,23 @@ def _digest(facts: Any) -> str:
 
 
 def _version(name: str, cls: type[Any]) -> str:
-    """A plugin's class with its version, so that a new one derives anew."""
+    """A plugin's class with its version and code, so that a new one derives anew."""
     package = _package(cls.__module__)
     plugins = [p for p in installed().plugins if _package(p.module) == package]
     versions = sorted({f"{plugin.distribution} {plugin.version}" for plugin in plugins})
-    return f"{name}: {', '.join(versions)}"
+    return f"{name}: {', '.join(versions)} {_code(package)}"
+
+
+@functools.cache
+def _code(package: str) -> str:
+    """A hash of a package's sources, which its author edits under one version."""
+    module = sys.modules[package]
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    paths = [path for folder in folders for path in folder.rglob("*.py")]
+    if not folders and module.__file__ is not None:
+        paths = [Path(module.__file__)]
+    digests = [path.name + hash_file(path) for path in sorted(paths)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 def _package(module: str) -> str:

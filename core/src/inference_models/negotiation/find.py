@@ -91,26 +91,30 @@ def find(
     name, access = _pinned(written(model_id), access)
     _check_is_file(name, access)
     known = providers(registry)
+    faults: list[str] = []
     public = None if weights_provider else elsewhere(registry).get(name)
     if public is not None:
         own = [provider for provider in known if provider.order <= _OWN]
-        return _first(own, name, access) or _abroad(name, public, registry, access)
+        found = _first(own, name, access, faults)
+        return found or _abroad(name, public, registry, access)
     asked, name = _asked(name, known, weights_provider, registry)
-    found = _first(asked, name, access)
+    found = _first(asked, name, access, faults)
     if found is None:
-        raise ModelNotFound(_not_found(name, asked, registry))
+        raise ModelNotFound("\n  ".join([_not_found(name, asked, registry), *faults]))
     return found
 
 
-def _first(asked: Sequence[WeightsProvider], name: str, access: Access) -> Found | None:
-    """What the first provider that knows an id says of it."""
+def _first(
+    asked: Sequence[WeightsProvider], name: str, access: Access, faults: list[str]
+) -> Found | None:
+    """What the first provider that knows an id says of it; others' faults are noted."""
     alone = len(asked) == 1
     for provider in asked:
         own = alone or provider.takes_key
         granted = access if own else access.without_secrets()
         granted = attrs.evolve(granted, alone=alone)
         try:
-            card = _card(provider, name, granted, alone)
+            card = _card(provider, name, granted, faults)
         except (Unauthorized, Forbidden) as error:
             if granted.key == access.key:
                 raise
@@ -150,7 +154,7 @@ def _abroad(name: str, there: str, registry: Registry, access: Access) -> Found:
 
 
 def _card(
-    provider: WeightsProvider, name: str, access: Access, alone: bool
+    provider: WeightsProvider, name: str, access: Access, faults: list[str]
 ) -> ModelCard | None:
     """A provider's card; unless it is asked alone, a fault of its own is a warning."""
     try:
@@ -160,8 +164,9 @@ def _card(
         raise
     except Exception as error:  # a plugin's fault must not stop the others
         failure = f"weights provider {provider.name!r} failed: {told(error)}"
-        if alone:
+        if access.alone:
             raise InferenceModelsError(failure) from error
+        faults.append(failure)
         log.warning("%s", failure)
         return None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inference_models.batching import fitted, wrapped
+from inference_models.batching import Sessions, fitted, wrapped
 from inference_models.card import Bundle, Plan
 from inference_models.errors import InferenceModelsError, InvalidWeights, Unavailable
 from inference_models.images import Image, read_images
@@ -74,6 +74,17 @@ def photo(name: str) -> bytes:
     return (resources.files("inference_models") / "photos" / name).read_bytes()
 
 
+def _check_all_ran(sessions: Sessions, architecture: Architecture[Any]) -> None:
+    """Raise `InvalidWeights` for a graph that nothing would be known of."""
+    for graph, session in sessions.items():
+        if not session.has_run:
+            raise InvalidWeights(
+                f"graph {graph!r} cannot be compared with its source: it was not run "
+                f"with the options in `trial` of architecture {architecture.name!r}, "
+                "which have to run every graph"
+            )
+
+
 def _check_shapes(
     form: str, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]
 ) -> None:
@@ -114,6 +125,7 @@ def _outputs(
         spec, options = fitted(architecture, sessions), architecture.trial
         inputs, _ = architecture.preprocess(images, options, Operations(), spec)
         outputs = architecture.forward(sessions, inputs, options, Operations())
+        _check_all_ran(sessions, architecture)
         return {name: host(array) for name, array in outputs.items()}
     finally:
         for session in opened.values():

@@ -34,7 +34,7 @@ from inference_models.testing.promises import (
     equal,
     joined,
 )
-from inference_models.testing.standard import StandardTests
+from inference_models.testing.standard import StandardTests, misspelt
 
 RUNTIMES = ("torch", "onnxruntime", "tensorrt", "transformers")
 
@@ -151,6 +151,10 @@ class ArchitectureTests(StandardTests):
         assert isinstance(self.architecture.aliases, tuple)
         assert all(re.fullmatch(r"\S+", name) for name in names)
         assert len(names) == len(set(names))
+
+    def test_misspells_no_member(self) -> None:
+        """A method that core does not know by its name is never called."""
+        assert misspelt(self.architecture, Architecture) == []
 
     def test_options_are_an_attrs_class_with_defaults(self) -> None:
         """A call may set any of them, and has to set none."""

@@ -16,7 +16,7 @@ from inference_models.errors import Unavailable
 from inference_models.interfaces import Backend
 from inference_models.negotiation.constraints import PRECISIONS, is_device
 from inference_models.testing.imports import runtimes_imported
-from inference_models.testing.standard import StandardTests
+from inference_models.testing.standard import StandardTests, misspelt
 from inference_models.testing.toy import toy_card
 
 
@@ -69,6 +69,10 @@ class NegotiationTests(StandardTests):
         assert isinstance(self.backend.formats, tuple)
         assert self.backend.formats
         assert isinstance(self.backend.rank, int)
+
+    def test_misspells_no_member(self) -> None:
+        """A method that core does not know by its name is never called."""
+        assert misspelt(self.backend, Backend) == []
 
     def test_settings_are_named_and_have_defaults(self) -> None:
         """Core makes backends without arguments; a misspelt setting is an error."""

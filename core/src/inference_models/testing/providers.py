@@ -19,7 +19,7 @@ from inference_models.interfaces import Access, WeightsProvider
 from inference_models.negotiation.routes import usable
 from inference_models.testing.architectures import RUNTIMES
 from inference_models.testing.imports import runtimes_imported
-from inference_models.testing.standard import StandardTests
+from inference_models.testing.standard import StandardTests, misspelt
 from inference_models.trust import ORIGINS, Consent
 
 NOBODYS = "kjqx? there is no such model"
@@ -80,6 +80,10 @@ class WeightsProviderTests(StandardTests):
         found = usable(card)
         assert found, f"nothing can use any of the artifacts of {card.id!r}"
         return found[0]
+
+    def test_misspells_no_member(self) -> None:
+        """A method that core does not know by its name is never called."""
+        assert misspelt(self.provider, WeightsProvider) == []
 
     def test_has_a_name_and_an_order(self) -> None:
         """Users name providers in `weights_provider=` and in "<name>://id"."""

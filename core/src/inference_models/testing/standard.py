@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -21,6 +22,20 @@ class StandardTests:
             f"{cls.__name__} overrides {', '.join(changed)}; mark what cannot "
             "pass with @pytest.mark.xfail(reason=...)"
         )
+
+
+def misspelt(cls: type[Any], contract: type[Any]) -> list[str]:
+    """Public members of a plugin's class that may be meant as some of its contract's.
+
+    Those that it has are not meant.
+    """
+    own = [each for each in cls.__mro__ if each not in contract.__mro__]
+    names = {name for each in own for name in vars(each) if not name.startswith("_")}
+    known = {*dir(contract), *contract.__annotations__}
+    near = {
+        name: get_close_matches(name, known - names, 1, 0.85) for name in names - known
+    }
+    return [f"{name!r} for {near[name][0]!r}?" for name in sorted(near) if near[name]]
 
 
 def standard_tests(cls: type[Any]) -> dict[str, Any]:

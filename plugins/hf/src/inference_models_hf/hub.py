@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import attrs
+
 from inference_models.card import ModelCard
 from inference_models.download.answers import Answers, latest, remembered_as
 from inference_models.errors import (
@@ -91,7 +93,7 @@ class HubProvider(WeightsProvider):
                 raise
             raise refused(hub, asked, error) from error
         answers = _answers(hub, None if found.is_open else hub.token)
-        answers.write(remembered_as(str(asked), access), card)
+        answers.write(_name(asked, access), card)
         return card
 
 
@@ -110,12 +112,17 @@ def _answers(hub: Hub, token: str | None) -> Answers:
     return Answers(HubProvider.name, hub.endpoint, token)
 
 
+def _name(asked: HubId, access: Access) -> str:
+    """What a model is remembered as: its id has the revision already."""
+    return remembered_as(str(asked), attrs.evolve(access, revision=None))
+
+
 def _remembered(hub: Hub, asked: HubId, access: Access) -> ModelCard | None:
     """What is known of a model by this token's right, or by anybody's.
 
     A card of another file than the user trusts is not what is asked for.
     """
-    key = remembered_as(str(asked), access)
+    key = _name(asked, access)
     card = _answers(hub, hub.token).read(key) or _answers(hub, None).read(key)
     if card is None or access.sha256 is None:
         return card
