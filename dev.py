@@ -41,7 +41,7 @@ def say(text: str) -> None:
 def usage() -> str:
     """Return how to call this, and what can be run."""
     rows = [f"    {name:<8}{what}" for name, what in sessions().items()]
-    return "\n".join([__doc__, *rows])
+    return "\n".join([__doc__ or "", *rows])
 
 
 def run(*command: str | Path) -> int:

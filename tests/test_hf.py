@@ -222,8 +222,9 @@ def test_attention_is_torchs_own_where_a_model_has_it(folder_of, monkeypatch):
         return attend(*arguments, **options)
 
     name = "scaled_dot_product_attention"
+    folder = folder_of("vit")
     monkeypatch.setattr(torch.nn.functional, name, noting)
-    AutoModel.from_pretrained(folder_of("vit"))(np.zeros((9, 9, 3), np.uint8))
+    AutoModel.from_pretrained(folder)(np.zeros((9, 9, 3), np.uint8))
 
     assert len(called) == 2  # layers
 

@@ -52,6 +52,15 @@ BY_NAME = [
     ("PoolFormer", {"crop_pct": None}),
     ("Detr", {"size": None}),
 ]
+BY_NAME += [  # flags that these processors pass over
+    (name, {flag: True})
+    for flag in ("do_flip_channel_order", "include_top", "rescale_offset")
+    for name in ("ViT", "ConvNext", "RTDetr", "Bit")
+]
+BY_NAME += [
+    (name, {"do_center_crop": True, "crop_size": 32})
+    for name in ("RTDetr", "Segformer", "Detr", "Yolos")
+]
 
 
 def image(height, width):
@@ -139,6 +148,10 @@ def test_a_file_that_differs_from_the_usual(name, fields):
         ({"do_resize": "yes"}, "must be true or false"),
         ({"do_center_crop": True, "crop_size": {"shortest_edge": 9}}, "no height and"),
         ({"pad_size": {"height": 9, "width": 9}}, "no such padding"),
+        (
+            {"image_processor_type": "ConvNextImageProcessor", "do_center_crop": True},
+            "do_center_crop is on, and ConvNeXt crops by itself",
+        ),
     ],
 )
 def test_what_cannot_be_expressed_is_refused(fields, words):

@@ -400,7 +400,7 @@ def test_a_model_without_options_says_so(acme):
     "value",
     [
         *(-0.1, 1.1, "high", None, True, float("nan"), 10**400),
-        *(np.array([0.1, 0.2]), np.timedelta64(1), np.complex64(0.5)),
+        *(np.array([0.1, 0.2]), np.timedelta64(1, "s"), np.complex64(0.5)),
     ],
     ids=lambda value: f"{value!r:.20}",
 )
@@ -526,6 +526,8 @@ def test_steps_that_are_given_what_another_gives_say_so(acme):
         InvalidInput, match=r"the first of the two .*pre_process.* not a tuple"
     ):
         model.forward(prepared)
+    with pytest.raises(InvalidInput, match=r"takes arrays by name"):
+        model.forward({1: np.zeros((1, 3, 4, 4), np.float32)})
     with pytest.raises(InvalidInput, match="was given a tuple and a list"):
         model.post_process(prepared, prepared[1])
     with pytest.raises(InvalidInput, match="was given a dict and a NoneType"):

@@ -120,6 +120,12 @@ def test_boxes_without_area_stay():
     assert nms([[3, 3, 3, 3]] * 2, [0.9, 0.8], iou=0.0).tolist() == [0, 1]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("far", [1e20, np.inf])
+def test_boxes_without_an_end_overlap(far):
+    assert nms([[0, 0, far, 9], [0, 0, far, 9]], [0.9, 0.5], iou=0.5).tolist() == [0]
+
+
 def test_a_box_that_is_not_a_number_drops_no_other():
     xyxy = [[np.nan] * 4, [0, 0, 9, 9], [0, 0, 9, 9]]
     assert nms(xyxy, [0.9, 0.8, 0.7], iou=0.5).tolist() == [0, 1]
@@ -155,7 +161,7 @@ def test_boxes_that_are_not_four_numbers_a_confidence_are_refused(shape):
         nms(np.ones(shape), [0.1, 0.2, 0.3], iou=0.5)
 
 
-@pytest.mark.parametrize("iou", [50, -0.1, float("nan")])
+@pytest.mark.parametrize("iou", [50, -0.1, float("nan"), "0.5", None, [0.5]])
 def test_an_overlap_that_is_no_share_is_refused(iou):
     with pytest.raises(InvalidOption, match="is not a number from 0 to 1"):
         nms([[0, 0, 1, 1]], [0.5], iou=iou)

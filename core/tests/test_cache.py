@@ -258,6 +258,27 @@ def test_what_cannot_be_removed_is_not_counted_as_removed(server, store, monkeyp
         cache.prune(store, 0)
 
 
+def test_what_is_in_use_keeps_nothing_else_from_being_removed(
+    server, store, monkeypatch
+):
+    for name in ("a", "b"):
+        store.folder(artifact(server, name), plain)
+    oldest = cache.inventory(store)[-1]
+    delete = cache.delete
+
+    def refuse(store, gone):
+        if gone == [oldest]:
+            raise PermissionError(errno.EACCES, "Access is denied")
+        delete(store, gone)
+
+    monkeypatch.setattr(cache, "delete", refuse)
+    with pytest.raises(PermissionError):
+        cache.prune(store, 0)
+
+    assert cache.inventory(store) == [oldest]
+    assert cache.prune(store, 10**9) == []
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTEMPTY])
 def test_what_another_process_lays_again_is_no_fault(
     number, server, store, monkeypatch
@@ -409,6 +430,15 @@ def test_an_import_replaces_no_record_and_nothing_derived(packed, server, elsewh
 
     assert record.read_text() == "ab" * 32
     assert json.loads((kept / "artifact.json").read_text())["card"]["id"] == "own"
+
+
+def test_an_import_leaves_what_is_sound_in_its_place(packed, elsewhere):
+    archive.take(packed, elsewhere)
+    blob = elsewhere.blob(sha256(CONTENTS["a"]))
+    before = blob.stat().st_ino
+    archive.take(packed, elsewhere)
+
+    assert blob.stat().st_ino == before
 
 
 def test_an_import_heals_what_is_damaged(packed, elsewhere):

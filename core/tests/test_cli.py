@@ -47,6 +47,19 @@ def test_doctor_shows_machine_plugins_backends_and_cache(typer, acme_site, tmp_p
     assert ended.stdout.startswith("python    3.")
 
 
+def test_what_a_code_page_lacks_is_escaped(typer, acme_site, tmp_path):
+    cache = tmp_path / "犬"
+    ended = cli(
+        "doctor",
+        site=acme_site,
+        INFERENCE_MODELS_CACHE=str(cache),
+        PYTHONIOENCODING="cp1252",
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert r"\u72ac" in ended.stdout
+
+
 def test_doctor_shows_the_better_backend_first(typer, acme_site):
     shown = cli("doctor", site=acme_site).stdout
 

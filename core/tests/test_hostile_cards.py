@@ -86,6 +86,15 @@ def test_labels_of_the_networks_number_are_no_reason_to_refuse(tmp_path):
     assert np.shares_memory(made(tmp_path).columns(scores), scores)
 
 
+def test_a_name_without_letters_is_a_column_that_is_never_returned(tmp_path):
+    architecture = made(tmp_path, labels=["a", "", ""])
+
+    found = architecture.columns(np.ones((1, 3), np.float32))
+
+    assert found.tolist() == [[1, 0, 0]]
+    assert architecture.card.labels == ("a", None, None)
+
+
 def test_columns_lie_along_any_axis(tmp_path):
     maps = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
     architecture = made(tmp_path, labels=["a", None, "c"])

@@ -595,9 +595,10 @@ def test_an_image_of_a_batch_is_named_by_its_number(bgr):
         read_images(batch)
 
 
-def test_an_unknown_order_of_channels_is_refused(bgr):
-    with pytest.raises(InvalidInput, match="'brg' is neither 'rgb' nor 'bgr'"):
-        read_images(bgr, "brg")
+@pytest.mark.parametrize("order", ["brg", np.array(["rgb", "bgr"]), 3])
+def test_an_unknown_order_of_channels_is_refused(bgr, order):
+    with pytest.raises(InvalidInput, match=" is neither 'rgb' nor 'bgr'"):
+        read_images(bgr, order)
 
 
 def test_a_bad_image_leaves_the_next_call_alone(bgr):

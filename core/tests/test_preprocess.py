@@ -437,6 +437,8 @@ def test_what_float32_can_divide_by_is_no_reason_to_refuse(std):
     [
         ({"intermediate": 256}, (1, 10**6), "256x256000000"),
         ({"intermediate": 256}, (10**6, 1), "256000000x256"),
+        ({"size": [224, 224]}, (10**6, 1), "1000000x224"),  # between the two resizes
+        ({"intermediate": [9, 99], "size": [9, 9]}, (10**6, 1), "1000000x99"),
         (
             {"canvas": [1, 1], "size": [8, 9000], "resize": "center-crop"},
             (99, 99),

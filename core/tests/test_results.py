@@ -442,9 +442,31 @@ def test_boxes_with_too_few_confidences_are_told():
         Detections.sort(BOXES, [0.5, 0.2], [0, 1, 2])
 
 
-def test_boxes_that_are_no_boxes_are_told():
-    with pytest.raises(InvalidOption, match=r"boxes of shape \(2, 3\) are not xyxy"):
-        Detections.sort(np.zeros((2, 3)), [0.5, 0.2], [0, 1])
+@pytest.mark.parametrize("shape", [(2, 3), (4, 2), (8,), (1, 2, 4)])
+def test_boxes_that_are_no_boxes_are_told(shape):
+    with pytest.raises(InvalidOption, match=r"boxes of shape .* are not xyxy"):
+        Detections.sort(np.zeros(shape), [0.5, 0.2], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        (([[0, 0, 1, 1], [2]], [0.5], [0]), "xyxy is no array of numbers"),
+        (([[0, 0, 1, 1]], ["a"], [0]), "confidence is no array of numbers"),
+        (([[0, 0, 1, 1]], [0.5], [0.9]), "class_id .* has other than whole numbers"),
+        (([[0, 0, 1, 1]], [0.5], [2**70]), "class_id is no array of numbers"),
+        (([[0, 0, 1, 1]], [0.5], ["a"]), "class_id is no array of numbers"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_told_by_name(arrays, words):
+    with pytest.raises(InvalidOption, match=words):
+        Detections.sort(*arrays)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4), (3, 2, 4, 4)])
+def test_masks_that_are_none_are_told(shape):
+    with pytest.raises(InvalidOption, match=r"masks of shape .* are not \(N, H, W\)"):
+        InstanceDetections.sort(BOXES, [0.5] * 3, [0] * 3, NAMES, np.zeros(shape))
 
 
 def test_sorting_in_place_loses_the_names(scores):
@@ -496,8 +518,9 @@ def test_reductions_give_plain_numbers(scores, reduce):
         copy.deepcopy,
         lambda one: one.copy(),
         lambda one: pickle.loads(pickle.dumps(one)),
+        lambda one: one.astype(np.float64).astype(np.float32),
     ],
-    ids=["copy", "deepcopy", "method", "pickle"],
+    ids=["copy", "deepcopy", "method", "pickle", "dtype"],
 )
 def test_a_copy_of_scores_keeps_values_and_names(scores, copied):
     twin = copied(scores)
@@ -516,6 +539,19 @@ def test_the_highest_class_is_predicted(prediction, scores):
     assert prediction.class_id.dtype == np.int64
     assert prediction.confidence.dtype == np.float32
     assert np.array_equal(prediction.confidence, scores)
+
+
+def test_halves_of_many_classes_sum_to_one():
+    logits = np.zeros((1, 100_000), np.float16)
+
+    prediction = ClassificationPrediction.from_logits(logits, ())
+
+    assert np.asarray(prediction.confidence).sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_scores_of_no_class_are_told():
+    with pytest.raises(RunFailed, match="scores are of no class"):
+        ClassificationPrediction.from_scores(np.zeros((2, 0)), ())
 
 
 def test_logits_of_each_image_become_scores_that_sum_to_one():

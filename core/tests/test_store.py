@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -26,6 +27,7 @@ from inference_models import (
     Offline,
 )
 from inference_models.disk import write_atomically
+from inference_models.download import store as store_module
 from inference_models.download.limits import Limits
 from inference_models.download.partial import Partial
 from inference_models.download.store import Store, cache_root
@@ -436,6 +438,31 @@ def test_a_full_disk_leaves_nothing_half_written(server, store):
     assert left(store) == []
 
 
+def test_a_folder_that_may_not_be_listed_is_written_to(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    write_atomically(tmp_path / "note.json", b"{}")
+
+    assert (tmp_path / "note.json").read_bytes() == b"{}"
+
+
+def test_a_file_that_another_reads_on_windows_is_not_replaced(
+    server, store, monkeypatch
+):
+    file = weights(server.url("/model.bin"), sha256=SHA256)
+    move = store_module.move_file
+
+    def refuse(path, target):
+        move(path, target)
+        raise PermissionError(errno.EACCES, "Access is denied", str(target))
+
+    monkeypatch.setattr(store_module, "move_file", refuse)
+
+    assert content_of(fetched(store, file) / "model.bin") == CONTENT
+
+
 def test_a_small_file_that_cannot_be_placed_leaves_nothing_beside_it(tmp_path):
     (tmp_path / "record").mkdir()
     with pytest.raises(OSError, match="record"):
@@ -519,6 +546,12 @@ def test_local_files_are_checked_against_their_card(local, store, facts):
         fetched(store, weights(local.as_uri(), **facts))
 
     assert content_of(local) == CONTENT
+
+
+def test_a_local_file_may_be_of_this_host_by_name(local, store):
+    uri = local.as_uri().replace("file:///", "file://localhost/")
+
+    assert fetched(store, weights(uri)) == local.parent
 
 
 def test_a_local_file_that_is_missing_is_named(tmp_path, store):
@@ -631,6 +664,15 @@ def test_one_member_of_a_wheel_is_fetched_and_nothing_is_installed(index, store)
     assert content_of(folder / "model.bin") == CONTENT
     shown = [sys.executable, "-m", "pip", "show", "acme-weights"]
     assert subprocess.run(shown, capture_output=True, check=False).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("executable", None), ("executable", ""), ("frozen", True)]
+)
+def test_a_program_without_a_python_says_so(index, store, monkeypatch, name, value):
+    monkeypatch.setattr(sys, name, value, raising=False)
+    with pytest.raises(DownloadFailed, match="needs a Python that has pip"):
+        fetched(store, weights(MEMBER, sha256=SHA256))
 
 
 WHEEL_FAULTS = {

@@ -281,7 +281,9 @@ def _check_size(spec: Preprocessing, wanted: TensorSpec) -> None:
     if len(wanted.shape) != 4:
         return
     height, width = wanted.shape[2:] if spec.layout == "NCHW" else wanted.shape[1:3]
-    for side, made in zip((height, width), spec.size or (height, width), strict=True):
+    if not spec.makes_one_size:
+        return
+    for side, made in zip((height, width), spec.size or (), strict=True):
         if isinstance(side, int) and side != made:
             raise InvalidWeights(
                 f"the graph takes images of {height}x{width}, and the card's "

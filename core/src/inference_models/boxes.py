@@ -11,6 +11,9 @@ __all__ = ["cxcywh_to_xyxy", "nms"]
 
 # Boxes are compared 128 by 128: fewer make more NumPy calls, more gain little.
 _BLOCK = 128
+_FAR = (
+    1e18  # float32 has the areas of boxes that reach so far, and not of infinite ones
+)
 
 
 def cxcywh_to_xyxy(boxes: ArrayLike) -> NDArray[np.float32]:
@@ -35,10 +38,10 @@ def nms(
     overlaps nothing, so it is kept. Raises `InvalidInput` unless `xyxy` is (N, 4),
     for N confidences and classes, and `InvalidOption` for another `iou`.
     """
-    if not 0 <= iou <= 1:
+    if not isinstance(iou, (int, float, np.number)) or not 0 <= iou <= 1:
         raise InvalidOption(f"iou {iou!r} is not a number from 0 to 1")
     score = -np.asarray(confidence, dtype=np.float64).reshape(-1)
-    corners = np.asarray(xyxy, dtype=np.float32)
+    corners = np.clip(np.asarray(xyxy, dtype=np.float32), -_FAR, _FAR)
     if corners.shape != (len(score), 4) and (corners.size or len(score)):
         raise InvalidInput(
             f"boxes of shape {corners.shape} are not ({len(score)}, 4), as "

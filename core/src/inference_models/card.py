@@ -145,7 +145,7 @@ def _to_texts(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _to_labels(values: Iterable[str | None]) -> tuple[str | None, ...]:
-    return tuple(values)
+    return tuple(None if value == "" else value for value in values)
 
 
 def _to_shape(values: Iterable[int | str]) -> tuple[int | str, ...]:
@@ -255,10 +255,10 @@ def _unique(_: Any, attribute: attrs.Attribute[Any], labels: tuple[Any, ...]) ->
 class ModelCard:
     """What is known before weights are fetched.
 
-    `labels[i]` names output column i; None is a column that is never returned. Names
-    are unique. `config` is plain data; core reads its keys "preprocessing",
-    "confidence" and "key_points", and the architecture the rest. `license` is an SPDX
-    identifier.
+    `labels[i]` names output column i; None, which "" means too, is a column that is
+    never returned. Names are unique. `config` is plain data; core reads its keys
+    "preprocessing", "confidence" and "key_points", and the architecture the rest.
+    `license` is an SPDX identifier.
     """
 
     id: str

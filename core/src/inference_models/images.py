@@ -130,7 +130,7 @@ def read_images(source: Any, color: Color | None = None) -> list[Image]:
 
 def read_batches(source: Any, color: Color | None, size: int) -> Iterator[list[Image]]:
     """The same in parts of `size` images, each decoded when its turn comes."""
-    if color not in (None, "rgb", "bgr"):
+    if not (color is None or (isinstance(color, str) and color in ("rgb", "bgr"))):
         raise InvalidInput(f"input_color_format {color!r} is neither 'rgb' nor 'bgr'")
     sources = _separate(source)
     if not sources:

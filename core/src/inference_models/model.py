@@ -179,7 +179,9 @@ class Model(Generic[R]):
 
     def forward(self, inputs: dict[str, Array], **options: Any) -> dict[str, Array]:
         """The network's inputs -> its outputs by name, where the device has them."""
-        if not isinstance(inputs, Mapping):
+        if not isinstance(inputs, Mapping) or not all(
+            isinstance(name, str) for name in inputs
+        ):
             raise InvalidInput(
                 "forward() takes arrays by name, the first of the two that "
                 f"pre_process() returns, and not a {type(inputs).__name__}"

@@ -296,7 +296,9 @@ def place(spec: Preprocessing, height: int, width: int) -> Placement:
     intermediate = _intermediate(spec, rows, columns)
     before = intermediate or (rows, columns)
     resized, canvas, offset = _laid(spec, *before)
-    _check_growth((height, width), before, resized, canvas)
+    # Width is resized before height: what lies between is as high as it was.
+    between = (rows, before[1]), (before[0], resized[1])
+    _check_growth((height, width), before, resized, canvas, *between)
     if resized == before and intermediate is not None:
         intermediate = None
     scale_y, scale_x = rows / resized[0], columns / resized[1]

@@ -15,7 +15,9 @@ def highest(values: np.ndarray, count: int) -> np.ndarray:
     Of equal values the first comes first, as a stable sort has them. None may be NaN.
     """
     count = min(count, len(values))
-    if not count:
+    if values.dtype.kind in "bu":  # the negative of these is none
+        values = values.astype(np.float64)
+    if count < 1:
         return np.empty(0, np.intp)
     found = np.arange(len(values))
     size = min(_GROUP, len(values) // count)

@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from inference_models.activations import softmax
-from inference_models.errors import InvalidOption, MissingDependency
+from inference_models.errors import InvalidOption, MissingDependency, RunFailed
 from inference_models.scores import Scores, named_scores
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ class InstanceDetections(Detections):
                 "instances have masks; give masks=, or make Detections of boxes alone"
             )
         arrays, shapes = _typed(xyxy, confidence, class_id), np.asarray(masks, bool)
+        if shapes.ndim != 3:
+            raise InvalidOption(f"masks of shape {shapes.shape} are not (N, H, W)")
         if len(shapes) != len(arrays[0]):
             raise InvalidOption(
                 f"there are {len(arrays[0])} boxes and {len(shapes)} masks; give one "
@@ -137,20 +139,39 @@ class InstanceDetections(Detections):
 def _typed(
     xyxy: Any, confidence: Any, class_id: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    boxes = np.asarray(xyxy, np.float32)
-    if boxes.size % 4:
+    boxes = _numbers("xyxy", xyxy)
+    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
         raise InvalidOption(
-            f"boxes of shape {boxes.shape} are not xyxy; give 4 numbers for every box"
+            f"boxes of shape {boxes.shape} are not xyxy; give (N, 4), 4 numbers for "
+            "every box"
         )
     boxes = boxes.reshape(-1, 4)
-    scores = np.asarray(confidence, np.float32).reshape(-1)
-    classes = np.asarray(class_id, np.int64).reshape(-1)
+    scores = _numbers("confidence", confidence).reshape(-1)
+    classes = _whole_numbers(class_id).reshape(-1)
     if not len(boxes) == len(scores) == len(classes):
         raise InvalidOption(
             f"there are {len(boxes)} boxes, {len(scores)} confidences and "
             f"{len(classes)} class ids; give one of each for every box"
         )
     return boxes, scores, classes
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidOption(f"{name} is no array of numbers: {error}") from error
+
+
+def _whole_numbers(values: Any) -> np.ndarray:
+    try:
+        given = np.asarray(values)
+        found = given.astype(np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidOption(f"class_id is no array of numbers: {error}") from error
+    if not np.array_equal(found, given):
+        raise InvalidOption(f"class_id {given!r:.80} has other than whole numbers")
+    return found
 
 
 _Boxes = TypeVar("_Boxes", bound=Detections)
@@ -332,6 +353,8 @@ class ClassificationPrediction:
         Raises `RunFailed` for scores of another shape, and for NaN.
         """
         scores = named_scores(confidence, class_names, "images", "classes")
+        if not scores.shape[-1]:
+            raise RunFailed("the network's scores are of no class")
         return cls(np.asarray(scores.argmax(axis=-1), np.int64), scores, class_names)
 
     @classmethod
@@ -339,7 +362,7 @@ class ClassificationPrediction:
         cls, logits: np.ndarray, class_names: Sequence[str]
     ) -> ClassificationPrediction:
         """The highest class of each row of `logits` (B, C), by softmax."""
-        return cls.from_scores(softmax(logits), class_names)
+        return cls.from_scores(softmax(_at_least_single(logits)), class_names)
 
     @classmethod
     def join(
@@ -415,6 +438,11 @@ class MultiLabelClassificationPrediction:
     def to_supervision(self) -> supervision.Classifications:
         """The same as `supervision.Classifications`, with all classes' confidence."""
         return _classifications(np.asarray(self.confidence))
+
+
+def _at_least_single(values: np.ndarray) -> np.ndarray:
+    """Halves cannot hold the sum of many shares."""
+    return np.asarray(values, np.result_type(values, np.float32))
 
 
 def _classifications(confidence: np.ndarray) -> supervision.Classifications:

@@ -56,6 +56,10 @@ class Scores(np.ndarray):
         copied.names = self.names
         return copied
 
+    def astype(self, *arguments: Any, **keywords: Any) -> Any:
+        """In another dtype, as of any `ndarray`, with the names."""
+        return _named(super().astype(*arguments, **keywords), self.names)
+
     def sort(self, *arguments: Any, **keywords: Any) -> None:
         """Sort in place as any `ndarray` does; the names are lost."""
         super().sort(*arguments, **keywords)

@@ -14,6 +14,7 @@ from inference_models import (
     ModelCard,
     Operations,
     TensorSpec,
+    softmax,
 )
 from inference_models.testing import ArchitectureTests
 from inference_models_resnet import IMAGENET, ResNet
@@ -98,6 +99,22 @@ def test_a_column_without_a_label_is_never_returned(tmp_path):
     assert prediction.class_id.tolist() == [1, 2]
     assert prediction.confidence[:, 0].tolist() == [0, 0]
     np.testing.assert_allclose(prediction.confidence.sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [0, 2, 120])
+def test_without_a_column_shares_of_a_softmax_are_those_of_the_rest(tmp_path, bias):
+    card = narrow("classification", labels=(None, "cup", "dog"))
+    config = {**card.config, "post_processing": {"fused": True}}
+    logits = LOGITS + np.array([bias, 0, 0], np.float32)
+
+    (expected,) = predict(card, tmp_path, logits)
+    fused = attrs.evolve(card, config=config)
+    (found,) = predict(fused, tmp_path, softmax(logits))
+
+    assert 0 not in found.class_id
+    np.testing.assert_allclose(found.confidence.sum(axis=1), 1, rtol=1e-6)
+    if bias < 100:  # else nothing is left in float32 of what the rest had
+        np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-6)
 
 
 def test_labels_of_another_number_are_refused(tmp_path):

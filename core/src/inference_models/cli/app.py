@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module, metadata
 from typing import Annotated, Any, Optional
@@ -80,6 +81,9 @@ def _of_all_commands(version: Version = False) -> None:
 
 def app() -> None:
     """Run; an error of the library, or of a file, is one sentence and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a code page lacks is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         group()
     except (InferenceModelsError, OSError) as error:

@@ -25,6 +25,7 @@ from inference_models.disk import (
     check_room,
     chunks_of,
     hash_file,
+    is_real_file,
     move_file,
     move_folder,
     write_atomically,
@@ -297,7 +298,8 @@ def _settle(
     for name in _of("blobs", listed):
         target = store.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        move_file(staged / name, target)
+        if not is_real_file(target) or hash_file(target) != target.name:
+            move_file(staged / name, target)
     for name, digest in recorded.items():
         if not (store.root / name).exists():
             write_atomically(store.root / name, digest.encode())

@@ -214,15 +214,22 @@ def _remove_again(folder: Path) -> None:
 def prune(store: Store, largest: int) -> list[Entry]:
     """Remove what is unfinished or unused, and then what was used longest ago.
 
-    It ends once the cache has no more than `largest` bytes; what it removed.
+    It ends once the cache has no more than `largest` bytes; what it removed. What may
+    not be removed stays, and is raised at the end if it makes the cache too large.
     """
     _sweep(store)
     gone: list[Entry] = []
+    errors: list[PermissionError] = []
     for kept in reversed(inventory(store)):
         if size(store) <= largest:
-            break
-        delete(store, [kept])
-        gone.append(kept)
+            return gone
+        try:
+            delete(store, [kept])
+            gone.append(kept)
+        except PermissionError as error:  # on Windows, of what is being read
+            errors.append(error)
+    if errors and size(store) > largest:
+        raise errors[0]
     return gone
 
 

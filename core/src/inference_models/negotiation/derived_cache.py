@@ -176,11 +176,11 @@ def _version(name: str, cls: type[Any]) -> str:
 @functools.cache
 def _code(package: str) -> str:
     """A hash of a package's sources, which its author edits under one version."""
-    module = sys.modules[package]
+    module = sys.modules.get(package)
     folders = [Path(folder) for folder in getattr(module, "__path__", ())]
     paths = [path for folder in folders for path in folder.rglob("*.py")]
-    if not folders and module.__file__ is not None:
-        paths = [Path(module.__file__)]
+    if not folders and (file := getattr(module, "__file__", None)):
+        paths = [Path(file)]
     digests = [path.name + hash_file(path) for path in sorted(paths)]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 

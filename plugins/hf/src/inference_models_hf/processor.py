@@ -23,6 +23,8 @@ _CROPPED = {"size": 224, "crop_size": _SQUARE, "do_center_crop": True, "resample
 _DETECTION = {"size": {"shortest_edge": 800, "longest_edge": 1333}, **_IMAGENET}
 _CENTER_CROP = {"resize": "center-crop", "centering": "floor"}
 
+_DETECTORS = ("ConditionalDetr", "DeformableDetr", "Detr", "RfDetr", "Yolos")
+
 DEFAULTS: dict[str, Mapping[str, Any]] = {
     "Beit": {
         **_TO_SQUARE,
@@ -95,6 +97,14 @@ _VALUES = (
     "resample",
     "size",
 )
+_KNOWN_TO = {
+    "do_center_crop": {*DEFAULTS} - {*_DETECTORS, "RTDetr", "Segformer"},
+    "do_flip_channel_order": {"MobileViT"},
+    "include_top": {"EfficientNet"},
+    "rescale_offset": {"EfficientNet"},
+}
+"""Flags that other processors pass over, whatever a file says."""
+
 _ENDINGS = ("Fast", "Pil", "ImageProcessor", "FeatureExtractor")
 _INTERPOLATIONS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 _LONGEST = 1333
@@ -122,10 +132,11 @@ def _given(config: Node, name: str) -> dict[str, Any]:
     It switches a step off. A value that is null is none, so that the step that needs
     it is refused; of a detector's size, and of all other keys, it is the default.
     """
-    given = {k: v for k, v in config.data.items() if v is not None or k in _VALUES}
+    known = {k: v for k, v in config.data.items() if name in _KNOWN_TO.get(k, (name,))}
+    given = {k: v for k, v in known.items() if v is not None or k in _VALUES}
     if given.get("size", 0) is None and _RESIZES.get(name) in (_detection, _yolos):
         del given["size"]
-    off = [key for key in _FLAGS if key in config.data and config.data[key] is None]
+    off = [key for key in _FLAGS if key in known and known[key] is None]
     return {**given, **dict.fromkeys(off, False)}
 
 
@@ -209,6 +220,8 @@ def _yolos(node: Node) -> dict[str, Any]:
 
 def _convnext(node: Node) -> dict[str, Any]:
     """Below 384 pixels a centre is cut out of a larger resize; from there on, none."""
+    if node.flag("do_center_crop"):
+        raise node.wrong("do_center_crop", "is on, and ConvNeXt crops by itself")
     side = _shorter(node)
     if side >= 384:
         return {"size": [side, side]}
@@ -243,9 +256,7 @@ def _no_resize(node: Node) -> dict[str, Any]:
 
 
 _RESIZES: dict[str, Callable[[Node], dict[str, Any]]] = {
-    **dict.fromkeys(
-        ("Detr", "ConditionalDetr", "DeformableDetr", "RfDetr"), _detection
-    ),
+    **dict.fromkeys(_DETECTORS, _detection),
     "ConvNext": _convnext,
     "Levit": _levit,
     "PoolFormer": _poolformer,

@@ -19,9 +19,12 @@ class Threads:
 
 
 def physical_cores(root: Path = Path("/")) -> int:
-    """Cores this process may use; matrix code gains nothing from more."""
+    """Cores this process may use; matrix code gains nothing from more.
+
+    0 where the system does not say, for ONNX Runtime to count them itself.
+    """
     if not hasattr(os, "sched_getaffinity"):
-        return usable_cpus(root)
+        return 0
     cores = {_siblings(root, cpu) for cpu in os.sched_getaffinity(0)}
     return min(len(cores), usable_cpus(root))
 

@@ -28,6 +28,8 @@ from inference_models import (
 from inference_models_resnet import folders
 from inference_models_resnet.layout import BLOCKS, Layout, from_transformers, recognise
 
+_LEAST = np.finfo(np.float32).tiny
+
 IMAGENET = {
     "size": [224, 224],
     "resize": "center-crop",
@@ -141,12 +143,12 @@ class ResNet(Architecture[ConfidenceOptions]):
         """One prediction for the batch, or with several labels one an image."""
         fused = self.bundle.config.get("post_processing", {}).get("fused") is True
         found = ops.host(outputs["logits"])
-        logits = self.columns(found, hidden=0.0 if fused else -np.inf)
         if self.card.task == "classification":
-            single = ClassificationPrediction
-            read = single.from_scores if fused else single.from_logits
-            return [read(logits, self.class_names)]
-        scores = logits if fused else sigmoid(logits)
+            # The softmax of a probability's logarithm is the probability again.
+            logits = np.log(np.maximum(found, _LEAST)) if fused else found
+            hidden = self.columns(logits, hidden=-np.inf)
+            return [ClassificationPrediction.from_logits(hidden, self.class_names)]
+        scores = self.columns(found if fused else sigmoid(found))
         threshold = self.threshold(options.confidence, default=0.4)
         return [
             MultiLabelClassificationPrediction.from_scores(
