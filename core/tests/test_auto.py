@@ -1321,6 +1321,20 @@ def test_what_an_architecture_returns_is_checked_where_it_arises(
         model(RED)
 
 
+def test_a_file_url_is_a_path(acme, tmp_path):
+    shutil.copy(acme.WEIGHTS, tmp_path / "weights 1.json")
+    url = (tmp_path / "weights 1.json").as_uri()
+
+    assert load(url, model_type="acme-colors").card.id.endswith("weights 1.json")
+
+
+def test_a_wrong_field_of_preprocessing_is_told_with_its_card(cards):
+    cards(config={"preprocessing": {"resise": "stretch"}})
+
+    with pytest.raises(InvalidCard, match=r"the card of 'mine': .*'resise'; did"):
+        load("mine")
+
+
 def test_a_class_loads_no_model_of_another_class(acme):
     class Mine(ClassificationModel):
         pass

@@ -132,7 +132,7 @@ PREPROCESSING = {
 
 @pytest.mark.parametrize("told", PREPROCESSING.values(), ids=PREPROCESSING)
 def test_preprocessing_that_cannot_be_is_told_when_the_model_loads(folder, told):
-    with pytest.raises(InvalidCard, match=r"^preprocessing "):
+    with pytest.raises(InvalidCard, match=r"^the card of 'net': preprocessing "):
         AutoModel.from_pretrained(folder(config={"preprocessing": told}))
 
 

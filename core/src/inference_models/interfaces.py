@@ -362,7 +362,11 @@ class Architecture(ABC, Generic[O]):
     @property
     def preprocessing(self) -> Preprocessing:
         """What the network wants; by default the key "preprocessing" of the config."""
-        return Preprocessing.from_config(self.bundle.config.get("preprocessing", {}))
+        try:
+            config = self.bundle.config.get("preprocessing", {})
+            return Preprocessing.from_config(config)
+        except InvalidCard as error:
+            raise InvalidCard(f"the card of {self.card.id!r}: {error}") from error
 
     def preprocess(
         self,

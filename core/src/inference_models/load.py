@@ -153,7 +153,7 @@ def _failure(search: Search, tries: _Tries, verb: str) -> InferenceModelsError:
     lines += [f"  {_refusal(candidate)}" for candidate in refusals]
     lines += [f"  {line}" for line in advice(search.card, search.registry)]
     lines += [f"  {line}" for line in search.registry.complaints]
-    failure = NoBackend("\n".join(lines))
+    failure = NoBackend("\n".join(dict.fromkeys(lines)))
     failure.__cause__ = errors[0] if errors else None
     return failure
 

@@ -181,8 +181,8 @@ def _code(package: str) -> str:
     paths = [path for folder in folders for path in folder.rglob("*.py")]
     if not folders and (file := getattr(module, "__file__", None)):
         paths = [Path(file)]
-    digests = [path.name + hash_file(path) for path in sorted(paths)]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+    texts = [path.read_bytes().replace(b"\r\n", b"\n") for path in paths]
+    return _digest(sorted(hashlib.sha256(text).hexdigest() for text in texts))[:16]
 
 
 def _package(module: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from inference_models.card import Artifact, ModelCard
-from inference_models.download.sources import Request
+from inference_models.download.sources import Request, local_path
 from inference_models.errors import (
     Forbidden,
     HashMismatch,
@@ -294,7 +294,9 @@ def written_file(name: str) -> Path | None:
 
 
 def written(model_id: Any) -> str:
-    """An id as it stands, and a `Path` as a string that is written as a path."""
+    """An id as it stands; a `Path`, or a `file://` URL, as it is written as a path."""
+    if isinstance(model_id, str) and model_id.startswith("file://"):
+        return str(local_path(model_id))
     if isinstance(model_id, str) and model_id:
         return _SCHEME.sub(lambda scheme: scheme[0].lower(), model_id)
     if isinstance(model_id, os.PathLike):
