@@ -1300,24 +1300,27 @@ def test_what_fails_to_load_is_told_with_whose_fault_it_is(
             np.zeros(3),
             "forward() of architecture 'acme-colors' returned a n",
         ),
-        (
-            "forward",
-            KeyError("x"),
-            "forward() of architecture 'acme-colors' failed: Ke",
-        ),
     ],
 )
 def test_what_an_architecture_returns_is_checked_where_it_arises(
     acme, monkeypatch, step, returned, words
 ):
-    def give(*_):
-        if isinstance(returned, Exception):
-            raise returned
-        return returned
+    model = load("acme-colors")
+    monkeypatch.setattr(acme.Colors, step, lambda *_: returned)
+    with pytest.raises(RunFailed, match=re.escape(words)):
+        model(RED)
+
+
+def test_what_a_function_of_the_users_raises_ends_the_call(acme, monkeypatch):
+    class Enough(Exception):
+        pass
+
+    def call_back(*_):
+        raise Enough
 
     model = load("acme-colors")
-    monkeypatch.setattr(acme.Colors, step, give)
-    with pytest.raises(RunFailed, match=re.escape(words)):
+    monkeypatch.setattr(acme.Colors, "forward", call_back)
+    with pytest.raises(Enough):
         model(RED)
 
 

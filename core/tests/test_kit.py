@@ -964,6 +964,11 @@ PROMISES = (
 )
 
 
+@broken(TinyKit, "test_its_trial_is_of_its_options")
+class HasATrialOfAnotherKind(Tiny):
+    trial = {"confidence": 0.5}  # noqa: RUF012 - as such a mistake is made
+
+
 @broken(TinyKit, "test_imports_no_runtime_to_list_its_cards")
 class ImportsARuntime(Tiny):
     @classmethod

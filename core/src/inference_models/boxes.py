@@ -11,9 +11,9 @@ __all__ = ["cxcywh_to_xyxy", "nms"]
 
 # Boxes are compared 128 by 128: fewer make more NumPy calls, more gain little.
 _BLOCK = 128
-_FAR = (
-    1e18  # float32 has the areas of boxes that reach so far, and not of infinite ones
-)
+
+# float32 has the areas of boxes that reach so far, and not of infinite ones.
+_FAR = 1e18
 
 
 def cxcywh_to_xyxy(boxes: ArrayLike) -> NDArray[np.float32]:

@@ -335,9 +335,8 @@ def _draw(row: np.ndarray, chance: float, decoding: Decoding) -> int:
     least = row[highest(row, decoding.top_k)[-1]]
     likely = np.flatnonzero(row >= least)
     likely = likely[np.argsort(row[likely], kind="stable")]
-    shares = _softmax(
-        row[likely], max(float(decoding.temperature), 1e-30)
-    )  # below it is 0
+    temperature = max(float(decoding.temperature), 1e-30)  # below it is 0
+    shares = _softmax(row[likely], temperature)
     first = np.searchsorted(np.cumsum(shares)[:-1], 1 - decoding.top_p, side="right")
     sums = np.cumsum(shares[first:])
     place = np.searchsorted(sums, chance * sums[-1], side="right")

@@ -268,14 +268,16 @@ class Model(Generic[R]):
     def _forward(self, inputs: dict[str, Array], options: Any) -> dict[str, Array]:
         self._check_usable()
         loaded = self._loaded
-        whose = f"forward() of architecture {loaded.architecture.name!r}"
-        with faults_of(whose):
-            outputs = loaded.architecture.forward(
-                loaded.sessions, inputs, options, loaded.operations
-            )
+        # What it raises is left as it is: an option may be a function of the user's,
+        # whose error ends the call.
+        outputs = loaded.architecture.forward(
+            loaded.sessions, inputs, options, loaded.operations
+        )
         if not isinstance(outputs, Mapping):
-            kind = type(outputs).__name__
-            raise RunFailed(f"{whose} returned a {kind}, and not arrays by name")
+            raise RunFailed(
+                f"forward() of architecture {loaded.architecture.name!r} returned a "
+                f"{type(outputs).__name__}, and not arrays by name"
+            )
         return outputs
 
     def _postprocess(

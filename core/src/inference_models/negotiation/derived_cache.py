@@ -181,7 +181,8 @@ def _code(package: str) -> str:
     paths = [path for folder in folders for path in folder.rglob("*.py")]
     if not folders and (file := getattr(module, "__file__", None)):
         paths = [Path(file)]
-    texts = [path.read_bytes().replace(b"\r\n", b"\n") for path in paths]
+    there = filter(Path.is_file, paths)  # an editor's lock may be a link to nothing
+    texts = [path.read_bytes().replace(b"\r\n", b"\n") for path in there]
     return _digest(sorted(hashlib.sha256(text).hexdigest() for text in texts))[:16]
 
 

@@ -163,6 +163,10 @@ class ArchitectureTests(StandardTests):
         assert attrs.has(options)
         assert isinstance(options(), options)
 
+    def test_its_trial_is_of_its_options(self, made: Architecture[Any]) -> None:
+        """What is derived is compared with its source by a run with these."""
+        assert isinstance(made.trial, self.architecture.Options)
+
     def test_imports_no_runtime_to_list_its_cards(self) -> None:
         """All packs are listed on first use, so a heavy import is paid by everyone."""
         assert runtimes_imported(self.architecture, self.runtime) == []
