@@ -222,6 +222,12 @@ def test_a_number_for_a_text_is_refused_by_its_name(acme, name):
         load("acme-colors", **{name: 5})
 
 
+@pytest.mark.parametrize("name", ["labels", "allow_licenses"])
+def test_an_array_without_an_axis_is_no_list(acme, name):
+    with pytest.raises(InvalidOption, match=rf"^{name} .* is no list"):
+        load("acme-colors", **{name: np.array("red")})
+
+
 def test_explain_takes_what_from_pretrained_takes():
     taken, explained = (
         inspect.signature(call).parameters

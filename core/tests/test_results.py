@@ -454,10 +454,12 @@ def test_boxes_that_are_no_boxes_are_told(shape):
         (([[0, 0, 1, 1], [2]], [0.5], [0]), "xyxy is no array of numbers"),
         (([[0, 0, 1, 1]], ["a"], [0]), "confidence is no array of numbers"),
         (([[0, 0, 1, 1]], [0.5], [0.9]), "class_id .* has other than whole numbers"),
+        (([[0, 0, 1, 1]], [0.5], [np.nan]), "class_id .* has other than whole numbers"),
         (([[0, 0, 1, 1]], [0.5], [2**70]), "class_id is no array of numbers"),
         (([[0, 0, 1, 1]], [0.5], ["a"]), "class_id is no array of numbers"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_what_is_no_array_of_numbers_is_told_by_name(arrays, words):
     with pytest.raises(InvalidOption, match=words):
         Detections.sort(*arrays)

@@ -152,7 +152,8 @@ def _refuse_unknown(unknown: Sequence[str], function: Callable[..., Any]) -> Non
 def _relabelled(card: ModelCard, labels: Sequence[str | None] | None) -> ModelCard:
     if labels is None:
         return card
-    if isinstance(labels, str) or not isinstance(labels, (Sequence, np.ndarray)):
+    is_array = isinstance(labels, np.ndarray) and labels.ndim > 0
+    if isinstance(labels, str) or not (is_array or isinstance(labels, Sequence)):
         raise InvalidOption(
             f"labels {labels!r} is no list; give a list of names, in the order of the "
             "model's classes"

@@ -166,7 +166,8 @@ def _numbers(name: str, values: Any) -> np.ndarray:
 def _whole_numbers(values: Any) -> np.ndarray:
     try:
         given = np.asarray(values)
-        found = given.astype(np.int64)
+        with np.errstate(invalid="ignore"):  # NaN is told below
+            found = given.astype(np.int64)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidOption(f"class_id is no array of numbers: {error}") from error
     if not np.array_equal(found, given):

@@ -80,7 +80,8 @@ class Consent:
             )
         if licenses is None:
             return cls(None, untrusted)
-        several = not isinstance(licenses, str) and isinstance(licenses, Iterable)
+        is_one = isinstance(licenses, str) or getattr(licenses, "ndim", 1) == 0
+        several = not is_one and isinstance(licenses, Iterable)
         named: list[Any] = list(licenses) if several else [licenses]
         if not all(isinstance(name, str) for name in named):
             raise InvalidOption(
