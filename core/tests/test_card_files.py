@@ -53,6 +53,21 @@ def test_a_file_without_a_source_lies_beside_its_card(acme, pack):
     assert file.sources[0].endswith("/acme_shipped/cards/weights.json.bin")
 
 
+def test_cards_are_read_within_a_zip_archive(acme, pack, tmp_path, monkeypatch):
+    folder = tmp_path / "site" / "acme_shipped"
+    pack(one=text(acme, "one"))
+    importlib.sys.modules.pop("acme_shipped")
+    archive = shutil.make_archive(folder, "zip", folder.parent, folder.name)
+    shutil.rmtree(folder)
+    monkeypatch.syspath_prepend(archive)
+    importlib.invalidate_caches()
+
+    shipped = importlib.import_module("acme_shipped")
+
+    assert ".zip" in shipped.__file__
+    assert [card.id for card in shipped.Shipped.cards()] == ["one"]
+
+
 def test_a_wrong_card_hides_no_other_and_is_named(acme, pack, caplog):
     caplog.set_level(logging.WARNING)
     cards = pack(bad='{"id": "bad"}', good=text(acme, "good")).cards()

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -14,16 +14,19 @@ from inference_models.card import Artifact, File, ModelCard
 from inference_models.errors import InvalidCard
 from inference_models.strict_json import without_repeats
 
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
 log = logging.getLogger("inference_models")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path | Traversable) -> dict[str, Any]:
     """A JSON mapping, with or without a byte order mark; `InvalidCard` names the file.
 
     Unlike that of a stranger it is not bounded, and an error tells line and column.
     """
     try:
-        text = path.read_text("utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
         data = json.loads(text, object_pairs_hook=without_repeats)
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidCard(f"{str(path)!r} cannot be read as JSON: {error}") from error
@@ -65,10 +68,16 @@ def _located(file: File, folder: Path) -> File:
     return attrs.evolve(file, sources=tuple(placed))
 
 
-def cards_in(folder: Path) -> Iterator[ModelCard]:
-    """The sound cards of a folder, by name; a wrong one is left out with a warning."""
-    for path in sorted(folder.glob("*.json")):
+def cards_in(folder: Path | Traversable) -> Iterator[ModelCard]:
+    """The sound cards of a folder, by name; a wrong one is left out with a warning.
+
+    The folder may be a package's, within a zip archive too.
+    """
+    there = folder.iterdir() if folder.is_dir() else ()
+    for path in sorted(there, key=lambda path: path.name):
+        if not path.name.endswith(".json"):
+            continue
         try:
-            yield card_from(path, read_json(path))
+            yield card_from(Path(str(path)), read_json(path))
         except InvalidCard as error:
             log.warning("a card is left out: %s", error)

@@ -331,10 +331,9 @@ class Architecture(ABC, Generic[O]):
         package = cls.__module__.partition(".")[0]
         if not hasattr(sys.modules.get(package), "__path__"):
             return  # one file, which has no folder of its own
-        with resources.as_file(resources.files(package) / "cards") as folder:
-            for card in cards_in(folder):
-                if card.architecture in (cls.name, *cls.aliases):
-                    yield card
+        for card in cards_in(resources.files(package) / "cards"):
+            if card.architecture in (cls.name, *cls.aliases):
+                yield card
 
     @classmethod
     def claims(cls, facts: Facts) -> ModelCard | None:
