@@ -31,7 +31,8 @@ class NamedSession(Session):
     `rename` maps names of the file, or "#1" for the second output, to the
     architecture's. A graph with a fixed batch, or one in (min, best, max), gets what
     it takes: larger batches are split, smaller ones padded, and padding is dropped. The
-    session is closed when no call is under way in another thread.
+    session is closed when no call is under way in another thread. `has_run` says
+    whether it was ever called.
     """
 
     def __init__(
@@ -278,12 +279,10 @@ def _check_form(spec: Preprocessing, wanted: TensorSpec) -> None:
 
 
 def _check_size(spec: Preprocessing, wanted: TensorSpec) -> None:
-    if len(wanted.shape) != 4:
+    if len(wanted.shape) != 4 or spec.size is None or not spec.makes_one_size:
         return
     height, width = wanted.shape[2:] if spec.layout == "NCHW" else wanted.shape[1:3]
-    if not spec.makes_one_size:
-        return
-    for side, made in zip((height, width), spec.size or (), strict=True):
+    for side, made in zip((height, width), spec.size, strict=True):
         if isinstance(side, int) and side != made:
             raise InvalidWeights(
                 f"the graph takes images of {height}x{width}, and the card's "

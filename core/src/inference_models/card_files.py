@@ -74,9 +74,8 @@ def cards_in(folder: Path | Traversable) -> Iterator[ModelCard]:
     The folder may be a package's, within a zip archive too.
     """
     there = folder.iterdir() if folder.is_dir() else ()
-    for path in sorted(there, key=lambda path: path.name):
-        if not path.name.endswith(".json"):
-            continue
+    cards = [path for path in there if path.name.endswith(".json")]
+    for path in sorted(cards, key=lambda path: path.name):
         try:
             yield card_from(Path(str(path)), read_json(path))
         except InvalidCard as error:

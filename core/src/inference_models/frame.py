@@ -104,11 +104,12 @@ class Frame:
         down, across = self._sides(best.shape)
         upper, lower, low_share, seen_rows = down.between(slice(0, self.height))
         left, right, right_share, seen_columns = across.between(slice(0, self.width))
-        found: np.ndarray = best[upper][:, left]
+        over, under = best[upper], best[lower]
+        found: np.ndarray = over[:, left]
         # Where the four cells around a pixel agree, so does all between them.
-        mixed = found != best[upper][:, right]
-        mixed |= found != best[lower][:, left]
-        mixed |= found != best[lower][:, right]
+        mixed = found != over[:, right]
+        mixed |= found != under[:, left]
+        mixed |= found != under[:, right]
         for y, x in _in_parts(*np.nonzero(mixed)):
             share = right_share[x, None]
             above = _mixed(cells[upper[y], left[x]], cells[upper[y], right[x]], share)

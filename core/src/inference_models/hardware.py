@@ -110,14 +110,13 @@ def _first_asked_in() -> int:
     return os.getpid()
 
 
-def check_not_forked(device: str, process: int | None = None) -> None:
+def check_not_forked(device: str) -> None:
     """Raise `Unavailable` for a device that the driver gives to another process alone.
 
-    CUDA works in no process that is forked from one in which the driver was started: by
-    looking for GPUs, or in `process`.
+    CUDA works in no process that is forked from one in which the driver was started,
+    also if that only looked for GPUs.
     """
-    started = _first_asked_in() if process is None else process
-    if device.startswith("cuda") and started != os.getpid():
+    if device.startswith("cuda") and _first_asked_in() != os.getpid():
         raise Unavailable(
             "CUDA does not survive fork(), and this process was forked from one that "
             "used it or looked for GPUs; start the process with multiprocessing's "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -85,7 +84,6 @@ class Model(Generic[R]):
         self._loaded = loaded
         self.task = loaded.bundle.card.task
         self._closed = False
-        self._process = os.getpid()
 
     @classmethod
     def from_pretrained(cls, model_id_or_path: Any, **parameters: Any) -> Self:
@@ -310,7 +308,7 @@ class Model(Generic[R]):
     def _check_usable(self) -> None:
         if self._closed:
             raise ModelClosed("the model is closed; load it again to use it")
-        check_not_forked(self.device, self._process)
+        check_not_forked(self.device)
 
 
 def _check_prepared(prepared: Any, images: int, whose: str) -> None:

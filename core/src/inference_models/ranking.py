@@ -15,8 +15,6 @@ def highest(values: np.ndarray, count: int) -> np.ndarray:
     Of equal values the first comes first, as a stable sort has them. None may be NaN.
     """
     count = min(count, len(values))
-    if values.dtype.kind in "bu":  # the negative of these is none
-        values = values.astype(np.float64)
     if count < 1:
         return np.empty(0, np.intp)
     found = np.arange(len(values))
@@ -27,4 +25,7 @@ def highest(values: np.ndarray, count: int) -> np.ndarray:
         # be among the highest, and few are left to sort.
         tops = values[: len(values) // size * size].reshape(size, -1).max(axis=0)
         found = np.flatnonzero(values >= np.partition(tops, -count)[-count])
-    return np.asarray(found[np.argsort(-values[found], kind="stable")[:count]])
+    # Backwards twice, so that of equal values the first comes first.
+    found = found[::-1]
+    order = np.argsort(values[found], kind="stable")[::-1]
+    return np.asarray(found[order[:count]])

@@ -222,14 +222,16 @@ def _files(
 
 
 def _not_kept(card: ModelCard) -> str:
-    for folder in filter(None, (in_place(each.files) for each in card.artifacts)):
+    folders = filter(None, (in_place(each.files) for each in card.artifacts))
+    folder = next(folders, None)
+    if folder is None:
         return (
-            f"the weights of {card.id!r} lie in {str(folder)!r}, and not in the cache; "
-            "copy that folder, or install what it is a part of there"
+            f"the weights of {card.id!r} are not in the cache; inference-models "
+            "download fetches them"
         )
     return (
-        f"the weights of {card.id!r} are not in the cache; inference-models download "
-        "fetches them"
+        f"the weights of {card.id!r} lie in {str(folder)!r}, and not in the cache; "
+        "copy that folder, or install what it is a part of there"
     )
 
 

@@ -25,14 +25,13 @@ from inference_models.disk import (
     check_room,
     chunks_of,
     hash_file,
-    is_real_file,
     move_file,
     move_folder,
     write_atomically,
 )
 from inference_models.download.answers import read_card
 from inference_models.download.hashing import Checked
-from inference_models.download.store import Store, explained
+from inference_models.download.store import Store, explained, is_sound
 from inference_models.errors import HashMismatch, InvalidOption, InvalidWeights
 
 if TYPE_CHECKING:
@@ -298,7 +297,7 @@ def _settle(
     for name in _of("blobs", listed):
         target = store.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not is_real_file(target) or hash_file(target) != target.name:
+        if not is_sound(target):
             move_file(staged / name, target)
     for name, digest in recorded.items():
         if not (store.root / name).exists():

@@ -22,7 +22,7 @@ from inference_models.disk import (
     remove,
 )
 from inference_models.download.partial import ABANDONED
-from inference_models.download.store import Store, read_manifest
+from inference_models.download.store import Store, is_sound, read_manifest
 from inference_models.errors import InvalidCard
 
 _FORGOTTEN = 86_400.0
@@ -138,7 +138,7 @@ def _size(folders: Iterable[Path]) -> int:
 def verify(store: Store) -> list[str]:
     """Hash all files, remove what is damaged, and say what that was, a line each."""
     blobs = sorted((store.root / "blobs").glob("*"))
-    damaged = [blob for blob in blobs if not _is_sound(blob)]
+    damaged = [blob for blob in blobs if not is_sound(blob)]
     for blob in damaged:
         remove(blob)
     lines = [f"blob {blob.name} was damaged" for blob in damaged]
@@ -149,10 +149,6 @@ def verify(store: Store) -> list[str]:
             names = ", ".join(kept.names)
             lines.append(f"{kept.kind} {kept.key[:12]} ({names}) was damaged")
     return lines
-
-
-def _is_sound(blob: Path) -> bool:
-    return is_real_file(blob) and hash_file(blob) == blob.name
 
 
 def _is_whole(store: Store, kept: Entry, bad: set[str]) -> bool:

@@ -442,6 +442,11 @@ def _check_in_place(file: File) -> None:
         checked.take(content.chunks)
 
 
+def is_sound(blob: Path) -> bool:
+    """Whether a blob is there itself, and is the file that its name says."""
+    return is_real_file(blob) and hash_file(blob) == blob.name
+
+
 @contextlib.contextmanager
 def explained(root: Path) -> Iterator[None]:
     """Say of an `OSError` in the cache what to do about it, as `DownloadFailed`."""

@@ -295,9 +295,9 @@ def written_file(name: str) -> Path | None:
 
 def written(model_id: Any) -> str:
     """An id as it stands; a `Path`, or a `file://` URL, as it is written as a path."""
-    if isinstance(model_id, str) and model_id.startswith("file://"):
-        return str(local_path(model_id))
     if isinstance(model_id, str) and model_id:
+        if model_id.startswith("file://"):
+            return str(local_path(model_id))
         return _SCHEME.sub(lambda scheme: scheme[0].lower(), model_id)
     if isinstance(model_id, os.PathLike):
         return str(Path(model_id).absolute())
